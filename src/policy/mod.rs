@@ -1,0 +1,5 @@
+//! May this principal put this here? Pure: no clock, no store, no network.
+
+mod settings;
+
+pub use settings::{DigestRule, PolicySettings, TransferSetting};
