@@ -1,3 +1,7 @@
 //! The `upload-broker` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    upload_broker::cli::main()
+}

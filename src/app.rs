@@ -1,0 +1,249 @@
+//! Wiring, to be read from top to bottom: a configuration becomes a service that listens, serves and drains.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::clock::{Clock, Randomness};
+use crate::config::{self, Config};
+use crate::http::extract::AllowedOrigins;
+use crate::http::gate::{Gate, Transport};
+use crate::http::operations::{self, Operations};
+use crate::http::{self, Observer, Services};
+use crate::identity::Identity;
+use crate::policy::Policies;
+use crate::server::{Limits, Listener, TlsCertificate, TlsError};
+use crate::storage::{self, Storage};
+use crate::store::{self, Store};
+use crate::uploads::{Region, Uploads};
+
+/// How many requests may be answered at once. A create holds a few kilobytes, and 4096 of them keep storage busy at
+/// any latency that clients would wait for.
+const REQUESTS_AT_ONCE: usize = 4096;
+
+/// What a request may take beyond the time that storage may: for the store, twice, and for the way.
+const PATIENCE_MARGIN: Duration = Duration::from_secs(10);
+
+/// How often certificate files are compared with what is served. Kubernetes swaps links, which no file watch sees.
+const CERTIFICATE_POLL: Duration = Duration::from_secs(30);
+
+/// How long an outgoing connection to an issuer may take to open.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What a service takes from the process that it runs in.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Tells the time.
+    pub clock: Clock,
+    /// Makes ids and nonces.
+    pub randomness: Randomness,
+    /// Where credentials are looked for.
+    pub environment: storage::Environment,
+    /// Whether plain HTTP will do.
+    pub transport: Transport,
+}
+
+/// Why a service could not start. `Display` names what to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A value of the configuration is refused; the text says where it stands.
+    #[error("{0}")]
+    Config(String),
+    /// `trusted_ca` cannot be read.
+    #[error("trusted_ca {}: {reason}", path.display())]
+    TrustedCa {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The certificate cannot be used.
+    #[error("server.tls: {0}")]
+    Tls(#[from] TlsError),
+    /// The store cannot be set up. It being out of reach is no reason.
+    #[error("store: {0}")]
+    Store(#[from] store::OpenError),
+    /// Storage cannot be set up. It being out of reach is no reason.
+    #[error("storage: {0}")]
+    Storage(#[from] storage::OpenError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The HTTP client cannot be set up.
+    #[error("the HTTP client cannot be set up: {0}")]
+    Client(#[from] reqwest::Error),
+    /// The OpenAPI document cannot be written.
+    #[error("the OpenAPI document cannot be written: {0}")]
+    Document(#[from] serde_json::Error),
+}
+
+/// A service that listens, and serves once told to.
+pub struct App {
+    public: Listener,
+    operations: Listener,
+    certificate: Option<TlsCertificate>,
+    public_router: axum::Router,
+    operator_state: Arc<Operations>,
+    identity: Arc<Identity>,
+}
+
+/// How a service ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Every request was answered.
+    Drained,
+    /// The time to drain was over, and requests were cut.
+    Cut,
+}
+
+impl App {
+    /// Builds the service and binds both listeners. Nothing is asked of the network yet.
+    ///
+    /// # Errors
+    /// When the configuration, a file that it names, or an address cannot be used.
+    pub async fn bind(config: &Config, world: World) -> Result<Self, StartError> {
+        let extra_roots = config.trusted_ca.as_deref().map(read_roots).transpose()?.unwrap_or_default();
+
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tls_certs_merge(extra_roots.iter().cloned())
+            .user_agent(USER_AGENT)
+            .build()?;
+        let identity = Identity::new(&config.issuers, world.clock.clone(), client)
+            .map_err(|error| StartError::Config(config.explain("issuers", error.index, error.key, &error.reason)))?;
+        let identity = Arc::new(identity);
+        let policies = Policies::new(&config.policies)
+            .map_err(|error| StartError::Config(config.explain("policies", error.index, error.key, &error.reason)))?;
+        let store = Store::open(&config.store, world.randomness.clone()).await?;
+        let storage = Storage::open(
+            &config.storage,
+            storage::Options {
+                clock: world.clock.clone(),
+                randomness: world.randomness.clone(),
+                environment: world.environment,
+                extra_roots,
+                user_agent: USER_AGENT.to_owned(),
+            },
+        )
+        .await?;
+
+        let regions: Vec<Region> = config.regions.iter().map(region).collect();
+        let region = regions
+            .iter()
+            .find(|region| region.name == config.region)
+            .cloned()
+            .ok_or_else(|| StartError::Config(config.explain("region", None, "", "is not among [[regions]]")))?;
+        let uploads = Arc::new(Uploads {
+            clock: world.clock,
+            randomness: world.randomness.clone(),
+            policies,
+            store,
+            storage,
+            region,
+            regions,
+            storage_timeout: config.storage.timeout.0,
+            metrics: crate::uploads::Metrics::default(),
+        });
+
+        let http_metrics = Arc::new(http::Metrics::default());
+        let mut registry = Registry::default();
+        http_metrics.register(&mut registry);
+        uploads.metrics.register(&mut registry);
+        uploads.store.metrics().register(&mut registry);
+        uploads.storage.metrics().register(&mut registry);
+        identity.metrics().register(&mut registry);
+
+        let gate = Gate {
+            trusted_proxies: config.server.trusted_proxies.clone().into(),
+            transport: world.transport,
+            permits: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
+            patience: config.storage.timeout.0 + PATIENCE_MARGIN,
+        };
+        let services = Services {
+            uploads: Arc::clone(&uploads),
+            identity: Arc::clone(&identity),
+            allowed_origins: AllowedOrigins(config.server.allowed_origins.clone().into()),
+        };
+        let observer = Observer { metrics: http_metrics, randomness: world.randomness };
+        let public_router = http::router(services, gate, observer)?;
+        let operator_state = Arc::new(Operations { uploads, registry, draining: AtomicBool::new(false) });
+
+        let certificate = config.server.tls.as_ref().map(TlsCertificate::load).transpose()?;
+        let public = bind(config.server.listen, certificate.clone()).await?;
+        let operations = bind(config.server.admin_listen, None).await?;
+        Ok(Self { public, operations, certificate, public_router, operator_state, identity })
+    }
+
+    /// Where clients reach the service.
+    pub fn public_addr(&self) -> SocketAddr {
+        self.public.local_addr()
+    }
+
+    /// Where operators reach it.
+    pub fn operations_addr(&self) -> SocketAddr {
+        self.operations.local_addr()
+    }
+
+    /// Serves until `shutdown` is cancelled, then answers what is under way and returns.
+    ///
+    /// Not ready from the first moment of `shutdown` on; new connections are still taken for `notice`, since whoever
+    /// sends clients here learns of it late.
+    pub async fn serve(self, shutdown: CancellationToken, notice: Duration) -> Ended {
+        let stop_public = CancellationToken::new();
+        let stop_operations = CancellationToken::new();
+        if let Some(certificate) = &self.certificate {
+            tokio::spawn(certificate.clone().watch(CERTIFICATE_POLL, stop_public.clone()));
+        }
+        let identity = Arc::clone(&self.identity);
+        tokio::spawn(async move { identity.warm_up().await });
+        let operations = tokio::spawn(
+            self.operations.serve(operations::router(Arc::clone(&self.operator_state)), stop_operations.clone()),
+        );
+        let public = tokio::spawn(self.public.serve(self.public_router, stop_public.clone()));
+
+        shutdown.cancelled().await;
+        self.operator_state.draining.store(true, Ordering::Relaxed);
+        info!(notice_ms = u64::try_from(notice.as_millis()).unwrap_or(u64::MAX), "draining");
+        tokio::time::sleep(notice).await;
+        stop_public.cancel();
+        let drained = public.await;
+        stop_operations.cancel();
+        let _ = operations.await;
+        match drained {
+            Ok(drained) if drained.cut == 0 => Ended::Drained,
+            Ok(_) | Err(_) => Ended::Cut,
+        }
+    }
+}
+
+const USER_AGENT: &str = concat!("upload-broker/", env!("CARGO_PKG_VERSION"));
+
+fn region(settings: &config::RegionSettings) -> Region {
+    Region { name: settings.name.clone(), bucket: settings.bucket.clone(), url: settings.url.clone() }
+}
+
+async fn bind(address: SocketAddr, certificate: Option<TlsCertificate>) -> Result<Listener, StartError> {
+    let listener = Listener::bind(address, certificate, Limits::default()).await;
+    listener.map_err(|source| StartError::Listen { address, source })
+}
+
+/// The certificates of a PEM file.
+fn read_roots(path: &std::path::Path) -> Result<Vec<reqwest::Certificate>, StartError> {
+    let refuse = |reason: String| StartError::TrustedCa { path: path.to_owned(), reason };
+    let pem = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
+    let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|_| refuse("is not PEM".to_owned()))?;
+    if roots.is_empty() { Err(refuse("holds no certificate".to_owned())) } else { Ok(roots) }
+}

@@ -1,0 +1,83 @@
+//! `serve`: the service.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::app::{App, Ended, World};
+use crate::clock::{Clock, Randomness};
+use crate::config;
+use crate::http::gate::Transport;
+
+/// How long new connections are taken after SIGTERM: a load balancer learns from its probes that it must stop sending.
+const NOTICE: Duration = Duration::from_secs(2);
+
+/// Run the service
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The configuration
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Give session URIs over plain HTTP to loopback addresses too: for development
+    #[arg(long)]
+    insecure_loopback: bool,
+}
+
+/// Serves until SIGTERM or SIGINT, then answers what is under way. A second signal ends it at once.
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let config = match config::load_file(&arguments.config) {
+        Ok(config) => config,
+        Err(errors) => {
+            super::tell(&errors.to_string());
+            return Ok(ExitCode::from(super::UNUSABLE));
+        }
+    };
+    let transport =
+        if arguments.insecure_loopback { Transport::PlainOnLoopback } else { Transport::HttpsOnly };
+    let world = World {
+        clock: Clock::System,
+        randomness: Randomness::System,
+        environment: config::storage_environment(),
+        transport,
+    };
+    let app = match App::bind(&config, world).await {
+        Ok(app) => app,
+        Err(error) => {
+            super::tell(&error.to_string());
+            return Ok(ExitCode::from(super::UNUSABLE));
+        }
+    };
+    info!(region = %config.region, address = %app.public_addr(), operations = %app.operations_addr(), "listening");
+
+    let shutdown = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let serving = app.serve(shutdown.clone(), NOTICE);
+    tokio::pin!(serving);
+    loop {
+        tokio::select! {
+            ended = &mut serving => return Ok(match ended {
+                Ended::Drained => {
+                    info!("every request was answered");
+                    ExitCode::SUCCESS
+                }
+                Ended::Cut => {
+                    warn!("some requests took too long and were cut");
+                    ExitCode::FAILURE
+                }
+            }),
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if shutdown.is_cancelled() {
+            warn!("told to stop twice");
+            return Ok(ExitCode::FAILURE);
+        }
+        shutdown.cancel();
+    }
+}

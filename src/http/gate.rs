@@ -1,0 +1,169 @@
+//! What a request must pass before anything is done for it: load, transport, representation, and a deadline.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::header::{ACCEPT, CACHE_CONTROL};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use ipnet::IpNet;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::problem::{Code, Problem};
+use crate::server::Peer;
+
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Whether session URIs may be given over plain HTTP to this machine itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// HTTPS, by the broker or by a trusted proxy.
+    HttpsOnly,
+    /// Also plain HTTP between loopback addresses: for development.
+    PlainOnLoopback,
+}
+
+/// What the layer needs.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    /// The networks whose `x-forwarded-proto` is believed.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// Whether plain HTTP will do.
+    pub transport: Transport,
+    /// One permit for each request that may be answered at once.
+    pub permits: Arc<Semaphore>,
+    /// How long a request may take.
+    pub patience: Duration,
+}
+
+/// When the request must be answered. Operations on storage take no longer.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(pub Instant);
+
+/// Lets a request in, or refuses it at once.
+pub async fn gate(State(gate): State<Gate>, mut request: Request, next: Next) -> Result<Response, Problem> {
+    let Ok(_permit) = gate.permits.try_acquire() else {
+        return Err(Problem::new(Code::Overloaded).retry_after(Duration::from_secs(1)));
+    };
+    let peer = request.extensions().get::<Peer>().copied();
+    if !peer.is_some_and(|peer| gate.is_private(peer, request.headers())) {
+        return Err(Problem::new(Code::HttpsRequired).detail("call this over HTTPS"));
+    }
+    if !accepts_json(request.headers()) {
+        return Err(Problem::new(Code::NotAcceptable).detail("answers are application/json; accept that"));
+    }
+    let deadline = Instant::now() + gate.patience;
+    request.extensions_mut().insert(Deadline(deadline));
+    match tokio::time::timeout_at(deadline, next.run(request)).await {
+        Ok(mut response) => {
+            // Answers are one caller's own, and most hold a session URI.
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            Ok(response)
+        }
+        Err(_) => Err(Problem::new(Code::StorageTimeout).retry_after(Duration::from_secs(5))),
+    }
+}
+
+impl Gate {
+    /// Whether nobody between the client and the broker can read along.
+    fn is_private(&self, peer: Peer, headers: &HeaderMap) -> bool {
+        let address = peer.address.ip().to_canonical();
+        peer.tls
+            || (self.transport == Transport::PlainOnLoopback && address.is_loopback())
+            || (self.trusts(address) && forwarded_over_https(headers))
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// Whether every hop that the proxies speak of was HTTPS.
+fn forwarded_over_https(headers: &HeaderMap) -> bool {
+    let mut hops = headers
+        .get_all(FORWARDED_PROTO)
+        .iter()
+        .flat_map(|value| value.to_str().unwrap_or_default().split(','))
+        .map(str::trim)
+        .peekable();
+    hops.peek().is_some() && hops.all(|protocol| protocol.eq_ignore_ascii_case("https"))
+}
+
+/// Whether the client can take `application/json` (RFC 9110, section 12.5.1).
+fn accepts_json(headers: &HeaderMap) -> bool {
+    let mut ranges = headers
+        .get_all(ACCEPT)
+        .iter()
+        .flat_map(|value| value.to_str().unwrap_or_default().split(','))
+        .map(str::trim)
+        .filter(|range| !range.is_empty())
+        .peekable();
+    ranges.peek().is_none()
+        || ranges.any(|range| {
+            let (essence, parameters) = range.split_once(';').unwrap_or((range, ""));
+            let essence = essence.trim().to_ascii_lowercase();
+            let refused = parameters.split(';').map(str::trim).any(|p| matches!(p, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
+            matches!(&essence[..], "*/*" | "application/*" | "application/json" | "application/problem+json") && !refused
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn only_what_nobody_can_read_along_is_private() {
+        let gate = |transport| Gate {
+            trusted_proxies: ["10.0.0.0/8".parse().unwrap()].into(),
+            transport,
+            permits: Arc::new(Semaphore::new(1)),
+            patience: Duration::from_secs(1),
+        };
+        let forwarded = headers(&[(FORWARDED_PROTO, "https")]);
+        let mixed = headers(&[(FORWARDED_PROTO, "https, http")]);
+        let nothing = HeaderMap::new();
+        use Transport::{HttpsOnly, PlainOnLoopback};
+        for (name, transport, address, tls, headers, expected) in [
+            ("TLS", HttpsOnly, "203.0.113.7:1", true, &nothing, true),
+            ("plain", HttpsOnly, "203.0.113.7:1", false, &nothing, false),
+            ("plain from loopback", HttpsOnly, "127.0.0.1:1", false, &nothing, false),
+            ("plain from loopback in development", PlainOnLoopback, "127.0.0.1:1", false, &nothing, true),
+            ("plain from IPv6 loopback in development", PlainOnLoopback, "[::1]:1", false, &nothing, true),
+            ("plain from elsewhere in development", PlainOnLoopback, "203.0.113.7:1", false, &nothing, false),
+            ("a trusted proxy that had HTTPS", HttpsOnly, "10.1.2.3:1", false, &forwarded, true),
+            ("the same, written as IPv6", HttpsOnly, "[::ffff:10.1.2.3]:1", false, &forwarded, true),
+            ("a trusted proxy that says nothing", HttpsOnly, "10.1.2.3:1", false, &nothing, false),
+            ("a trusted proxy behind a plain hop", HttpsOnly, "10.1.2.3:1", false, &mixed, false),
+            ("anyone who claims HTTPS", HttpsOnly, "203.0.113.7:1", false, &forwarded, false),
+        ] {
+            let peer = Peer { address: address.parse().unwrap(), tls };
+            assert_eq!(gate(transport).is_private(peer, headers), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn json_must_be_acceptable() {
+        for (accept, expected) in [
+            (None, true),
+            (Some("*/*"), true),
+            (Some("application/json"), true),
+            (Some("text/html, application/*;q=0.8"), true),
+            (Some("Application/JSON"), true),
+            (Some(""), true),
+            (Some("text/html"), false),
+            (Some("application/json;q=0"), false),
+            (Some("application/xml"), false),
+        ] {
+            let headers: HeaderMap = accept.map(|value| (ACCEPT, value.parse().unwrap())).into_iter().collect();
+            assert_eq!(accepts_json(&headers), expected, "{accept:?}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The HTTP interface: the only place that knows axum, JSON and status codes.
+
+pub mod docs;
+pub mod extract;
+pub mod gate;
+pub mod observe;
+pub mod openapi;
+pub mod operations;
+mod policies;
+pub mod problem;
+mod uploads;
+pub mod wire;
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::FromRef;
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+pub use observe::{Metrics, Observer};
+
+use self::extract::AllowedOrigins;
+use self::gate::Gate;
+use self::problem::{Code, Problem};
+use crate::identity::Identity;
+use crate::uploads::Uploads;
+
+/// What handlers can be given. Each takes only what its signature names.
+#[derive(Clone)]
+pub struct Services {
+    /// What can be done with uploads.
+    pub uploads: Arc<Uploads>,
+    /// Who is asking.
+    pub identity: Arc<Identity>,
+    /// The web origins that may use the broker.
+    pub allowed_origins: AllowedOrigins,
+}
+
+impl FromRef<Services> for Arc<Uploads> {
+    fn from_ref(services: &Services) -> Self {
+        Self::clone(&services.uploads)
+    }
+}
+
+impl FromRef<Services> for Arc<Identity> {
+    fn from_ref(services: &Services) -> Self {
+        Self::clone(&services.identity)
+    }
+}
+
+impl FromRef<Services> for AllowedOrigins {
+    fn from_ref(services: &Services) -> Self {
+        services.allowed_origins.clone()
+    }
+}
+
+/// The public interface.
+///
+/// # Errors
+/// When the OpenAPI document cannot be written, which a test rules out.
+pub fn router(services: Services, gate: Gate, observer: Observer) -> Result<Router, serde_json::Error> {
+    let cors = cors(&services.allowed_origins);
+    let (operations, document) = openapi::operations();
+    let page = docs::page(&document);
+    let document = document.to_pretty_json()? + "\n";
+    Ok(operations
+        .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed))
+        // Only operations are behind the gate: it is about tokens and session URIs.
+        .layer(from_fn_with_state(gate, gate::gate))
+        .route("/openapi.json", get(async move || ([(CONTENT_TYPE, "application/json")], document.clone())))
+        .route("/docs", get(async move || ([(CONTENT_TYPE, "text/html; charset=utf-8")], page.clone())))
+        .fallback(async || Problem::new(Code::NotFound).detail("there is nothing at this path"))
+        .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed))
+        .with_state(services)
+        // A preflight has no token and no body, so it is answered before the gate; refusals need a grant as well, or a
+        // page could not read them.
+        .layer(cors)
+        .layer(CatchPanicLayer::custom(|panic: Box<dyn Any + Send>| {
+            drop(panic);
+            Problem::new(Code::InternalError).into_response()
+        }))
+        .layer(map_response(harden))
+        .layer(from_fn_with_state(observer, observe::observe)))
+}
+
+/// Grants the configured origins, and no other, what the interface needs (Fetch standard, section 3.2).
+fn cors(AllowedOrigins(origins): &AllowedOrigins) -> CorsLayer {
+    let header = HeaderName::from_static;
+    let origins = origins.iter().filter_map(|origin| HeaderValue::try_from(origin).ok());
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, header("idempotency-key"), header("last-event-id")])
+        .expose_headers([
+            LOCATION,
+            RETRY_AFTER,
+            header("x-request-id"),
+            header("idempotent-replayed"),
+            header("ratelimit"),
+            header("ratelimit-policy"),
+        ])
+        .max_age(Duration::from_secs(600))
+}
+
+/// What every response bears, so that no browser makes more of it than it is.
+async fn harden(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(docs::CONTENT_SECURITY_POLICY));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
+    response
+}

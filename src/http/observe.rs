@@ -1,0 +1,171 @@
+//! The outermost layer: every request gets an id, is counted and timed, and its refusal is written out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::Response;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use tracing::{Instrument as _, debug, debug_span};
+
+use super::problem::{Code, Problem};
+use crate::clock::Randomness;
+
+/// Names a request in logs and answers.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Upper bounds of the duration histogram, in seconds: those of the HTTP semantic conventions of OpenTelemetry.
+const DURATION_BUCKETS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// Durations and numbers of requests.
+#[derive(Debug)]
+pub struct Metrics {
+    durations: Family<RequestLabels, Histogram, fn() -> Histogram>,
+    under_way: Gauge<i64, AtomicI64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    http_request_method: &'static str,
+    http_route: String,
+    http_response_status_code: u16,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            durations: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
+            under_way: Gauge::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Makes the metrics visible in `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register_with_unit(
+            "http_server_request_duration",
+            "Time from the head of a request to the head of its response",
+            Unit::Seconds,
+            self.durations.clone(),
+        );
+        registry.register("http_server_active_requests", "Requests being answered", self.under_way.clone());
+    }
+
+    /// How many requests are being answered.
+    pub fn under_way(&self) -> i64 {
+        self.under_way.get()
+    }
+}
+
+/// What the layer needs.
+#[derive(Clone)]
+pub struct Observer {
+    /// Where requests are counted.
+    pub metrics: Arc<Metrics>,
+    /// Makes request ids.
+    pub randomness: Randomness,
+}
+
+/// Counts one request for as long as it lives, also when its client goes away.
+struct UnderWay<'a>(&'a Gauge<i64, AtomicI64>);
+
+impl<'a> UnderWay<'a> {
+    fn enter(gauge: &'a Gauge<i64, AtomicI64>) -> Self {
+        gauge.inner().fetch_add(1, Ordering::Relaxed);
+        Self(gauge)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.inner().fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Wraps the whole router. The id is always made here: one that a client chose could forge another request's lines.
+pub async fn observe(State(observer): State<Observer>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let _under_way = UnderWay::enter(&observer.metrics.under_way);
+    let id = RequestId::new(observer.randomness.bytes());
+    let method = method_label(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    // Only the route's pattern: a path may hold an id, and a query anything.
+    let span = debug_span!("request", request.id = %id.as_str(), http.request.method = method, http.route = route);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let outer = std::mem::take(response.headers_mut());
+        if problem.code() == Code::InternalError {
+            tracing::error!(parent: &span, "the request failed because of a defect");
+        }
+        let mut rendered = problem.render(id.as_str());
+        // What inner layers said, an `Allow` or a CORS grant for instance, stays said.
+        for (name, value) in &outer {
+            if !rendered.headers().contains_key(name) && name != axum::http::header::CONTENT_LENGTH {
+                rendered.headers_mut().append(name, value.clone());
+            }
+        }
+        response = rendered;
+    }
+    response.headers_mut().insert(REQUEST_ID, id.header());
+    let labels = RequestLabels {
+        http_request_method: method,
+        http_route: route.to_owned(),
+        http_response_status_code: response.status().as_u16(),
+    };
+    let elapsed = begun.elapsed();
+    observer.metrics.durations.get_or_create(&labels).observe(elapsed.as_secs_f64());
+    debug!(
+        parent: &span,
+        http.response.status_code = labels.http_response_status_code,
+        duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        "answered"
+    );
+    response
+}
+
+/// A request's id: 64 random bits as 16 hexadecimal digits.
+struct RequestId([u8; 16]);
+
+impl RequestId {
+    fn new(random: [u8; 8]) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 16];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(random) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        Self(text)
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    fn header(&self) -> HeaderValue {
+        HeaderValue::from_bytes(&self.0).unwrap_or(HeaderValue::from_static("unknown"))
+    }
+}
+
+/// The method, if it is one that the broker knows: a label must not be of the client's making.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "_OTHER",
+    }
+}

@@ -1,0 +1,76 @@
+//! The second listener, which is not public: probes and metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+
+use crate::uploads::Uploads;
+
+/// How long a readiness probe waits for the store.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the operators' listener shows.
+pub struct Operations {
+    /// The service whose dependencies decide whether it is ready.
+    pub uploads: Arc<Uploads>,
+    /// Everything that is counted.
+    pub registry: Registry,
+    /// Whether the process is on its way out.
+    pub draining: AtomicBool,
+}
+
+/// `/livez`, `/readyz` and `/metrics`.
+pub fn router(operations: Arc<Operations>) -> Router {
+    Router::new()
+        .route("/livez", get(async || Json(Report { status: "alive", reasons: Vec::new() })))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(operations)
+}
+
+#[derive(Serialize)]
+struct Report {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<String>,
+}
+
+/// Ready is who can hand out a session now: a load balancer or geo-DNS leaves the region otherwise.
+async fn ready(State(operations): State<Arc<Operations>>) -> Response {
+    let mut reasons = Vec::new();
+    if operations.draining.load(Ordering::Relaxed) {
+        reasons.push("the process is draining".to_owned());
+    }
+    match tokio::time::timeout(PROBE_PATIENCE, operations.uploads.store.ping()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => reasons.push(format!("the store: {error}")),
+        Err(_) => reasons.push("the store does not answer".to_owned()),
+    }
+    if let Err(reason) = operations.uploads.storage.ready() {
+        reasons.push(format!("storage: {reason}"));
+    }
+    if reasons.is_empty() {
+        Json(Report { status: "ready", reasons }).into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, Json(Report { status: "not ready", reasons })).into_response()
+    }
+}
+
+async fn metrics(State(operations): State<Arc<Operations>>) -> Response {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &operations.registry) {
+        Ok(()) => {
+            ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

@@ -1,0 +1,31 @@
+//! `/v1/policies`: what the caller may do, and what is left of it.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+
+use super::extract::Caller;
+use super::problem::{self, Problem};
+use super::wire;
+use crate::uploads::Uploads;
+
+/// List policies
+///
+/// Those that admit the caller, with their limits and what is left of each.
+#[utoipa::path(
+    get, path = "/v1/policies", operation_id = "listPolicies", tag = "policies",
+    responses(
+        (status = 200, description = "The policies that admit the caller", body = wire::PolicyList),
+        (status = 401, description = "`unauthenticated`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 403, description = "`https-required`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 503, description = "`store-unavailable`, `identity-unavailable`, `overloaded`", body = problem::Document, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn list(
+    State(uploads): State<Arc<Uploads>>,
+    Caller(principal): Caller,
+) -> Result<Json<wire::PolicyList>, Problem> {
+    let allowances = uploads.allowances(&principal).await?;
+    Ok(Json(wire::PolicyList { policies: allowances.iter().map(wire::Policy::from).collect() }))
+}

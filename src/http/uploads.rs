@@ -1,0 +1,191 @@
+//! `/v1/uploads`: the handlers. Each parses, calls one operation and converts.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::LOCATION;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use super::extract::{Body, Caller, Deadline, Id, Origin, Query, RepeatKey};
+use super::problem::{self, Problem};
+use super::wire;
+use crate::model::Invalid;
+use crate::model::idempotency::Fingerprint;
+use crate::model::upload::NewUpload;
+use crate::store::{Page, Tracked};
+use crate::uploads::{CreateContext, Freshness, Uploads};
+
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// How many uploads a page has when nothing is said.
+const DEFAULT_PAGE: u32 = 50;
+
+/// The most that a page can have.
+const LARGEST_PAGE: u32 = 200;
+
+/// Create an upload
+///
+/// Admits it by policy and limits, opens a resumable session at storage and hands out its URI. Then `PUT` the bytes
+/// there, and say `complete`.
+#[utoipa::path(
+    post, path = "/v1/uploads", operation_id = "createUpload", tag = "uploads",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Repeats with the same key and body give the same upload, for 24 hours.", min_length = 1, max_length = 255)),
+    request_body = wire::CreateUpload,
+    responses(
+        (status = 201, description = "The upload, with how to send its bytes", body = wire::Upload, headers(
+            ("location" = String, description = "The upload's path"),
+            ("idempotent-replayed" = Option<String>, description = "`true` where an earlier request created the upload"),
+        )),
+        (status = 400, description = "`invalid-request`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 401, description = "`unauthenticated`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 403, description = "`policy-denied`, `https-required`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 406, description = "`not-acceptable`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 408, description = "`request-timeout`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 409, description = "`idempotency-in-progress`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 413, description = "`body-too-large`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 415, description = "`unsupported-media-type`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 421, description = "`misdirected`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 422, description = "`policy-violation`, `idempotency-mismatch`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 429, description = "`rate-limited`, `quota-exceeded`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 502, description = "`storage-error`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 503, description = "`storage-unavailable`, `store-unavailable`, `identity-unavailable`, `overloaded`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 504, description = "`storage-timeout`", body = problem::Document, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn create(
+    State(uploads): State<Arc<Uploads>>,
+    Caller(principal): Caller,
+    Deadline(deadline): Deadline,
+    Origin(origin): Origin,
+    RepeatKey(key): RepeatKey,
+    Body(body): Body<wire::CreateUpload>,
+) -> Result<Response, Problem> {
+    let idempotency = key.map(|key| (key, Fingerprint::of(&body.canonical())));
+    let request = NewUpload::try_from(body)?;
+    let created = uploads.create(principal, request, CreateContext { idempotency, origin, deadline }).await?;
+    let location = format!("/v1/uploads/{}", created.tracked.upload.id);
+    let mut response = (StatusCode::CREATED, [(LOCATION, location)], answer(&created.tracked)).into_response();
+    if created.replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// List uploads
+///
+/// The caller's own, newest first.
+#[utoipa::path(
+    get, path = "/v1/uploads", operation_id = "listUploads", tag = "uploads",
+    params(wire::ListQuery),
+    responses(
+        (status = 200, description = "A page of uploads", body = wire::UploadList),
+        (status = 400, description = "`invalid-request`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 401, description = "`unauthenticated`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 403, description = "`https-required`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 503, description = "`store-unavailable`, `identity-unavailable`, `overloaded`", body = problem::Document, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn list(
+    State(uploads): State<Arc<Uploads>>,
+    Caller(principal): Caller,
+    Query(query): Query<wire::ListQuery>,
+) -> Result<Json<wire::UploadList>, Problem> {
+    let limit = query.limit.unwrap_or(DEFAULT_PAGE);
+    if !(1..=LARGEST_PAGE).contains(&limit) {
+        return Err(Problem::invalid_field("limit", &Invalid(format!("a page has 1 to {LARGEST_PAGE} uploads"))));
+    }
+    let after = query.cursor.as_deref().map(str::parse).transpose();
+    let page = Page {
+        after: after.map_err(|reason| Problem::invalid_field("cursor", &reason))?,
+        limit: limit as usize,
+        state: query.state.map(wire::State::name),
+    };
+    let listing = uploads.list(&principal, &page).await?;
+    Ok(Json(wire::UploadList::from(&listing)))
+}
+
+/// Get an upload
+#[utoipa::path(
+    get, path = "/v1/uploads/{id}", operation_id = "getUpload", tag = "uploads",
+    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34), wire::GetQuery),
+    responses(
+        (status = 200, description = "The upload", body = wire::Upload),
+        (status = 400, description = "`invalid-request`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 401, description = "`unauthenticated`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 403, description = "`https-required`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 404, description = "`not-found`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 502, description = "`storage-error`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 503, description = "`storage-unavailable`, `store-unavailable`, `identity-unavailable`, `overloaded`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 504, description = "`storage-timeout`", body = problem::Document, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn get(
+    State(uploads): State<Arc<Uploads>>,
+    Caller(principal): Caller,
+    Deadline(deadline): Deadline,
+    Id(id): Id,
+    Query(query): Query<wire::GetQuery>,
+) -> Result<Json<wire::Upload>, Problem> {
+    let freshness = if query.refresh { Freshness::Refreshed } else { Freshness::Known };
+    let tracked = uploads.find(&principal, id, freshness, deadline).await?;
+    Ok(answer(&tracked))
+}
+
+/// Complete an upload
+///
+/// The client says that it is done; the broker asks storage, checks the object against what was declared, and
+/// answers with the upload `completed` or `rejected`.
+#[utoipa::path(
+    post, path = "/v1/uploads/{id}/complete", operation_id = "completeUpload", tag = "uploads",
+    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34)),
+    responses(
+        (status = 200, description = "The upload, `completed` or `rejected`", body = wire::Upload),
+        (status = 401, description = "`unauthenticated`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 403, description = "`https-required`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 404, description = "`not-found`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 409, description = "`not-complete`, `session-lost`, `invalid-state`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 502, description = "`storage-error`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 503, description = "`storage-unavailable`, `store-unavailable`, `identity-unavailable`, `overloaded`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 504, description = "`storage-timeout`", body = problem::Document, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn complete(
+    State(uploads): State<Arc<Uploads>>,
+    Caller(principal): Caller,
+    Deadline(deadline): Deadline,
+    Id(id): Id,
+) -> Result<Json<wire::Upload>, Problem> {
+    Ok(answer(&uploads.complete(&principal, id, deadline).await?))
+}
+
+/// Cancel an upload
+///
+/// The session is revoked at storage, and what was reserved is free. An upload that was final before stays as it was.
+#[utoipa::path(
+    delete, path = "/v1/uploads/{id}", operation_id = "cancelUpload", tag = "uploads",
+    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34)),
+    responses(
+        (status = 200, description = "The upload as it then is", body = wire::Upload),
+        (status = 401, description = "`unauthenticated`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 403, description = "`https-required`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 404, description = "`not-found`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 502, description = "`storage-error`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 503, description = "`storage-unavailable`, `store-unavailable`, `identity-unavailable`, `overloaded`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 504, description = "`storage-timeout`", body = problem::Document, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn cancel(
+    State(uploads): State<Arc<Uploads>>,
+    Caller(principal): Caller,
+    Deadline(deadline): Deadline,
+    Id(id): Id,
+) -> Result<Json<wire::Upload>, Problem> {
+    Ok(answer(&uploads.cancel(&principal, id, deadline).await?))
+}
+
+/// The upload as its owner sees it.
+fn answer(tracked: &Tracked) -> Json<wire::Upload> {
+    Json(wire::Upload::for_owner(tracked))
+}

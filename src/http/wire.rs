@@ -1,0 +1,588 @@
+//! Request and response bodies, and how they become, or come from, what the domain knows.
+//!
+//! Wire objects are flat: a `kind` or `state` and optional fields, which are left out rather than `null`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::problem::{FieldError, Problem};
+use crate::model::limits::Limits;
+use crate::model::name::{ContentType, PolicyName};
+use crate::model::size::ByteCount;
+use crate::model::upload::{self, NewUpload, UploadState, Witness};
+use crate::policy::{DigestRule, TransferSetting};
+use crate::store::{Listing, Tracked};
+use crate::uploads::Allowance;
+
+/// Chunks are multiples of this (storage documentation, "Resumable uploads").
+const CHUNK_MULTIPLE: u64 = 256 * 1024;
+
+/// The chunk size that storage's documentation recommends.
+const CHUNK: u64 = 8 * 1024 * 1024;
+
+/// Bounds of custom metadata (storage documentation, "Quotas and limits"; `storage.proto`).
+const MAX_METADATA_KEY: usize = 1024;
+const MAX_METADATA_VALUE: usize = 4096;
+const MAX_METADATA_TOTAL: usize = 8192;
+
+/// A file that the caller wants to upload.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"policy": "videos", "filename": "holiday.mp4", "content_type": "video/mp4", "size_bytes": 73_400_320}))]
+pub struct CreateUpload {
+    /// The policy to be used. May be left out where exactly one admits the caller.
+    #[serde(default)]
+    #[schema(nullable = false, min_length = 1, max_length = 63, pattern = "^[a-z0-9_-]+$", example = "videos")]
+    policy: Option<String>,
+    /// The client's name for the file, without `/`, `\` and control characters; at most 255 bytes of UTF-8.
+    #[schema(min_length = 1, max_length = 255, example = "holiday.mp4")]
+    filename: String,
+    /// The media type of the bytes.
+    #[serde(default)]
+    #[schema(nullable = false, max_length = 255, default = "application/octet-stream", example = "video/mp4")]
+    content_type: Option<String>,
+    /// How many bytes there will be. May be left out only under a policy with `unknown_size`.
+    #[serde(default)]
+    #[schema(nullable = false, minimum = 0, maximum = 5_497_558_138_880_u64, example = 73_400_320)]
+    size_bytes: Option<u64>,
+    /// The MD5 of the bytes, in base64; storage checks it.
+    #[serde(default)]
+    #[schema(nullable = false, min_length = 24, max_length = 24, example = "XrY7u+Ae7tCTyyK7j1rNww==")]
+    md5: Option<String>,
+    /// The CRC32C of the bytes, big-endian, in base64; storage checks it.
+    #[serde(default)]
+    #[schema(nullable = false, min_length = 8, max_length = 8, example = "yZRlqg==")]
+    crc32c: Option<String>,
+    /// Custom metadata of the object: at most 8 KiB in all. The policy's own beats it.
+    #[serde(default, deserialize_with = "unique_keys")]
+    #[schema(required = false)]
+    metadata: BTreeMap<String, String>,
+    /// How the bytes are to travel.
+    #[serde(default)]
+    #[schema(required = false)]
+    transfer_kind: TransferKind,
+}
+
+/// How the bytes of an upload go to storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TransferKind {
+    /// A session that the broker opens: chunks, resumed after an interruption.
+    #[default]
+    Resumable,
+    /// One signed `PUT`, for small files.
+    Simple,
+    /// A signed `POST`, with which the client opens the session.
+    SignedResumable,
+}
+
+impl TransferKind {
+    const fn into_domain(self) -> upload::TransferKind {
+        match self {
+            Self::Resumable => upload::TransferKind::Resumable,
+            Self::Simple => upload::TransferKind::Simple,
+            Self::SignedResumable => upload::TransferKind::SignedResumable,
+        }
+    }
+
+    const fn from_domain(kind: upload::TransferKind) -> Self {
+        match kind {
+            upload::TransferKind::Resumable => Self::Resumable,
+            upload::TransferKind::Simple => Self::Simple,
+            upload::TransferKind::SignedResumable => Self::SignedResumable,
+        }
+    }
+}
+
+/// A map whose keys stand once. Where a key stands twice, readers would disagree which value counts.
+fn unique_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Unique;
+    impl<'de> Visitor<'de> for Unique {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of strings")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            let mut map = BTreeMap::new();
+            while let Some((key, value)) = entries.next_entry()? {
+                if map.insert(key, value).is_some() {
+                    return Err(serde::de::Error::custom("duplicate key"));
+                }
+            }
+            Ok(map)
+        }
+    }
+    deserializer.deserialize_map(Unique)
+}
+
+impl CreateUpload {
+    /// What the request asks for, in the one form that its repeats share.
+    pub(super) fn canonical(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+impl TryFrom<CreateUpload> for NewUpload {
+    type Error = Problem;
+
+    /// Parses every field, and reports all that is wrong at once.
+    fn try_from(wire: CreateUpload) -> Result<Self, Problem> {
+        let mut errors = Vec::new();
+        let mut refuse = |pointer: &str, detail: String| errors.push(FieldError { pointer: pointer.to_owned(), detail });
+        let policy = parse(wire.policy.as_deref(), "/policy", &mut refuse);
+        let filename = parse(Some(&wire.filename), "/filename", &mut refuse);
+        let content_type = wire.content_type.as_deref().unwrap_or(ContentType::DEFAULT);
+        let content_type = parse(Some(content_type), "/content_type", &mut refuse);
+        let md5 = parse(wire.md5.as_deref(), "/md5", &mut refuse);
+        let crc32c = parse(wire.crc32c.as_deref(), "/crc32c", &mut refuse);
+        let size = wire.size_bytes.map(ByteCount);
+        if size.is_some_and(|size| size > ByteCount::LARGEST_OBJECT) {
+            refuse("/size_bytes", format!("an object has at most {} bytes", ByteCount::LARGEST_OBJECT.0));
+        }
+        let total: usize = wire.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if total > MAX_METADATA_TOTAL
+            || wire.metadata.iter().any(|(key, value)| {
+                key.is_empty() || key.len() > MAX_METADATA_KEY || value.len() > MAX_METADATA_VALUE
+            })
+        {
+            refuse(
+                "/metadata",
+                "keys have 1 to 1024 bytes, values up to 4096, and all together at most 8192".to_owned(),
+            );
+        }
+        match (filename, content_type) {
+            (Some(filename), Some(content_type)) if errors.is_empty() => Ok(Self {
+                policy,
+                filename,
+                content_type,
+                size,
+                md5,
+                crc32c,
+                metadata: wire.metadata,
+                transfer: wire.transfer_kind.into_domain(),
+            }),
+            _ => Err(Problem::invalid_request(errors)),
+        }
+    }
+}
+
+fn parse<T: std::str::FromStr<Err = crate::model::Invalid>>(
+    text: Option<&str>,
+    pointer: &str,
+    refuse: &mut impl FnMut(&str, String),
+) -> Option<T> {
+    match text?.parse() {
+        Ok(value) => Some(value),
+        Err(reason) => {
+            refuse(pointer, reason.to_string());
+            None
+        }
+    }
+}
+
+/// Which uploads are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// Only uploads in this state.
+    #[serde(default)]
+    pub(super) state: Option<State>,
+    /// At most this many.
+    #[serde(default)]
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    pub(super) limit: Option<u32>,
+    /// Where the last page ended, from its `next_cursor`.
+    #[serde(default)]
+    #[param(max_length = 128)]
+    pub(super) cursor: Option<String>,
+}
+
+/// How fresh the answer must be.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct GetQuery {
+    /// Whether storage is asked for the persisted byte count first.
+    #[serde(default)]
+    #[param(required = false, default = false)]
+    pub(super) refresh: bool,
+}
+
+/// Where an upload stands. `completed`, `rejected`, `cancelled` and `expired` are final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// A session was handed out, and no byte has been seen.
+    Pending,
+    /// Storage has some bytes.
+    Uploading,
+    /// Storage has the object, and it is what was declared.
+    Completed,
+    /// The object broke its policy or what was declared of it, and was deleted.
+    Rejected,
+    /// The owner did not want it any more.
+    Cancelled,
+    /// Its time ran out.
+    Expired,
+}
+
+impl State {
+    /// The name of the state in the domain.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Uploading => "uploading",
+            Self::Completed => "completed",
+            Self::Rejected => "rejected",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        }
+    }
+
+    const fn of(state: &UploadState) -> Self {
+        match state {
+            UploadState::Admitted { .. } | UploadState::Pending => Self::Pending,
+            UploadState::Uploading { .. } => Self::Uploading,
+            UploadState::Completed { .. } => Self::Completed,
+            UploadState::Rejected { .. } => Self::Rejected,
+            UploadState::Cancelled { .. } => Self::Cancelled,
+            UploadState::Expired { .. } => Self::Expired,
+        }
+    }
+}
+
+/// One tracked upload.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Upload {
+    /// Names the upload.
+    #[schema(min_length = 34, max_length = 34, pattern = "^[0-9a-f]{34}$", example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8")]
+    id: String,
+    state: State,
+    /// The policy that admitted it.
+    #[schema(example = "videos")]
+    policy: String,
+    /// The region that opened its session, and that it stays in.
+    #[schema(example = "europe-west1")]
+    region: String,
+    /// Where the object goes.
+    #[schema(example = "media-eu")]
+    bucket: String,
+    /// What the object is called.
+    #[schema(example = "videos/u-17/3f9a0c51e2b7d84f6011c3a5e79b2d40f8.mp4")]
+    object: String,
+    /// The declared media type.
+    #[schema(example = "video/mp4")]
+    content_type: String,
+    /// The declared size; left out where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = 73_400_320)]
+    size_bytes: Option<u64>,
+    /// How many bytes storage was last seen to have.
+    received_bytes: u64,
+    #[schema(format = DateTime, example = "2026-11-22T10:00:00.000Z")]
+    created_at: String,
+    /// When the upload ends if nothing completes it.
+    #[schema(format = DateTime, example = "2026-11-23T10:00:00.000Z")]
+    expires_at: String,
+    /// How to send the bytes. Only for the upload's owner, and only while it is not final.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    transfer: Option<Transfer>,
+    routing: Routing,
+    /// Only once completed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    result: Option<UploadResult>,
+    /// Only once rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    rejection: Option<Rejection>,
+}
+
+/// How to send the bytes of an upload. The URI is a secret: whoever has it can write the object.
+#[derive(Serialize, ToSchema)]
+pub struct Transfer {
+    kind: TransferKind,
+    /// Where the bytes go: a session URI of storage. Needs no `Authorization`.
+    #[schema(format = Uri, example = "https://storage.googleapis.com/upload/storage/v1/b/media-eu/o?uploadType=resumable&upload_id=…")]
+    uri: String,
+    /// The method to send them with.
+    #[schema(example = "PUT")]
+    method: &'static str,
+    /// Headers to send with them.
+    headers: BTreeMap<&'static str, String>,
+    /// All chunks but the last are multiples of this.
+    #[schema(example = 262_144)]
+    chunk_multiple_bytes: u64,
+    /// A good size for chunks.
+    #[schema(example = 8_388_608)]
+    chunk_bytes: u64,
+    /// When the URI ends.
+    #[schema(format = DateTime, example = "2026-11-23T10:00:00.000Z")]
+    expires_at: String,
+}
+
+impl fmt::Debug for Transfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transfer").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// Which region took the upload.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Routing {
+    /// The region that opened the session.
+    #[schema(example = "europe-west1")]
+    served_by: String,
+}
+
+/// The object, as storage has it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UploadResult {
+    /// Identifies this content of the object for good.
+    #[schema(example = "1763805600123456")]
+    generation: String,
+    size_bytes: u64,
+    /// In base64. Storage states none for composite objects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    md5: Option<String>,
+    /// Big-endian, in base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    crc32c: Option<String>,
+    #[schema(format = DateTime, example = "2026-11-22T10:03:00.000Z")]
+    completed_at: String,
+    evidence: Evidence,
+}
+
+/// What made the broker look and find the object.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// A notification from storage.
+    Notification,
+    /// The client asked.
+    Client,
+    /// The broker looked by itself.
+    Sweep,
+}
+
+/// Why an upload was rejected.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Rejection {
+    code: RejectionCode,
+    /// What was promised, and what arrived.
+    detail: String,
+}
+
+/// The promise that was broken.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RejectionCode {
+    /// Another number of bytes than declared.
+    SizeMismatch,
+    /// More bytes than the policy allows.
+    SizeLimit,
+    /// Other bytes than declared.
+    DigestMismatch,
+    /// Another media type than declared.
+    ContentTypeMismatch,
+}
+
+impl RejectionCode {
+    const fn of(code: upload::BreachCode) -> Self {
+        match code {
+            upload::BreachCode::SizeMismatch => Self::SizeMismatch,
+            upload::BreachCode::SizeLimit => Self::SizeLimit,
+            upload::BreachCode::DigestMismatch => Self::DigestMismatch,
+            upload::BreachCode::ContentTypeMismatch => Self::ContentTypeMismatch,
+        }
+    }
+}
+
+impl Upload {
+    /// The upload as its owner sees it: with the session's URI while it is not final.
+    pub(super) fn for_owner(tracked: &Tracked) -> Self {
+        let upload = &tracked.upload;
+        let open = (!upload.state.is_final()).then_some(tracked.session.as_ref()).flatten();
+        let transfer = open.map(|session| Transfer {
+            kind: TransferKind::from_domain(upload.transfer),
+            uri: session.expose().to_owned(),
+            method: "PUT",
+            headers: BTreeMap::from([("content-type", upload.promise.content_type.to_string())]),
+            chunk_multiple_bytes: CHUNK_MULTIPLE,
+            chunk_bytes: CHUNK,
+            expires_at: upload.expires_at.to_string(),
+        });
+        let result = match &upload.state {
+            UploadState::Completed { object, at, witness } => Some(UploadResult {
+                generation: object.generation.to_string(),
+                size_bytes: object.size.0,
+                md5: object.md5.map(|md5| md5.to_string()),
+                crc32c: object.crc32c.map(|crc32c| crc32c.to_string()),
+                completed_at: at.to_string(),
+                evidence: match witness {
+                    Witness::Notification => Evidence::Notification,
+                    Witness::Client => Evidence::Client,
+                    Witness::Sweep => Evidence::Sweep,
+                },
+            }),
+            _ => None,
+        };
+        let rejection = match &upload.state {
+            UploadState::Rejected { breach, .. } => {
+                Some(Rejection { code: RejectionCode::of(breach.code), detail: breach.detail.clone() })
+            }
+            _ => None,
+        };
+        Self {
+            id: upload.id.to_string(),
+            state: State::of(&upload.state),
+            policy: upload.policy.to_string(),
+            region: upload.region.to_string(),
+            bucket: upload.bucket.to_string(),
+            object: upload.object.to_string(),
+            content_type: upload.promise.content_type.to_string(),
+            size_bytes: upload.promise.size.declared().map(|size| size.0),
+            received_bytes: upload.state.received().0,
+            created_at: upload.created_at.to_string(),
+            expires_at: upload.expires_at.to_string(),
+            transfer,
+            routing: Routing { served_by: upload.region.to_string() },
+            result,
+            rejection,
+        }
+    }
+}
+
+/// The caller's uploads, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UploadList {
+    uploads: Vec<Upload>,
+    /// Ask with this as `cursor` for what follows; left out at the end. A page can be short, or empty, and not the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    next_cursor: Option<String>,
+}
+
+impl From<&Listing> for UploadList {
+    fn from(listing: &Listing) -> Self {
+        Self {
+            uploads: listing.uploads.iter().map(Upload::for_owner).collect(),
+            next_cursor: listing.next.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// The policies that the caller may use.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PolicyList {
+    pub(super) policies: Vec<Policy>,
+}
+
+/// A policy that the caller may use, and what is left of its limits.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Policy {
+    #[schema(example = "videos")]
+    name: String,
+    /// The media types accepted: `type/subtype`, `type/*` or `*/*`.
+    #[schema(example = json!(["video/*"]))]
+    content_types: Vec<String>,
+    /// The smallest upload.
+    min_size_bytes: u64,
+    /// The largest upload.
+    max_size_bytes: u64,
+    /// Whether the size may be left out.
+    unknown_size: bool,
+    digest: Digest,
+    /// How bytes may travel.
+    transfers: Vec<TransferKind>,
+    /// How long an upload may take.
+    session_lifetime_seconds: u64,
+    /// How many uploads are under way.
+    active: u32,
+    /// How many may be; left out where any number may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    max_active: Option<u32>,
+    /// How many uploads may be created in a span of time; left out where any number may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "30/1m")]
+    rate: Option<String>,
+    /// How many may be created right now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    rate_left: Option<u32>,
+    /// How many bytes are reserved or stored today, in UTC.
+    bytes_today: u64,
+    /// How many bytes may be in one UTC day; left out where any number may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    daily_bytes: Option<u64>,
+    /// How many of them are left today.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    daily_bytes_left: Option<u64>,
+    /// The regions that take these uploads; left out where all do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    regions: Option<Vec<String>>,
+}
+
+/// What a policy says of digests.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Digest {
+    /// May be declared.
+    Optional,
+    /// At least one must be declared.
+    Required,
+    /// None can be declared.
+    None,
+}
+
+impl From<&Allowance<'_>> for Policy {
+    fn from(allowance: &Allowance<'_>) -> Self {
+        let settings = allowance.policy.settings();
+        let usage = &allowance.usage;
+        let Limits { max_active, rate, daily_bytes } = allowance.policy.limits();
+        let name: &PolicyName = allowance.policy.name();
+        Self {
+            name: name.to_string(),
+            content_types: settings.content_types.clone(),
+            min_size_bytes: settings.min_size.0,
+            max_size_bytes: settings.max_size.0,
+            unknown_size: settings.unknown_size,
+            digest: match settings.digest {
+                DigestRule::Optional => Digest::Optional,
+                DigestRule::Required => Digest::Required,
+                DigestRule::None => Digest::None,
+            },
+            transfers: settings
+                .transfers
+                .iter()
+                .map(|transfer| match transfer {
+                    TransferSetting::Resumable => TransferKind::Resumable,
+                })
+                .collect(),
+            session_lifetime_seconds: settings.session_lifetime.0.as_secs(),
+            active: usage.active,
+            max_active,
+            rate: rate.map(|rate| rate.to_string()),
+            rate_left: usage.rate_left,
+            bytes_today: usage.bytes_today.0,
+            daily_bytes: daily_bytes.map(|limit| limit.0),
+            daily_bytes_left: daily_bytes.map(|limit| limit.0.saturating_sub(usage.bytes_today.0)),
+            regions: settings.regions.as_ref().map(|regions| regions.iter().map(ToString::to_string).collect()),
+        }
+    }
+}
+

@@ -1,0 +1,112 @@
+//! Completing an upload: by what storage says, never by the client's word.
+
+use tokio::time::Instant;
+
+use super::{Error, Uploads};
+use crate::model::id::UploadId;
+use crate::model::principal::Principal;
+use crate::model::upload::{Evidence, StoredObject, Upload, UploadState, Witness};
+use crate::storage::Progress;
+use crate::store::Tracked;
+
+impl Uploads {
+    /// The client says that it is done; storage is asked whether that is so.
+    ///
+    /// Gives the upload completed or rejected, also when it already was.
+    ///
+    /// # Errors
+    /// [`Error::NotComplete`] while bytes are missing, [`Error::SessionLost`] when storage knows neither the session
+    /// nor the object, [`Error::InvalidState`] when the upload was cancelled or has expired; else as
+    /// [`Uploads::find`].
+    pub async fn complete(&self, principal: &Principal, id: UploadId, deadline: Instant) -> Result<Tracked, Error> {
+        let mut tracked = self.owned(principal, id).await?;
+        if self.has_run_out(&tracked.upload) {
+            tracked = self.end(tracked, Evidence::TimeRanOut, Witness::Client, deadline).await?;
+        }
+        if !tracked.upload.state.is_final() {
+            tracked = match self.look(tracked, deadline).await? {
+                Looked::Progressed(tracked) => tracked,
+                Looked::Lost(_) => return Err(Error::SessionLost),
+            };
+        }
+        match &tracked.upload.state {
+            UploadState::Completed { .. } | UploadState::Rejected { .. } => Ok(tracked),
+            state @ (UploadState::Cancelled { .. } | UploadState::Expired { .. }) => {
+                Err(Error::InvalidState { state: state.name() })
+            }
+            state @ (UploadState::Admitted { .. } | UploadState::Pending | UploadState::Uploading { .. }) => {
+                Err(Error::NotComplete { received: state.received() })
+            }
+        }
+    }
+
+    /// Asks storage where the upload stands, and records the answer.
+    pub(super) async fn refresh(&self, tracked: Tracked, deadline: Instant) -> Result<Tracked, Error> {
+        if tracked.upload.state.is_final() {
+            return Ok(tracked);
+        }
+        match self.look(tracked, deadline).await? {
+            // That the session is lost is for the client to find, and to mend; the upload is not over.
+            Looked::Progressed(tracked) | Looked::Lost(tracked) => Ok(tracked),
+        }
+    }
+
+    /// Looks at the session and, where it is over, at the object.
+    async fn look(&self, tracked: Tracked, deadline: Instant) -> Result<Looked, Error> {
+        let Some(session) = &tracked.session else { return Ok(Looked::Progressed(tracked)) };
+        match self.storage.look(session, deadline).await? {
+            Progress::Persisted(received) => {
+                self.record(tracked, Evidence::Persisted(received)).await.map(Looked::Progressed)
+            }
+            Progress::Finished(seen) => match self.arrived(&tracked.upload, deadline).await?.or(seen) {
+                Some(object) => self.judge(tracked, object, Witness::Client, deadline).await.map(Looked::Progressed),
+                None => Ok(Looked::Lost(tracked)),
+            },
+            Progress::Gone => match self.arrived(&tracked.upload, deadline).await? {
+                Some(object) => self.judge(tracked, object, Witness::Client, deadline).await.map(Looked::Progressed),
+                None => Ok(Looked::Lost(tracked)),
+            },
+        }
+    }
+
+    /// The object of this upload, read from storage.
+    ///
+    /// A name that holds the upload's id belongs to nobody else. Where a policy overwrites, names repeat, and only the
+    /// id in the object's metadata tells this upload's object from an earlier one.
+    pub(super) async fn arrived(&self, upload: &Upload, deadline: Instant) -> Result<Option<StoredObject>, Error> {
+        let Some(found) = self.storage.read_back(&upload.bucket, &upload.object, deadline).await? else {
+            return Ok(None);
+        };
+        let id = upload.id.to_string();
+        let ours = upload.object.as_str().contains(&id) || found.upload_hint.as_deref() == Some(&id);
+        Ok(ours.then_some(found.object))
+    }
+
+    /// Completes the upload if the object keeps every promise; deletes exactly this object and rejects it if not.
+    ///
+    /// The object goes first: should the broker die in between, the session still tells of it, and it is judged again.
+    pub(super) async fn judge(
+        &self,
+        tracked: Tracked,
+        object: StoredObject,
+        witness: Witness,
+        deadline: Instant,
+    ) -> Result<Tracked, Error> {
+        match tracked.upload.promise.broken_by(&object) {
+            None => self.record(tracked, Evidence::Verified(object, witness)).await,
+            Some(breach) => {
+                let Upload { bucket, object: name, .. } = &tracked.upload;
+                self.storage.delete(bucket, name, object.generation, deadline).await?;
+                self.record(tracked, Evidence::Broken(breach, object.size)).await
+            }
+        }
+    }
+}
+
+/// What a look at an upload found.
+enum Looked {
+    /// Storage knows it; the upload is as recorded now.
+    Progressed(Tracked),
+    /// Storage knows neither the session nor the object.
+    Lost(Tracked),
+}

@@ -1,0 +1,207 @@
+//! Creating an upload: intent first, then the session, then its URI beside the record.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::{Error, LOOK_AFTER, Uploads};
+use crate::model::id::UploadId;
+use crate::model::idempotency::{Fingerprint, IdempotencyKey};
+use crate::model::principal::Principal;
+use crate::model::secret::SessionUri;
+use crate::model::upload::{NewUpload, Upload, UploadState};
+use crate::policy::{Admission, Denial, Overwrite};
+use crate::storage::{Existing, Initiation};
+use crate::store::{Admitted, Attached, Intent, Lease, LimitHit, Tracked};
+
+/// What a lease has beyond the time that storage may take: for both round trips to the store.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
+
+/// What belongs to a create request beside its body.
+#[derive(Clone, Debug)]
+pub struct CreateContext {
+    /// The client's key, with a digest of what it asked for.
+    pub idempotency: Option<(IdempotencyKey, Fingerprint)>,
+    /// The browser's origin, if it is allowed: the session then answers that origin, and no other.
+    pub origin: Option<String>,
+    /// When the client stops waiting.
+    pub deadline: Instant,
+}
+
+/// A created upload.
+#[derive(Debug)]
+pub struct Created {
+    /// The upload, with its session unless it is final by now.
+    pub tracked: Tracked,
+    /// Whether an earlier request with the same idempotency key created it.
+    pub replayed: bool,
+}
+
+impl Uploads {
+    /// Admits an upload, opens its session and records both.
+    ///
+    /// The record and its reservation are durable before storage is asked; the session's URI is attached after, and
+    /// only then given out. Runs to its end even when the caller goes away, so that no reservation waits for a lease.
+    ///
+    /// # Errors
+    /// When policy or limits refuse it, an idempotency key stands in the way, or the store or storage fails. After an
+    /// error nothing is handed out, and what was reserved is free again, at the latest when the lease is over.
+    pub async fn create(
+        self: &Arc<Self>,
+        principal: Arc<Principal>,
+        request: NewUpload,
+        context: CreateContext,
+    ) -> Result<Created, Error> {
+        let uploads = Arc::clone(self);
+        let task = tokio::spawn(async move { uploads.create_now(&principal, &request, &context).await });
+        match task.await {
+            Ok(outcome) => outcome,
+            Err(failure) => match failure.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is going down, and with it whoever asked.
+                Err(_) => Err(Error::Contended),
+            },
+        }
+    }
+
+    async fn create_now(
+        &self,
+        principal: &Principal,
+        request: &NewUpload,
+        context: &CreateContext,
+    ) -> Result<Created, Error> {
+        let now = self.clock.now();
+        let id = UploadId::new(principal.id.partition(), self.randomness.bytes());
+        let admission = self.policies.decide(principal, request, id, now).map_err(Error::from)?;
+        self.check_region(&admission)?;
+        let upload = Upload {
+            id,
+            principal: principal.id,
+            policy: admission.policy.clone(),
+            region: self.region.name.clone(),
+            bucket: self.region.bucket.clone(),
+            object: admission.object.clone(),
+            promise: admission.promise.clone(),
+            transfer: request.transfer,
+            created_at: now,
+            expires_at: now.plus(admission.session_lifetime),
+            state: UploadState::Admitted { lease_until: now.plus(self.storage_timeout + LEASE_MARGIN) },
+        };
+        let intent = Intent {
+            upload: &upload,
+            limits: admission.limits,
+            enforcement: admission.enforcement,
+            idempotency: context.idempotency,
+            now,
+        };
+        let (upload, lease) = match self.store.admit(&intent).await? {
+            Admitted::Granted { lease, would_refuse } => {
+                self.report(&admission, would_refuse.as_ref());
+                (upload, lease)
+            }
+            // The same upload as before: its name, its reservation, and a new session.
+            Admitted::Resumed { upload, lease } => (upload, lease),
+            Admitted::Replayed(tracked) => return Ok(Created { tracked, replayed: true }),
+            Admitted::InProgress { until } => {
+                return Err(Error::IdempotencyInProgress { retry_after: until.since(now) });
+            }
+            Admitted::Mismatch => return Err(Error::IdempotencyMismatch),
+            Admitted::Refused(hit) => return Err(Error::Limit { policy: admission.policy, hit }),
+        };
+        let session = match self.open_session(&upload, &admission, context).await {
+            Ok(session) => session,
+            Err(error) => {
+                self.abandon(&upload, &lease).await;
+                return Err(error);
+            }
+        };
+        let tracked = self.attach(&upload, &lease, &session, context.deadline).await?;
+        self.metrics.observe_created(&tracked.upload);
+        Ok(Created { tracked, replayed: false })
+    }
+
+    /// Refuses what its policy keeps in other regions, and says which.
+    fn check_region(&self, admission: &Admission) -> Result<(), Error> {
+        let Some(allowed) = &admission.regions else { return Ok(()) };
+        if allowed.contains(&self.region.name) {
+            return Ok(());
+        }
+        match self.regions.iter().find(|region| allowed.contains(&region.name)) {
+            Some(region) => Err(Error::Misdirected { region: region.name.clone(), url: region.url.clone() }),
+            // The configuration is refused when a policy names regions that are not there.
+            None => Err(Error::PolicyDenied),
+        }
+    }
+
+    async fn open_session(
+        &self,
+        upload: &Upload,
+        admission: &Admission,
+        context: &CreateContext,
+    ) -> Result<SessionUri, Error> {
+        let initiation = Initiation {
+            id: upload.id,
+            bucket: &upload.bucket,
+            object: &upload.object,
+            promise: &upload.promise,
+            metadata: &admission.metadata,
+            cache_control: admission.cache_control.as_deref(),
+            existing: match admission.overwrite {
+                Overwrite::Forbidden => Existing::Keep,
+                Overwrite::Allowed => Existing::Replace,
+            },
+            origin: context.origin.as_deref(),
+        };
+        Ok(self.storage.initiate(&initiation, context.deadline).await?)
+    }
+
+    /// Frees what was reserved for a session that did not come to be. If this fails too, the lease's end frees it.
+    async fn abandon(&self, upload: &Upload, lease: &Lease) {
+        if let Err(error) = self.store.abandon(lease, upload).await {
+            warn!(upload.id = %upload.id, error = %error, "a reservation stays until its lease is over");
+        }
+    }
+
+    async fn attach(
+        &self,
+        upload: &Upload,
+        lease: &Lease,
+        session: &SessionUri,
+        deadline: Instant,
+    ) -> Result<Tracked, Error> {
+        let due = self.clock.now().plus(LOOK_AFTER).min(upload.expires_at);
+        // A failure of the store is passed on and the session left alone. It may be recorded all the same, when only
+        // the answer was lost, and a repeat with the same key then finds it working. If it is not, nobody knows it.
+        match self.store.attach(lease, upload, session, due).await? {
+            Attached::Tracked(tracked) => Ok(tracked),
+            Attached::LeaseLost(_) => {
+                // Cancelled meanwhile, or another attempt has taken over: this session must not be deliverable.
+                if let Err(error) = self.storage.cancel(session, deadline).await {
+                    info!(upload.id = %upload.id, error = %error, "a session that nobody was told of stays until it expires");
+                }
+                Err(Error::Contended)
+            }
+        }
+    }
+
+    /// Counts and logs what a policy under `report_only` would have refused.
+    fn report(&self, admission: &Admission, limit: Option<&LimitHit>) {
+        let violated = admission.would_refuse.iter().map(|violation| violation.limit.as_str());
+        for limit in violated.chain(limit.map(LimitHit::name)) {
+            self.metrics.observe_report(&admission.policy, limit);
+            info!(policy = %admission.policy, limit, "the policy would refuse this upload, and only reports");
+        }
+    }
+}
+
+impl From<Denial> for Error {
+    fn from(denial: Denial) -> Self {
+        match denial {
+            Denial::NotAdmitted => Self::PolicyDenied,
+            Denial::Ambiguous { candidates } => Self::PolicyAmbiguous { candidates },
+            Denial::Violations(violations) => Self::Violations(violations),
+        }
+    }
+}

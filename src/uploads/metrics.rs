@@ -1,0 +1,71 @@
+//! What happened to uploads, in numbers. No label names a user.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use crate::model::name::PolicyName;
+use crate::model::upload::{Upload, UploadState};
+
+/// Counters of uploads.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    created: Family<UploadLabels, Counter>,
+    ended: Family<OutcomeLabels, Counter>,
+    reported: Family<ReportLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UploadLabels {
+    policy: String,
+    region: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    policy: String,
+    region: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReportLabels {
+    policy: String,
+    limit: &'static str,
+}
+
+impl Metrics {
+    /// Makes the counters visible in `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("upload_broker_uploads_created", "Uploads whose session was handed out", self.created.clone());
+        registry.register("upload_broker_uploads_ended", "Uploads that entered a final state", self.ended.clone());
+        registry.register(
+            "upload_broker_policy_reports",
+            "Uploads that a policy with report_only would have refused",
+            self.reported.clone(),
+        );
+    }
+
+    pub(super) fn observe_created(&self, upload: &Upload) {
+        self.created
+            .get_or_create(&UploadLabels { policy: upload.policy.to_string(), region: upload.region.to_string() })
+            .inc();
+    }
+
+    pub(super) fn observe_transition(&self, before: &UploadState, upload: &Upload) {
+        if !before.is_final() && upload.state.is_final() {
+            self.ended
+                .get_or_create(&OutcomeLabels {
+                    policy: upload.policy.to_string(),
+                    region: upload.region.to_string(),
+                    outcome: upload.state.name(),
+                })
+                .inc();
+        }
+    }
+
+    pub(super) fn observe_report(&self, policy: &PolicyName, limit: &'static str) {
+        self.reported.get_or_create(&ReportLabels { policy: policy.to_string(), limit }).inc();
+    }
+}

@@ -1,0 +1,187 @@
+//! The domain service: what can be done with uploads, and in which order things happen so that nothing is lost.
+//!
+//! It joins the leaves, which do not know each other: policy decides, the store remembers, storage holds the bytes.
+//! Every operation is safe to drop at any await and safe to repeat. What is written is written by one atomic step of
+//! the store, and what storage was asked to do by then is either unknown to any client or found again by looking.
+
+mod cancel;
+mod complete;
+mod create;
+mod error;
+mod metrics;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub use create::{CreateContext, Created};
+pub use error::Error;
+pub use metrics::Metrics;
+
+use crate::clock::{Clock, Randomness};
+use crate::model::id::UploadId;
+use crate::model::name::{BucketName, RegionName};
+use crate::model::principal::Principal;
+use crate::model::time::Timestamp;
+use crate::model::upload::{Evidence, Upload, UploadState, Witness};
+use crate::policy::{Policies, Policy};
+use crate::storage::Storage;
+use crate::store::{Advanced, Listing, Page, Store, Tracked, Usage};
+
+/// How long an upload may be silent before it is looked at. Written into its due entry.
+const LOOK_AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// How often a transition is tried anew after another request came first. Each loser has seen the winner's state,
+/// so a handful is plenty.
+const TRANSITION_ATTEMPTS: usize = 5;
+
+/// The uploads of this region.
+pub struct Uploads {
+    /// Tells the time.
+    pub clock: Clock,
+    /// Makes ids.
+    pub randomness: Randomness,
+    /// Who may upload what.
+    pub policies: Policies,
+    /// What is known.
+    pub store: Store,
+    /// Where the bytes go.
+    pub storage: Storage,
+    /// The region that this broker serves.
+    pub region: Region,
+    /// All regions of the deployment, this one included.
+    pub regions: Vec<Region>,
+    /// How long one operation of storage may take. Leases are made of it.
+    pub storage_timeout: Duration,
+    /// What happened.
+    pub metrics: Metrics,
+}
+
+/// One deployment of the broker, beside its bucket.
+#[derive(Clone, Debug)]
+pub struct Region {
+    /// What it is called.
+    pub name: RegionName,
+    /// The bucket beside it.
+    pub bucket: BucketName,
+    /// Where its broker is.
+    pub url: url::Url,
+}
+
+/// Whether storage is asked before an upload is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// What is known is good enough.
+    Known,
+    /// Storage is asked how many bytes it has.
+    Refreshed,
+}
+
+/// A policy that a caller may use, and what is left of its limits.
+pub struct Allowance<'a> {
+    /// The policy.
+    pub policy: &'a Policy,
+    /// What the caller has used.
+    pub usage: Usage,
+}
+
+impl Uploads {
+    /// The caller's upload, as it is known or as storage has it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] also for another principal's; [`Error::Store`] and [`Error::Storage`] when these fail.
+    pub async fn find(
+        &self,
+        principal: &Principal,
+        id: UploadId,
+        freshness: Freshness,
+        deadline: Instant,
+    ) -> Result<Tracked, Error> {
+        let tracked = self.owned(principal, id).await?;
+        if self.has_run_out(&tracked.upload) {
+            return self.end(tracked, Evidence::TimeRanOut, Witness::Client, deadline).await;
+        }
+        match freshness {
+            Freshness::Known => Ok(tracked),
+            Freshness::Refreshed => self.refresh(tracked, deadline).await,
+        }
+    }
+
+    /// The caller's uploads, newest first.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store fails.
+    pub async fn list(&self, principal: &Principal, page: &Page) -> Result<Listing, Error> {
+        Ok(self.store.list(principal.id, page, self.clock.now()).await?)
+    }
+
+    /// The policies that admit the caller, in configuration order, with what is left of each limit.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the store fails.
+    pub async fn allowances(&self, principal: &Principal) -> Result<Vec<Allowance<'_>>, Error> {
+        let admitting: Vec<&Policy> = self.policies.admitting(principal).collect();
+        let limits: Vec<_> = admitting.iter().map(|policy| (policy.name(), policy.limits())).collect();
+        let usage = self.store.usage(principal.id, &limits, self.clock.now()).await?;
+        Ok(admitting.into_iter().zip(usage).map(|(policy, usage)| Allowance { policy, usage }).collect())
+    }
+
+    /// The upload, if it is the caller's.
+    async fn owned(&self, principal: &Principal, id: UploadId) -> Result<Tracked, Error> {
+        // An id of another partition cannot be the caller's; the store need not be asked.
+        if id.partition() != principal.id.partition() {
+            return Err(Error::NotFound);
+        }
+        let tracked = self.store.find(id).await?.ok_or(Error::NotFound)?;
+        if tracked.upload.principal == principal.id { Ok(tracked) } else { Err(Error::NotFound) }
+    }
+
+    /// Whether the upload's time is over although nothing has ended it.
+    fn has_run_out(&self, upload: &Upload) -> bool {
+        !upload.state.is_final() && upload.expires_at <= self.clock.now()
+    }
+
+    /// Records what `evidence` makes of the upload, once, whoever else is at it.
+    ///
+    /// Gives the upload as it then is: with this evidence, or with what came first and made it final.
+    async fn record(&self, mut tracked: Tracked, evidence: Evidence) -> Result<Tracked, Error> {
+        for _ in 0..TRANSITION_ATTEMPTS {
+            match self.attempt(tracked, evidence.clone()).await? {
+                Attempt::Settled(settled) => return Ok(settled),
+                Attempt::Overtaken(current) => tracked = current,
+            }
+        }
+        Err(Error::Contended)
+    }
+
+    /// Records what `evidence` makes of the upload, unless someone else has changed it since it was read.
+    async fn attempt(&self, tracked: Tracked, evidence: Evidence) -> Result<Attempt, Error> {
+        let now = self.clock.now();
+        let Ok(next) = tracked.upload.state.after(evidence, now) else { return Ok(Attempt::Settled(tracked)) };
+        if next == tracked.upload.state {
+            return Ok(Attempt::Settled(tracked));
+        }
+        let due = next_look(&tracked.upload, &next, now);
+        match self.store.advance(&tracked, next, due, now).await? {
+            Advanced::Done(advanced) => {
+                self.metrics.observe_transition(&tracked.upload.state, &advanced.upload);
+                Ok(Attempt::Settled(advanced))
+            }
+            Advanced::Conflict(current) => Ok(Attempt::Overtaken(current)),
+            Advanced::Vanished => Err(Error::NotFound),
+        }
+    }
+}
+
+/// What became of an attempt to record something.
+enum Attempt {
+    /// The upload is as given: changed by this, or beyond change.
+    Settled(Tracked),
+    /// Another request came first; this is what it made of the upload.
+    Overtaken(Tracked),
+}
+
+/// When an upload in the state `next` is to be looked at: after a silence, at its end at the latest; never once final.
+fn next_look(upload: &Upload, next: &UploadState, now: Timestamp) -> Option<Timestamp> {
+    (!next.is_final()).then(|| now.plus(LOOK_AFTER).min(upload.expires_at))
+}

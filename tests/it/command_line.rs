@@ -1,0 +1,81 @@
+//! The commands, as people and scripts use them.
+
+use std::path::Path;
+use std::process::Output;
+
+use tempfile::TempDir;
+
+use crate::support::process::command;
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    command().args(arguments).current_dir(folder).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let folder = TempDir::new().unwrap();
+    for name in ["serve", "demo", "upload", "check", "emulator", "token", "openapi", "healthcheck"] {
+        let output = run(folder.path(), &[name, "--help"]);
+        assert!(output.status.success(), "{name}");
+        assert!(text(&output.stdout).contains("Usage: upload-broker"), "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_used_is_one_clear_message_and_exit_2() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("typo.toml"), "region = \"europe-west1\"\n\n[server]\nlisten_on = \"x\"\n").unwrap();
+    for (name, arguments, message) in [
+        ("an unknown flag", &["serve", "--port", "1"][..], "--port"),
+        ("no configuration", &["serve"], "--config"),
+        ("a configuration that is not there", &["check", "--config", "none.toml"], "none.toml"),
+        ("an unknown key", &["check", "--config", "typo.toml"], "typo.toml:4"),
+        ("an unknown key, served", &["serve", "--config", "typo.toml"], "typo.toml:4"),
+        ("a bad log filter", &["check", "--config", "typo.toml", "--log", "a=b=c"], "RUST_LOG"),
+        ("a token without a subject", &["token", "--key", "k.pem"], "--subject"),
+        ("a claim without a value", &["token", "--key", "k.pem", "--subject", "a", "--claim", "x"], "name=value"),
+        ("a bucket that cannot be", &["emulator", "--bucket", "A"], "bucket"),
+    ] {
+        let output = run(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{name}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(message), "{name}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_token_is_made_with_a_new_key_and_kept_from_others() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = TempDir::new().unwrap();
+    let key_set = run(folder.path(), &["token", "--key", "issuer.pem", "--jwks"]);
+    let key_set: serde_json::Value = serde_json::from_slice(&key_set.stdout).unwrap();
+    assert_eq!(key_set["keys"][0]["kty"], "EC");
+    let mode = std::fs::metadata(folder.path().join("issuer.pem")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let token = run(folder.path(), &["token", "--key", "issuer.pem", "--subject", "ada", "--claim", "roles=[\"creator\"]"]);
+    let token = text(&token.stdout);
+    assert_eq!(token.trim().split('.').count(), 3);
+    let again = run(folder.path(), &["token", "--key", "issuer.pem", "--jwks"]);
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&again.stdout).unwrap(), key_set, "the key is kept");
+}
+
+#[test]
+fn healthcheck_fails_where_nothing_listens() {
+    let folder = TempDir::new().unwrap();
+    let output = run(folder.path(), &["healthcheck", "http://127.0.0.1:1/readyz"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn the_demo_uploads_its_samples_and_leaves() {
+    let folder = TempDir::new().unwrap();
+    let output = run(folder.path(), &["demo", "--exit", "--port", "0"]);
+    let printed = text(&output.stdout);
+    assert!(output.status.success(), "{printed}{}", text(&output.stderr));
+    for word in ["policy", "object", "bytes", "chunks", "resumes", "state", "completed"] {
+        assert!(printed.contains(word), "no {word} in {printed}");
+    }
+}

@@ -1,0 +1,59 @@
+//! Documents that must say what the code does.
+
+use std::path::Path;
+
+use serde_json::Value;
+use upload_broker::http::openapi;
+
+use crate::support::Broker;
+
+fn repository(path: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+#[test]
+fn the_openapi_file_is_what_the_routes_say() {
+    let kept = std::fs::read_to_string(repository("openapi/upload-broker.json")).unwrap_or_default();
+    assert!(
+        kept == openapi::document().unwrap(),
+        "write it anew: cargo run -- openapi > openapi/upload-broker.json"
+    );
+}
+
+#[tokio::test]
+async fn the_document_and_its_page_are_served_to_anyone() {
+    let broker = Broker::start().await;
+    let nobody = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = |path: &str| format!("http://{}{path}", broker.address);
+    let served = nobody.get(url("/openapi.json")).send().await.unwrap().text().await.unwrap();
+    assert_eq!(served, openapi::document().unwrap());
+    let page = nobody.get(url("/docs")).send().await.unwrap();
+    assert!(page.headers()["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
+    let page = page.text().await.unwrap();
+    for name in ["createUpload", "completeUpload", "/v1/policies", "CreateUpload"] {
+        assert!(page.contains(name), "no {name}");
+    }
+    assert!(!page.contains("<script"));
+}
+
+#[test]
+fn every_operation_is_described_and_every_reference_leads_somewhere() {
+    let document: Value = serde_json::from_str(&openapi::document().unwrap()).unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    for field in ["title", "description", "version"] {
+        assert!(!document["info"][field].as_str().unwrap().is_empty(), "{field}");
+    }
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            for field in ["operationId", "summary"] {
+                assert!(operation[field].is_string(), "{method} {path} has no {field}");
+            }
+        }
+    }
+    let text = document.to_string();
+    assert!(!text.contains("oneOf"), "a form that client generators get wrong");
+    for reference in text.split("\"$ref\":\"#").skip(1) {
+        let pointer = reference.split('"').next().unwrap();
+        assert!(document.pointer(pointer).is_some(), "{pointer} leads nowhere");
+    }
+}

@@ -1,0 +1,12 @@
+//! The broker as its users meet it: through HTTP and the command line, with real servers beside it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at what it does not expect")]
+
+mod api;
+mod command_line;
+mod documents;
+mod faults;
+mod limits;
+mod processes;
+mod secrets;
+mod support;

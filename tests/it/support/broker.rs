@@ -1,0 +1,175 @@
+//! A whole service in this process, through the same `App` as `serve`.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use upload_broker::app::{App, Ended, World};
+use upload_broker::clock::{Clock, Randomness};
+use upload_broker::config;
+use upload_broker::emulator::{self, BucketSettings, Emulator};
+use upload_broker::http::gate::Transport;
+use upload_broker::model::time::Timestamp;
+
+use super::{AUDIENCE, BUCKET, ISSUER, User, issuer_key};
+
+/// What a test wants to be otherwise.
+pub struct Settings {
+    /// `store.url`.
+    pub store: String,
+    /// The `[[policies]]` sections.
+    pub policies: String,
+    /// `server.allowed_origins`.
+    pub origins: Vec<String>,
+    /// `storage.timeout`.
+    pub storage_timeout: &'static str,
+    /// `region`, and the only one unless `more_regions` says otherwise.
+    pub more_regions: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            store: "memory".to_owned(),
+            policies: "[[policies]]\nname = \"videos\"\nobject = \"videos/{sub}/{id}.{ext}\"\nmax_size = \"64MiB\"\n".to_owned(),
+            origins: vec!["https://app.example.com".to_owned()],
+            storage_timeout: "2s",
+            more_regions: String::new(),
+        }
+    }
+}
+
+/// A running service with an emulator of its own, or that of another broker.
+pub struct Broker {
+    pub storage: Arc<Emulator>,
+    pub clock: Clock,
+    pub address: SocketAddr,
+    pub operations: SocketAddr,
+    stop: CancellationToken,
+    serving: JoinHandle<Ended>,
+    _files: TempDir,
+}
+
+/// The time at which every test begins.
+const BEGIN: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+impl Broker {
+    /// A service with memory as its store, and one policy that lets everybody in.
+    pub async fn start() -> Self {
+        Self::start_with(Settings::default()).await
+    }
+
+    /// A service that a test has its wishes for.
+    pub async fn start_with(settings: Settings) -> Self {
+        let clock = Clock::manual(BEGIN);
+        let storage = emulator(clock.clone()).await;
+        Self::start_beside(storage, clock, settings).await
+    }
+
+    /// Another service beside the same storage.
+    pub async fn start_beside(storage: Arc<Emulator>, clock: Clock, settings: Settings) -> Self {
+        let files = TempDir::new().unwrap();
+        let text = configuration(files.path(), &storage.url(), &settings);
+        let config = config::load(&text, &files.path().join("broker.toml"), std::iter::empty())
+            .unwrap_or_else(|errors| panic!("{errors}"));
+        let world = World {
+            clock: clock.clone(),
+            randomness: Randomness::System,
+            environment: upload_broker::storage::Environment::default(),
+            transport: Transport::PlainOnLoopback,
+        };
+        let app = App::bind(&config, world).await.unwrap();
+        let (address, operations) = (app.public_addr(), app.operations_addr());
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(app.serve(stop.clone(), Duration::ZERO));
+        let broker = Self { storage, clock, address, operations, stop, serving, _files: files };
+        broker.ready().await;
+        broker
+    }
+
+    /// Waits until the first storage token is there.
+    async fn ready(&self) {
+        for _ in 0..200 {
+            if self.operator_get("/readyz").await.0 == 200 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the broker is not ready: {}", self.operator_get("/readyz").await.1);
+    }
+
+    /// Somebody with a token that names no more than the subject.
+    pub fn user(&self, subject: &str) -> User {
+        User::new(format!("http://{}", self.address), subject, self.clock.now())
+    }
+
+    /// Asks on the operators' listener.
+    pub async fn operator_get(&self, path: &str) -> (u16, String) {
+        let response = reqwest::get(format!("http://{}{path}", self.operations)).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// Drains it.
+    pub async fn stop(self) -> Ended {
+        self.stop.cancel();
+        self.serving.await.unwrap()
+    }
+}
+
+/// A storage emulator with the one bucket.
+pub async fn emulator(clock: Clock) -> Arc<Emulator> {
+    let settings = emulator::Settings {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        buckets: vec![BucketSettings { name: BUCKET.parse().unwrap(), location: "europe-west1".to_owned() }],
+        clock,
+        randomness: Randomness::System,
+        ..emulator::Settings::default()
+    };
+    Arc::new(Emulator::start(settings).await.unwrap())
+}
+
+/// The configuration file of a broker, with the files that it names beside it.
+pub fn configuration(folder: &Path, storage: &str, settings: &Settings) -> String {
+    std::fs::write(folder.join("jwks.json"), issuer_key().key_set().to_string()).unwrap();
+    // Every broker of a test run seals with the same key, as the instances of a deployment do.
+    std::fs::write(folder.join("session.key"), "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n").unwrap();
+    let Settings { store, policies, origins, storage_timeout, more_regions } = settings;
+    format!(
+        r#"
+region = "europe-west1"
+
+[server]
+listen = "127.0.0.1:0"
+admin_listen = "127.0.0.1:0"
+public_url = "https://eu.uploads.example.com"
+allowed_origins = {origins:?}
+
+[store]
+url = "{store}"
+encryption_keys = [{{ id = "k1", file = "session.key" }}]
+
+[storage]
+endpoint = "{storage}"
+timeout = "{storage_timeout}"
+
+[[issuers]]
+issuer = "{ISSUER}"
+audiences = ["{AUDIENCE}"]
+jwks_file = "jwks.json"
+algorithms = ["ES256"]
+
+[[regions]]
+name = "europe-west1"
+bucket = "{BUCKET}"
+url = "https://eu.uploads.example.com"
+
+{more_regions}
+
+{policies}
+"#
+    )
+}

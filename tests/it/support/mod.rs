@@ -1,0 +1,45 @@
+//! The harness: brokers, a storage emulator, an issuer and users, all of them real and on loopback.
+
+pub mod broker;
+pub mod process;
+pub mod redis;
+pub mod user;
+
+pub use broker::{Broker, Settings};
+pub use user::{Answer, User};
+
+use std::sync::OnceLock;
+
+use upload_broker::identity::development::DevelopmentKey;
+
+/// The issuer of every token in these tests.
+pub const ISSUER: &str = "https://issuer.example";
+
+/// Whom these tokens are meant for.
+pub const AUDIENCE: &str = "upload-broker";
+
+/// The bucket beside every broker in these tests.
+pub const BUCKET: &str = "media-eu";
+
+/// The issuer's key, made once.
+pub fn issuer_key() -> &'static DevelopmentKey {
+    static KEY: OnceLock<DevelopmentKey> = OnceLock::new();
+    KEY.get_or_init(|| {
+        // Whichever test comes first: reqwest and rustls need a provider.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        DevelopmentKey::generate().unwrap()
+    })
+}
+
+/// Bytes that no compression or pattern makes equal by accident.
+pub fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        })
+        .collect()
+}
