@@ -20,6 +20,16 @@ pub struct Limits {
     pub daily_bytes: Option<ByteCount>,
 }
 
+/// What happens when a limit is passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Enforcement {
+    /// The upload is refused.
+    #[default]
+    Enforce,
+    /// The upload is admitted, and it is counted and logged that it would have been refused.
+    Report,
+}
+
 /// A number of events in a span of time, written `"30/1m"`.
 ///
 /// Enforced as a token bucket: it holds `events` tokens, and refills evenly over the span.

@@ -1,9 +1,11 @@
 //! The `[[policies]]` sections.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::metadata;
 use crate::model::limits::Rate;
 use crate::model::name::{PolicyName, RegionName};
 use crate::model::size::ByteCount;
@@ -65,6 +67,81 @@ pub struct PolicySettings {
     /// Counts and logs what the policy would refuse, and refuses nothing.
     #[serde(default)]
     pub report_only: bool,
+}
+
+/// A session ends a week after it was opened, whatever is done (storage documentation, "Resumable uploads").
+const LONGEST_SESSION: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Less leaves no time to upload anything.
+const SHORTEST_SESSION: Duration = Duration::from_secs(60);
+
+/// A key of the section whose value cannot be, and the reason.
+pub(super) type Fault = (&'static str, String);
+
+impl PolicySettings {
+    /// Checks each value by itself and against the others; what has to be compiled is checked where it is.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        self.check_sizes()?;
+        let lifetime = self.session_lifetime.0;
+        if !(SHORTEST_SESSION..=LONGEST_SESSION).contains(&lifetime) {
+            return Err(("session_lifetime", "must be at least 1m and at most 7d".to_owned()));
+        }
+        if self.max_active == Some(0) {
+            return Err((
+                "max_active",
+                "is 0, so nothing would ever be admitted; leave it out for no limit".to_owned(),
+            ));
+        }
+        require_some_once("transfers", &self.transfers)?;
+        if let Some(regions) = &self.regions {
+            require_some_once("regions", regions)?;
+        }
+        metadata::check(&self.metadata).map_err(|reason| ("metadata", reason.to_string()))?;
+        if let Some(value) = &self.cache_control {
+            let legal = !value.is_empty()
+                && value.trim() == value
+                && value.len() <= 1024
+                && value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+            if !legal {
+                return Err((
+                    "cache_control",
+                    "must be 1 to 1024 printable ASCII characters, without outer spaces".to_owned(),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_sizes(&self) -> Result<(), Fault> {
+        if self.max_size > ByteCount::LARGEST_OBJECT {
+            return Err(("max_size", format!("is more than the {} that storage takes", ByteCount::LARGEST_OBJECT)));
+        }
+        if self.min_size > self.max_size {
+            return Err(("min_size", format!("is {}, more than max_size, {}", self.min_size, self.max_size)));
+        }
+        let Some(daily) = self.daily_bytes else { return Ok(()) };
+        if daily < self.min_size {
+            let reason = format!("is {daily}, less than min_size, {}: nothing would ever be admitted", self.min_size);
+            return Err(("daily_bytes", reason));
+        }
+        // An upload of unknown size reserves as much as it may become.
+        if self.unknown_size && daily < self.max_size {
+            let reason = format!(
+                "is {daily}, less than max_size, {}, which an upload of unknown size reserves: none would ever be admitted",
+                self.max_size
+            );
+            return Err(("daily_bytes", reason));
+        }
+        Ok(())
+    }
+}
+
+fn require_some_once<T: PartialEq>(key: &'static str, list: &[T]) -> Result<(), Fault> {
+    if list.is_empty() {
+        return Err((key, "the list is empty, so nothing would ever be admitted".to_owned()));
+    }
+    let repeated = list.iter().enumerate().any(|(position, item)| list[..position].contains(item));
+    if repeated { Err((key, "an entry is there twice".to_owned())) } else { Ok(()) }
 }
 
 /// What a policy says of declared digests.
