@@ -50,6 +50,18 @@ pub struct World {
     pub transport: Transport,
 }
 
+impl World {
+    /// The real one.
+    pub fn of_this_process(transport: Transport) -> Self {
+        Self {
+            clock: Clock::System,
+            randomness: Randomness::System,
+            environment: config::storage_environment(),
+            transport,
+        }
+    }
+}
+
 /// Why a service could not start. `Display` names what to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -114,38 +126,16 @@ impl App {
     /// # Errors
     /// When the configuration, a file that it names, or an address cannot be used.
     pub async fn bind(config: &Config, world: World) -> Result<Self, StartError> {
-        let extra_roots = config.trusted_ca.as_deref().map(read_roots).transpose()?.unwrap_or_default();
-
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tls_certs_merge(extra_roots.iter().cloned())
-            .user_agent(USER_AGENT)
-            .build()?;
-        let identity = Identity::new(&config.issuers, world.clock.clone(), client)
-            .map_err(|error| StartError::Config(config.explain("issuers", error.index, error.key, &error.reason)))?;
-        let identity = Arc::new(identity);
-        let policies = Policies::new(&config.policies)
-            .map_err(|error| StartError::Config(config.explain("policies", error.index, error.key, &error.reason)))?;
+        let extra_roots = extra_roots(config)?;
+        let identity = Arc::new(open_identity(config, &world, &extra_roots)?);
+        let policies = compile_policies(config)?;
         let store = Store::open(&config.store, world.randomness.clone()).await?;
-        let storage = Storage::open(
-            &config.storage,
-            storage::Options {
-                clock: world.clock.clone(),
-                randomness: world.randomness.clone(),
-                environment: world.environment,
-                extra_roots,
-                user_agent: USER_AGENT.to_owned(),
-            },
-        )
-        .await?;
+        let storage = open_storage(config, &world, extra_roots).await?;
+        let certificate = config.server.tls.as_ref().map(TlsCertificate::load).transpose()?;
 
         let regions: Vec<Region> = config.regions.iter().map(region).collect();
-        let region = regions
-            .iter()
-            .find(|region| region.name == config.region)
-            .cloned()
-            .ok_or_else(|| StartError::Config(config.explain("region", None, "", "is not among [[regions]]")))?;
+        let region = regions.iter().find(|region| region.name == config.region).cloned();
+        let region = region.ok_or_else(|| StartError::Config(format!("region {} is not among [[regions]]", config.region)))?;
         let uploads = Arc::new(Uploads {
             clock: world.clock,
             randomness: world.randomness.clone(),
@@ -181,7 +171,6 @@ impl App {
         let public_router = http::router(services, gate, observer)?;
         let operator_state = Arc::new(Operations { uploads, registry, draining: AtomicBool::new(false) });
 
-        let certificate = config.server.tls.as_ref().map(TlsCertificate::load).transpose()?;
         let public = bind(config.server.listen, certificate.clone()).await?;
         let operations = bind(config.server.admin_listen, None).await?;
         Ok(Self { public, operations, certificate, public_router, operator_state, identity })
@@ -229,7 +218,61 @@ impl App {
     }
 }
 
+/// Everything about `config` that a service could not start with, as far as this machine can tell without the network.
+pub async fn mistakes(config: &Config, world: &World) -> Vec<StartError> {
+    let (roots, mut mistakes) = match extra_roots(config) {
+        Ok(roots) => (roots, Vec::new()),
+        Err(mistake) => (Vec::new(), vec![mistake]),
+    };
+    mistakes.extend(open_identity(config, world, &roots).err());
+    mistakes.extend(compile_policies(config).err());
+    mistakes.extend(Store::open(&config.store, world.randomness.clone()).await.err().map(StartError::from));
+    mistakes.extend(open_storage(config, world, roots).await.err());
+    mistakes.extend(config.server.tls.as_ref().and_then(|tls| TlsCertificate::load(tls).err()).map(StartError::from));
+    mistakes
+}
+
 const USER_AGENT: &str = concat!("upload-broker/", env!("CARGO_PKG_VERSION"));
+
+fn open_identity(config: &Config, world: &World, extra_roots: &[reqwest::Certificate]) -> Result<Identity, StartError> {
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tls_certs_merge(extra_roots.iter().cloned())
+        .user_agent(USER_AGENT)
+        .build()?;
+    Identity::new(&config.issuers, world.clock.clone(), client)
+        .map_err(|error| StartError::Config(config.explain("issuers", error.index, error.key, &error.reason)))
+}
+
+fn compile_policies(config: &Config) -> Result<Policies, StartError> {
+    Policies::new(&config.policies)
+        .map_err(|error| StartError::Config(config.explain("policies", error.index, error.key, &error.reason)))
+}
+
+async fn open_storage(
+    config: &Config,
+    world: &World,
+    extra_roots: Vec<reqwest::Certificate>,
+) -> Result<Storage, StartError> {
+    let options = storage::Options {
+        clock: world.clock.clone(),
+        randomness: world.randomness.clone(),
+        environment: world.environment.clone(),
+        extra_roots,
+        user_agent: USER_AGENT.to_owned(),
+    };
+    Ok(Storage::open(&config.storage, options).await?)
+}
+
+/// The certificates of `trusted_ca`.
+fn extra_roots(config: &Config) -> Result<Vec<reqwest::Certificate>, StartError> {
+    let Some(path) = &config.trusted_ca else { return Ok(Vec::new()) };
+    let refuse = |reason: String| StartError::TrustedCa { path: path.clone(), reason };
+    let pem = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
+    let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|_| refuse("is not PEM".to_owned()))?;
+    if roots.is_empty() { Err(refuse("holds no certificate".to_owned())) } else { Ok(roots) }
+}
 
 fn region(settings: &config::RegionSettings) -> Region {
     Region { name: settings.name.clone(), bucket: settings.bucket.clone(), url: settings.url.clone() }
@@ -238,12 +281,4 @@ fn region(settings: &config::RegionSettings) -> Region {
 async fn bind(address: SocketAddr, certificate: Option<TlsCertificate>) -> Result<Listener, StartError> {
     let listener = Listener::bind(address, certificate, Limits::default()).await;
     listener.map_err(|source| StartError::Listen { address, source })
-}
-
-/// The certificates of a PEM file.
-fn read_roots(path: &std::path::Path) -> Result<Vec<reqwest::Certificate>, StartError> {
-    let refuse = |reason: String| StartError::TrustedCa { path: path.to_owned(), reason };
-    let pem = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
-    let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|_| refuse("is not PEM".to_owned()))?;
-    if roots.is_empty() { Err(refuse("holds no certificate".to_owned())) } else { Ok(roots) }
 }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::app;
+use crate::app::{self, World};
 use crate::config;
+use crate::http::gate::Transport;
 
 /// Validate a configuration
 #[derive(clap::Args)]
@@ -15,7 +16,7 @@ pub(super) struct Arguments {
 }
 
 /// Names every mistake with its file, key and line.
-pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = match config::load_file(&arguments.config) {
         Ok(config) => config,
         Err(errors) => {
@@ -23,10 +24,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(super::UNUSABLE));
         }
     };
-    let mistakes = app::mistakes(&config);
+    let mistakes = app::mistakes(&config, &World::of_this_process(Transport::HttpsOnly)).await;
     if !mistakes.is_empty() {
         for mistake in mistakes {
-            super::tell(&mistake);
+            super::tell(&mistake.to_string());
         }
         return Ok(ExitCode::from(super::UNUSABLE));
     }

@@ -83,7 +83,7 @@ pub fn main() -> ExitCode {
             #[cfg(feature = "demo")]
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Upload(arguments) => upload::run(arguments).await,
-            Command::Check(arguments) => check::run(&arguments),
+            Command::Check(arguments) => check::run(&arguments).await,
             #[cfg(feature = "demo")]
             Command::Emulator(arguments) => emulator::run(arguments).await,
             Command::Token(arguments) => token::run(&arguments),

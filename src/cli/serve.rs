@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::app::{App, Ended, World};
-use crate::clock::{Clock, Randomness};
 use crate::config;
 use crate::http::gate::Transport;
 
@@ -39,12 +38,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     let transport =
         if arguments.insecure_loopback { Transport::PlainOnLoopback } else { Transport::HttpsOnly };
-    let world = World {
-        clock: Clock::System,
-        randomness: Randomness::System,
-        environment: config::storage_environment(),
-        transport,
-    };
+    let world = World::of_this_process(transport);
     let app = match App::bind(&config, world).await {
         Ok(app) => app,
         Err(error) => {

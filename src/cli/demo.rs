@@ -1,0 +1,68 @@
+//! `demo`: everything embedded.
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::clock::Randomness;
+use crate::demo::{Demo, Row, table};
+
+/// Run everything embedded, upload samples, show what happened, and serve
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The port of the page, on the loopback address; 0 takes a free one
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+
+    /// Leave when the samples are uploaded
+    #[arg(long)]
+    exit: bool,
+}
+
+/// Succeeds if every sample ended as it should.
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let demo = Demo::start(arguments.port).await?;
+    let folder = SampleFolder::make()?;
+    let rows = demo.upload_samples(&folder.0).await?;
+    super::print(&table(&rows))?;
+    let good = rows.iter().all(Row::is_good);
+    if !arguments.exit {
+        let (page, broker) = (demo.page(), demo.broker());
+        super::print(&format!(
+            "\nA page to upload from:  {page}\nThe broker:             {broker} (its interface: {broker}/docs)\n\
+             For operators:          {operations}/metrics\nStorage:                {storage}\n\
+             A token:                curl '{page}/token?sub=ada'\n\nCtrl-C ends it.\n",
+            operations = demo.operations(),
+            storage = demo.storage().url(),
+        ))?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+    demo.stop().await;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A folder for the samples, gone with the demo.
+struct SampleFolder(std::path::PathBuf);
+
+impl SampleFolder {
+    fn make() -> std::io::Result<Self> {
+        let random: [u8; 8] = Randomness::System.bytes();
+        let folder = std::env::temp_dir().join(format!("upload-broker-demo-{:016x}", u64::from_le_bytes(random)));
+        // Fails where something has that name already: in a shared folder it could be anybody's.
+        std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for SampleFolder {
+    fn drop(&mut self) {
+        // What stays in the temporary folder is the system's to clear.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,145 @@
+//! The uploads that the demo performs, and the table that says how they went.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::Demo;
+use crate::client::{ChunkSize, Client, Event, FinalState, Http, Order, Patience, Token, UploadReport};
+use crate::clock::Randomness;
+use crate::emulator::{Action, Fault, Operation};
+use crate::model::secret::SecretText;
+use crate::model::size::ByteCount;
+
+/// One line of the table.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// What was tried.
+    pub sample: &'static str,
+    /// How it went.
+    pub report: UploadReport,
+}
+
+impl Row {
+    /// Whether the upload ended as it should.
+    pub fn is_good(&self) -> bool {
+        self.report.state == FinalState::Completed
+    }
+}
+
+impl Demo {
+    /// Uploads the samples into `folder`'s files' objects: one that goes through, one whose connection is cut, and one
+    /// whose client dies in the middle and is started again.
+    ///
+    /// # Errors
+    /// When a sample has no final state.
+    pub async fn upload_samples(&self, folder: &Path) -> anyhow::Result<Vec<Row>> {
+        let client = Client {
+            http: Http::new(&[])?,
+            broker: self.broker().parse()?,
+            token: Token::Fixed(SecretText::new(self.token("ada")?)),
+            patience: Patience { first_pause: Duration::from_millis(200), ..Patience::default() },
+            randomness: Randomness::System,
+        };
+
+        let note = order(folder, "note.txt", 1_500, "notes").await?;
+        let plain = client.upload(&note, &|_| {}).await?;
+
+        let clip = order(folder, "clip.mp4", 6 << 20, "videos").await?;
+        self.storage.faults().add(Fault {
+            skip: 2,
+            ..Fault::once(Operation::Chunk, Action::PersistThenReset { bytes: 300_000 })
+        });
+        let cut = client.upload(&clip, &|_| {}).await?;
+
+        let holiday = order(folder, "holiday.mp4", 12 << 20, "videos").await?;
+        die_halfway(&client, &holiday).await?;
+        let resumed = client.upload(&holiday, &|_| {}).await?;
+
+        Ok(vec![
+            Row { sample: "a small file", report: plain },
+            Row { sample: "the connection is cut", report: cut },
+            Row { sample: "the client dies, and is started again", report: resumed },
+        ])
+    }
+}
+
+/// Begins an upload and drops it when half of the bytes are persisted: what is left is what `kill -9` leaves.
+async fn die_halfway(client: &Client, order: &Order) -> anyhow::Result<()> {
+    let persisted = AtomicU64::new(0);
+    let half = tokio::sync::Notify::new();
+    let watch = |event: Event<'_>| {
+        if let Event::Persisted { bytes, total } = event {
+            persisted.store(bytes, Ordering::Relaxed);
+            if bytes * 2 >= total {
+                half.notify_one();
+            }
+        }
+    };
+    tokio::select! {
+        () = half.notified() => Ok(()),
+        ended = client.upload(order, &watch) => {
+            ended.context("the client could not even begin")?;
+            Ok(())
+        }
+    }
+}
+
+/// A sample file, with bytes that differ all over.
+async fn order(folder: &Path, name: &str, size: usize, policy: &str) -> anyhow::Result<Order> {
+    let file = folder.join(name);
+    let bytes: Vec<u8> = (0_u64..).flat_map(|word| (word.wrapping_mul(0x9E37_79B9_7F4A_7C15)).to_le_bytes()).take(size).collect();
+    tokio::fs::write(&file, bytes).await.with_context(|| format!("{} cannot be written", file.display()))?;
+    Ok(Order {
+        file,
+        policy: Some(policy.parse()?),
+        content_type: None,
+        metadata: std::collections::BTreeMap::from([("source".to_owned(), "demo".to_owned())]),
+        chunk: Some(ChunkSize::new(ByteCount::mib(1))?),
+        state_directory: None,
+    })
+}
+
+/// The rows as text, in columns.
+pub fn table(rows: &[Row]) -> String {
+    let head = ["sample", "policy", "object", "bytes", "chunks", "resumes", "state", "ms"].map(str::to_owned);
+    let lines: Vec<[String; 8]> = std::iter::once(head).chain(rows.iter().map(cells)).collect();
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
+    let widths: [usize; 8] = std::array::from_fn(width);
+    let mut text = String::new();
+    for line in &lines {
+        for (column, cell) in line.iter().enumerate() {
+            // Numbers stand to the right, words to the left. Writing to a `String` cannot fail.
+            let _ = match column {
+                3..=5 | 7 => write!(text, "{cell:>width$}  ", width = widths[column]),
+                _ => write!(text, "{cell:<width$}  ", width = widths[column]),
+            };
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    text
+}
+
+fn cells(row: &Row) -> [String; 8] {
+    let Row { sample, report } = row;
+    let state = match &report.state {
+        FinalState::Completed => "completed".to_owned(),
+        FinalState::Rejected { code, .. } => format!("rejected ({code})"),
+        FinalState::Cancelled => "cancelled".to_owned(),
+        FinalState::Expired => "expired".to_owned(),
+    };
+    [
+        (*sample).to_owned(),
+        report.policy.clone(),
+        report.object.clone(),
+        report.bytes.to_string(),
+        report.chunks.to_string(),
+        report.resumes.to_string(),
+        state,
+        report.elapsed.as_millis().to_string(),
+    ]
+}
