@@ -209,7 +209,7 @@ impl Identity {
     async fn verify_anew(&self, token: &str) -> Result<Remembered, Error> {
         let clock = &self.surroundings.clock;
         let unverified = Unverified::parse(token)?;
-        let known = self.issuers.iter().enumerate().find(|(_, one)| *one.rules.issuer == *unverified.issuer());
+        let known = self.issuers.iter().enumerate().find(|(_, one)| unverified.is_from(&one.rules));
         let (position, Issuer { rules, keys }) = known.ok_or(Reason::Issuer)?;
         let algorithm = unverified.algorithm(rules)?;
         // Before the key is looked for: what is refused anyhow asks nothing of the issuer, and an expired token is

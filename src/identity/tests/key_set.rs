@@ -34,6 +34,10 @@ fn only_sound_public_keys_for_signatures_are_kept() {
         bytes.insert(0, 0);
         encode(bytes)
     };
+    // The same point, cut in two at another place.
+    let (x, y) = (P256.jwk["x"].as_str().unwrap(), P256.jwk["y"].as_str().unwrap());
+    let point = [x, y].map(|part| URL_SAFE_NO_PAD.decode(part).unwrap()).concat();
+    let uneven = json!({"x": encode(&point[..31]), "y": encode(&point[31..])});
     for (name, jwk, kept) in [
         ("RSA serves six algorithms", RSA.jwk.clone(), 6),
         ("RSA for one of them", RSA.jwk(json!({"alg": "PS384"})), 1),
@@ -60,7 +64,7 @@ fn only_sound_public_keys_for_signatures_are_kept() {
         ("P-256 for ES384", P256.jwk(json!({"alg": "ES384"})), 0),
         ("P-256 off the curve", P256.jwk(json!({"y": P256.jwk["x"]})), 0),
         ("P-256 at infinity", P256.jwk(json!({"x": encode([0; 32]), "y": encode([0; 32])})), 0),
-        ("P-256 with short coordinates", P256.jwk(json!({"x": encode([1; 31])})), 0),
+        ("P-256 with uneven coordinates", P256.jwk(uneven), 0),
         ("P-256 under another curve's name", P256.jwk(json!({"crv": "P-384"})), 0),
         ("a curve that nobody accepts", P256.jwk(json!({"crv": "secp256k1"})), 0),
         ("Ed25519 of 31 bytes", ED25519.jwk(json!({"x": encode([1; 31])})), 0),
