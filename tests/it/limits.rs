@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use futures::future::join_all;
 use serde_json::json;
 
 use crate::support::user::request;
-use crate::support::{Broker, Settings, redis};
+use crate::support::{Broker, Settings, join_all, redis};
 
 fn policy(limits: &str) -> String {
     format!("[[policies]]\nname = \"videos\"\nobject = \"videos/{{id}}\"\nmax_size = \"1GiB\"\n{limits}\n")
@@ -46,7 +45,11 @@ async fn parallel_creates_with_one_key_make_one_upload() {
     for store in [redis.url(), "memory".to_owned()] {
         let broker = Broker::start_with(Settings { store, ..Settings::default() }).await;
         let ada = broker.user("ada").with("idempotency-key", "one");
-        let answers = join_all((0..50).map(|_| ada.create(10))).await;
+        let creates = (0..50).map(|_| {
+            let ada = ada.clone();
+            async move { ada.create(10).await }
+        });
+        let answers = join_all(creates).await;
         let mut ids: Vec<_> = answers.iter().filter(|answer| answer.status == 201).map(|answer| answer.id()).collect();
         assert!(!ids.is_empty());
         ids.dedup();

@@ -43,3 +43,16 @@ pub fn noise(length: usize, seed: u64) -> Vec<u8> {
         })
         .collect()
 }
+
+/// Runs all of them at once, and gives what they gave, in order.
+pub async fn join_all<F>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let tasks: Vec<_> = futures.into_iter().map(tokio::spawn).collect();
+    let mut outputs = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        outputs.push(task.await.unwrap());
+    }
+    outputs
+}
