@@ -99,9 +99,8 @@ impl Attributes {
 
     /// Refuses custom metadata beyond the limits.
     pub(super) fn check_metadata(&self) -> Result<(), Problem> {
-        let each = self.metadata.iter().all(|(key, value)| {
-            (1..=KEY_BYTES).contains(&key.len()) && value.len() <= VALUE_BYTES
-        });
+        let each =
+            self.metadata.iter().all(|(key, value)| (1..=KEY_BYTES).contains(&key.len()) && value.len() <= VALUE_BYTES);
         let total: usize = self.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
         if each && total <= METADATA_BYTES {
             return Ok(());

@@ -58,9 +58,8 @@ type Answering = Pin<Box<dyn Future<Output = Result<Answer, Cut>> + Send>>;
 async fn converse(stream: TcpStream, world: Arc<World>) {
     // Without it small answers may wait for the client's acknowledgement; with an error they only do so.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request: Request<Incoming>| -> Answering {
-        Box::pin(serve(Arc::clone(&world), request))
-    });
+    let service =
+        service_fn(move |request: Request<Incoming>| -> Answering { Box::pin(serve(Arc::clone(&world), request)) });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)

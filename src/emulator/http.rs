@@ -126,9 +126,9 @@ impl Call<'_> {
     /// Refuses whoever bears no token. Any token will do.
     pub(super) fn authorize(&self) -> Result<(), Problem> {
         let bears = |value: &str| {
-            value.split_once(' ').is_some_and(|(scheme, token)| {
-                scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()
-            })
+            value
+                .split_once(' ')
+                .is_some_and(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty())
         };
         match self.world.authorization {
             Authorization::Ignored => Ok(()),
@@ -353,9 +353,7 @@ async fn act(
             match range {
                 Some(ContentRange::Status { total }) => upload::status(call, entry, total).await,
                 Some(ContentRange::Data(extent)) => upload::receive(call, entry, extent).await,
-                None => {
-                    Err(Problem::text(StatusCode::BAD_REQUEST, "Failed to parse Content-Range header.").into())
-                }
+                None => Err(Problem::text(StatusCode::BAD_REQUEST, "Failed to parse Content-Range header.").into()),
             }
         }
         _ => resources::serve(call, operation, route).await,

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::attributes::Attributes;
 use super::content::Sealed;
+use super::fields;
 use super::problem::Problem;
 use super::target::Query;
 use crate::model::digest::{Crc32c, Md5};
@@ -40,6 +41,9 @@ impl Insertion {
             && !PREDEFINED_ACLS.contains(&acl)
         {
             return Err(Problem::invalid(format!("Invalid value for predefinedAcl: {acl:?}.")));
+        }
+        if fields::select(Value::Null, query.get("fields")).is_none() {
+            return Err(Problem::invalid("Invalid field selection."));
         }
         let mut attributes = Attributes::default();
         attributes.apply(resource)?;

@@ -291,7 +291,10 @@ impl Objects {
         let mut page = Page::default();
         let mut last: Option<String> = None;
         let start = after.as_deref().unwrap_or_default().max(listing.prefix);
-        for (name, object) in objects.range::<str, _>((Bound::Included(start), Bound::Unbounded)).take_while(|(name, _)| name.starts_with(listing.prefix)) {
+        for (name, object) in objects
+            .range::<str, _>((Bound::Included(start), Bound::Unbounded))
+            .take_while(|(name, _)| name.starts_with(listing.prefix))
+        {
             let rest = &name[listing.prefix.len()..];
             let end = listing.delimiter.and_then(|delimiter| Some(rest.find(delimiter)? + delimiter.len()));
             let shown = end.map_or(&**name, |end| &name[..listing.prefix.len() + end]);

@@ -21,9 +21,9 @@ const BUCKETS: usize = 10_000;
 pub(super) async fn serve(call: &mut Call<'_>, operation: Operation, route: &Route) -> Result<Answer, Failure> {
     call.authorize()?;
     match (operation, route) {
-        (Operation::Get, Route::Object { bucket, object }) => {
-            or_unmodified(get(call, bucket, object, |object| Ok(selected(call, object.description.resource(&call.base()))?)))
-        }
+        (Operation::Get, Route::Object { bucket, object }) => or_unmodified(get(call, bucket, object, |object| {
+            Ok(selected(call, object.description.resource(&call.base()))?)
+        })),
         (Operation::Download, Route::Object { bucket, object } | Route::Media { bucket, object }) => {
             or_unmodified(get(call, bucket, object, |object| download(call, object)))
         }
@@ -161,7 +161,8 @@ fn describe(object: &Description, answer: &mut Answer) {
 async fn patch(call: &mut Call<'_>, bucket: &str, object: &str) -> Result<Answer, Failure> {
     let resource = call.resource().await?;
     let world = call.world;
-    let patched = world.objects.patch(bucket, object, condition(call)?, world.now(), |attributes| attributes.apply(&resource));
+    let patched =
+        world.objects.patch(bucket, object, condition(call)?, world.now(), |attributes| attributes.apply(&resource));
     let description = patched.map_err(|miss| missed(miss, bucket, object))??;
     Ok(selected(call, description.resource(&call.base()))?)
 }
@@ -211,7 +212,9 @@ async fn create_bucket(call: &mut Call<'_>) -> Result<Answer, Failure> {
         return Err(Problem::full("buckets").into());
     }
     let created = world.objects.create_bucket(name.as_str(), location, world.now());
-    let bucket = created.ok_or_else(|| Problem::conflict("Your previous request to create the named bucket succeeded and you already own it."))?;
+    let bucket = created.ok_or_else(|| {
+        Problem::conflict("Your previous request to create the named bucket succeeded and you already own it.")
+    })?;
     Ok(selected(call, bucket.resource(&call.base()))?)
 }
 

@@ -75,13 +75,17 @@ pub(super) enum Refusal {
          {0} byte(s), which does not meet this requirement."
     )]
     SmallChunk(u64),
-    #[error("Invalid request.  The total of {given} byte(s) disagrees with the {agreed} byte(s) of an earlier request.")]
+    #[error(
+        "Invalid request.  The total of {given} byte(s) disagrees with the {agreed} byte(s) of an earlier request."
+    )]
     TotalDisagrees { given: u64, agreed: u64 },
     #[error("Invalid request.  The upload is complete at {given} byte(s), but {expected} byte(s) were expected.")]
     TooFew { given: u64, expected: u64 },
     #[error("Invalid request.  There were more bytes than the {0} byte(s) that the request or the upload has.")]
     TooMany(u64),
-    #[error("Invalid request.  There were {given} byte(s) in the request body, where its range has {expected} byte(s).")]
+    #[error(
+        "Invalid request.  There were {given} byte(s) in the request body, where its range has {expected} byte(s)."
+    )]
     WrongLength { given: u64, expected: u64 },
     #[error("Invalid request.  An object has at most {LARGEST} bytes.")]
     TooLarge,
@@ -211,15 +215,21 @@ impl Session {
     ) -> Result<Intake, Stop> {
         let (content, agreed) = self.open()?;
         let persisted = content.size();
-        let (first, total) = match extent {
-            Extent::Whole => (0, length),
+        let (first, stated) = match extent {
+            Extent::Whole => (0, None),
             Extent::Chunk { first, total, .. } | Extent::Stream { first, total } => (first, total),
         };
-        match (total, *agreed, extent) {
-            (Some(given), Some(expected), Extent::Whole) if given < expected => {
+        // The length of a body that ends the object implies a total, which binds nobody before it has all come.
+        let implied = match extent {
+            Extent::Chunk { .. } => None,
+            Extent::Whole | Extent::Stream { .. } => length.map(|length| first.saturating_add(length)),
+        };
+        let total = stated.or(implied);
+        match (total, *agreed, stated) {
+            (Some(given), Some(expected), None) if given < expected => {
                 return Err(Refusal::TooFew { given, expected }.into());
             }
-            (Some(given), Some(expected), Extent::Whole) if given > expected => {
+            (Some(given), Some(expected), None) if given > expected => {
                 return Err(Refusal::TooMany(expected).into());
             }
             (Some(given), Some(agreed), _) if given != agreed => {
@@ -254,10 +264,7 @@ impl Session {
                 return Err(Refusal::SmallChunk(expected).into());
             }
         }
-        // The length of a body without a range is a total only once it has all come.
-        if extent != Extent::Whole {
-            *agreed = known;
-        }
+        *agreed = stated.or(*agreed);
         self.writer += 1;
         Ok(Intake { writer: self.writer, first, position: first, end, completes, pending: Vec::new(), allowance })
     }

@@ -200,15 +200,19 @@ mod tests {
             ("usual", format!("{typed}hello\r\n--b--\r\n"), Some(("{}", Some("text/plain"), "hello"))),
             ("nothing behind", format!("{typed}hello\r\n--b--"), Some(("{}", Some("text/plain"), "hello"))),
             ("empty", format!("{typed}\r\n--b--"), Some(("{}", Some("text/plain"), ""))),
-            ("near boundary", format!("{typed}\r\n--\r\n--a\r\n--b--"), Some(("{}", Some("text/plain"), "\r\n--\r\n--a"))),
+            (
+                "near boundary",
+                format!("{typed}\r\n--\r\n--a\r\n--b--"),
+                Some(("{}", Some("text/plain"), "\r\n--\r\n--a")),
+            ),
             ("no types", "--b\r\n\r\n{}\r\n--b\r\n\r\nx\r\n--b--".to_owned(), Some(("{}", None, "x"))),
             ("cut short", format!("{typed}hello\r\n--"), None),
             ("no bytes", "--b\r\n\r\n{}\r\n--b--".to_owned(), None),
             ("other boundary", typed.replace("--b", "--c"), None),
         ] {
             for step in [1, 2, 3, 7, 1000] {
-                let expected =
-                    expected.map(|(resource, kind, media)| (resource.to_owned(), kind.map(str::to_owned), media.to_owned()));
+                let expected = expected
+                    .map(|(resource, kind, media)| (resource.to_owned(), kind.map(str::to_owned), media.to_owned()));
                 assert_eq!(take_apart(&body, step), expected, "{name}, {step} bytes at a time");
             }
         }

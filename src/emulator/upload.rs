@@ -177,14 +177,13 @@ fn closed(call: &Call<'_>, session: &Session, what: &Closed) -> Result<Answer, F
 /// Makes the object of a session whose bytes are all there. If a check fails, the session is dead.
 fn complete(call: &Call<'_>, session: &mut Session) -> Result<Arc<Description>, Problem> {
     let claimed = Digests::of_headers(&call.head.headers)?;
-    let (content, total) = match std::mem::replace(&mut session.state, State::Dead) {
-        State::Open { content, total } => (content, total),
+    let content = match std::mem::replace(&mut session.state, State::Dead) {
+        State::Open { content, .. } => content,
         other => {
             session.state = other;
             return Err(unknown());
         }
     };
-    debug_assert!(total.is_none_or(|total| total == content.size()));
     let sealed = content.seal();
     claimed.check(&sealed)?;
     session.insertion.digests.check(&sealed)?;
