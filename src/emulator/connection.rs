@@ -1,5 +1,6 @@
 //! Connections: accepted up to a number, served as HTTP/1.1, and reset where a fault wants it.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,7 +66,7 @@ async fn converse(stream: TcpStream, world: Arc<World>) {
         .header_read_timeout(HEAD)
         .serve_connection(TokioIo::new(stream), service);
     let ended = std::future::poll_fn(|context| connection.poll_without_shutdown(context)).await;
-    let is_cut = ended.is_err_and(|error| std::error::Error::source(&error).is_some_and(|source| source.is::<Cut>()));
+    let is_cut = ended.is_err_and(|error| error.source().is_some_and(<dyn Error>::is::<Cut>));
     if is_cut {
         // Closing a socket that does not linger resets the connection.
         let _ = connection.into_parts().io.into_inner().set_zero_linger();

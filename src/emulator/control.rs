@@ -2,8 +2,8 @@
 
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use hyper::http::StatusCode;
 use hyper::http::request::Parts;
-use hyper::http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -48,11 +48,7 @@ pub(super) async fn serve(world: &World, place: &str, head: &Parts, body: Incomi
         ("journal" | "faults" | "faults/release" | "clock" | "sessions", _) => Err(Problem::method_not_allowed()),
         _ => Err(Problem::not_found("The emulator has journal, faults, faults/release, clock and sessions here.")),
     };
-    let mut answer = answer.unwrap_or_else(|problem| problem.answer());
-    if head.method == Method::HEAD {
-        *answer.body_mut() = Default::default();
-    }
-    answer
+    answer.unwrap_or_else(|problem| problem.answer())
 }
 
 async fn read<T: for<'de> Deserialize<'de>>(body: Incoming) -> Result<T, Problem> {

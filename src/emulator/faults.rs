@@ -110,7 +110,7 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reply {
-    /// The status, 200 to 599.
+    /// The status, 200 to 599; anything else becomes 503.
     pub status: u16,
     /// `Retry-After`, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,7 +127,9 @@ impl Reply {
     }
 
     pub(super) fn answer(&self) -> Answer {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        // Anything else is not the status of a whole answer, and hyper would not send it.
+        let status = StatusCode::from_u16(self.status).ok().filter(|status| (200..600).contains(&status.as_u16()));
+        let status = status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
         let code = status.as_u16();
         let mut answer = match self.body {
             Body::Empty => problem::empty(status),

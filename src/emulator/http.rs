@@ -254,17 +254,14 @@ async fn answer(call: &mut Call<'_>, route: &Route) -> Result<Answer, Cut> {
         },
         _ => None,
     };
-    let (bucket, object) = match &session {
-        Some(entry) => {
-            let session = entry.lock();
-            (Some(session.bucket.to_string()), Some(session.insertion.name.to_string()))
-        }
-        None => {
-            let (bucket, object) = route.names();
-            let in_body = resource.as_ref().and_then(|resource| resource.as_ref().ok()?.get("name")?.as_str());
-            let named = object.or(call.query.get("name").filter(|_| is_upload)).or(in_body);
-            (bucket.map(str::to_owned), named.map(str::to_owned))
-        }
+    let (bucket, object) = if let Some(entry) = &session {
+        let session = entry.lock();
+        (Some(session.bucket.to_string()), Some(session.insertion.name.to_string()))
+    } else {
+        let (bucket, object) = route.names();
+        let in_body = resource.as_ref().and_then(|resource| resource.as_ref().ok()?.get("name")?.as_str());
+        let named = object.or(call.query.get("name").filter(|_| is_upload)).or(in_body);
+        (bucket.map(str::to_owned), named.map(str::to_owned))
     };
     let plan = call.world.faults.plan(operation, object.as_deref());
     let number = session.as_ref().map(|entry| entry.lock().number);

@@ -127,10 +127,10 @@ impl Digests {
 /// What must hold of the live object of that name, as in the query.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Preconditions {
-    generation_match: Option<i64>,
-    generation_not_match: Option<i64>,
-    metageneration_match: Option<i64>,
-    metageneration_not_match: Option<i64>,
+    generation: Option<i64>,
+    not_generation: Option<i64>,
+    metageneration: Option<i64>,
+    not_metageneration: Option<i64>,
 }
 
 /// A precondition that does not hold.
@@ -152,10 +152,10 @@ impl Preconditions {
                 .map_err(|_| Problem::invalid(format!("Invalid value for {name}: {text:?} is not a 64-bit integer."))),
         };
         Ok(Self {
-            generation_match: read("ifGenerationMatch")?,
-            generation_not_match: read("ifGenerationNotMatch")?,
-            metageneration_match: read("ifMetagenerationMatch")?,
-            metageneration_not_match: read("ifMetagenerationNotMatch")?,
+            generation: read("ifGenerationMatch")?,
+            not_generation: read("ifGenerationNotMatch")?,
+            metageneration: read("ifMetagenerationMatch")?,
+            not_metageneration: read("ifMetagenerationNotMatch")?,
         })
     }
 
@@ -164,13 +164,13 @@ impl Preconditions {
     pub(super) fn check(&self, live: Option<(i64, i64)>) -> Result<(), Unmet> {
         let generation = live.map_or(0, |(generation, _)| generation);
         let metageneration = live.map(|(_, metageneration)| metageneration);
-        if self.generation_match.is_some_and(|expected| expected != generation)
-            || self.metageneration_match.is_some_and(|expected| Some(expected) != metageneration)
+        if self.generation.is_some_and(|expected| expected != generation)
+            || self.metageneration.is_some_and(|expected| Some(expected) != metageneration)
         {
             return Err(Unmet::Match);
         }
-        if self.generation_not_match == Some(generation)
-            || (self.metageneration_not_match.is_some() && self.metageneration_not_match == metageneration)
+        if self.not_generation == Some(generation)
+            || (self.not_metageneration.is_some() && self.not_metageneration == metageneration)
         {
             return Err(Unmet::NotMatch);
         }

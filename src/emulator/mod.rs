@@ -3,11 +3,11 @@
 //! It exists because no other stand-in treats resumable uploads as storage does: gaps, overlaps, digests, declared
 //! sizes, cancellation and the binding to an origin decide whether a client works, and are what other stand-ins leave
 //! out. It speaks the JSON API over plain HTTP/1.1; other interfaces of storage would be further kinds of
-//! [`target::Route`].
+//! `target::Route`.
 //!
-//! A [`World`] holds everything: buckets with their live objects ([`objects`]), sessions found by their secret
-//! ([`sessions`]), the journal and the faults. A request becomes a [`http::Call`], which a fault may spoil; the rules of
-//! one session stand in [`session`], free of HTTP. Bytes are digested as they come and kept only up to
+//! A `World` holds everything: buckets with their live objects (`objects`), sessions found by their secret
+//! (`sessions`), the journal and the faults. A request becomes a `http::Call`, which a fault may spoil; the rules of
+//! one session stand in `session`, free of HTTP. Bytes are digested as they come and kept only up to
 //! [`Settings::keep_bytes`], so that large uploads cost no memory.
 //!
 //! # Where storage is uncertain

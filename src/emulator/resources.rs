@@ -21,9 +21,9 @@ const BUCKETS: usize = 10_000;
 pub(super) async fn serve(call: &mut Call<'_>, operation: Operation, route: &Route) -> Result<Answer, Failure> {
     call.authorize()?;
     match (operation, route) {
-        (Operation::Get, Route::Object { bucket, object }) => or_unmodified(get(call, bucket, object, |object| {
-            Ok(selected(call, object.description.resource(&call.base()))?)
-        })),
+        (Operation::Get, Route::Object { bucket, object }) => {
+            or_unmodified(get(call, bucket, object, |object| selected(call, object.description.resource(&call.base()))))
+        }
         (Operation::Download, Route::Object { bucket, object } | Route::Media { bucket, object }) => {
             or_unmodified(get(call, bucket, object, |object| download(call, object)))
         }
@@ -104,15 +104,15 @@ fn get(
 fn download(call: &Call<'_>, object: &Object) -> Result<Answer, Problem> {
     let bytes = object.bytes.clone().ok_or_else(Problem::not_kept)?;
     let size = bytes.len();
-    let wanted = call.header("range").and_then(|range| wanted(range, size));
+    let wanted = call.header("range").map_or(Wanted::Everything, |range| Wanted::of(range, size));
     let mut answer = match wanted {
-        None => {
+        Wanted::Everything => {
             let mut answer = problem::empty(StatusCode::OK);
             *answer.body_mut() = bytes.into();
             answer
         }
-        Some(None) => return Err(Problem::unsatisfiable()),
-        Some(Some((first, last))) => {
+        Wanted::Nothing => return Err(Problem::unsatisfiable()),
+        Wanted::Part(first, last) => {
             let mut answer = problem::empty(StatusCode::PARTIAL_CONTENT);
             *answer.body_mut() = bytes.slice(first..=last).into();
             let range = HeaderValue::try_from(format!("bytes {first}-{last}/{size}"));
@@ -124,21 +124,31 @@ fn download(call: &Call<'_>, object: &Object) -> Result<Answer, Problem> {
     Ok(answer)
 }
 
-/// What a `Range` header wants of `size` bytes: `None` when it is to be ignored, `Some(None)` when it cannot be had
-/// (RFC 9110, section 14.2). Several ranges at once are ignored.
-fn wanted(range: &str, size: usize) -> Option<Option<(usize, usize)>> {
-    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
-    let end = size.checked_sub(1);
-    if first.is_empty() {
-        let count: usize = last.parse().ok()?;
-        return Some(end.filter(|_| count > 0).map(|end| (size - count.min(size), end)));
+/// What a `Range` header wants (RFC 9110, section 14.2).
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    /// It is malformed or names several ranges, and is ignored.
+    Everything,
+    /// It lies outside.
+    Nothing,
+    /// From the first to the last byte, both inclusive.
+    Part(usize, usize),
+}
+
+impl Wanted {
+    fn of(range: &str, size: usize) -> Self {
+        let Some((first, last)) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
+            return Self::Everything;
+        };
+        let (first, last) = match (first.parse::<usize>(), last.parse::<usize>()) {
+            (Ok(first), Ok(last)) if first <= last => (first, last),
+            (Ok(first), Err(_)) if last.is_empty() => (first, usize::MAX),
+            (Err(_), Ok(0)) if first.is_empty() => return Self::Nothing,
+            (Err(_), Ok(count)) if first.is_empty() => (size.saturating_sub(count), usize::MAX),
+            _ => return Self::Everything,
+        };
+        if first < size { Self::Part(first, last.min(size - 1)) } else { Self::Nothing }
     }
-    let first: usize = first.parse().ok()?;
-    let last = if last.is_empty() { usize::MAX } else { last.parse().ok()? };
-    if last < first {
-        return None;
-    }
-    Some(end.filter(|end| first <= *end).map(|end| (first, last.min(end))))
 }
 
 fn describe(object: &Description, answer: &mut Answer) {
@@ -225,19 +235,21 @@ mod tests {
     #[test]
     fn ranges_are_those_of_rfc_9110() {
         for (range, size, expected) in [
-            ("bytes=0-4", 10, Some(Some((0, 4)))),
-            ("bytes=5-", 10, Some(Some((5, 9)))),
-            ("bytes=5-100", 10, Some(Some((5, 9)))),
-            ("bytes=-3", 10, Some(Some((7, 9)))),
-            ("bytes=-30", 10, Some(Some((0, 9)))),
-            ("bytes=-0", 10, Some(None)),
-            ("bytes=10-", 10, Some(None)),
-            ("bytes=0-", 0, Some(None)),
-            ("bytes=4-2", 10, None),
-            ("bytes=0-1,3-4", 10, None),
-            ("lines=0-1", 10, None),
+            ("bytes=0-4", 10, Wanted::Part(0, 4)),
+            ("bytes=5-", 10, Wanted::Part(5, 9)),
+            ("bytes=5-100", 10, Wanted::Part(5, 9)),
+            ("bytes=-3", 10, Wanted::Part(7, 9)),
+            ("bytes=-30", 10, Wanted::Part(0, 9)),
+            ("bytes=-0", 10, Wanted::Nothing),
+            ("bytes=10-", 10, Wanted::Nothing),
+            ("bytes=0-", 0, Wanted::Nothing),
+            ("bytes=-5", 0, Wanted::Nothing),
+            ("bytes=4-2", 10, Wanted::Everything),
+            ("bytes=-", 10, Wanted::Everything),
+            ("bytes=0-1,3-4", 10, Wanted::Everything),
+            ("lines=0-1", 10, Wanted::Everything),
         ] {
-            assert_eq!(wanted(range, size), expected, "{range} of {size}");
+            assert_eq!(Wanted::of(range, size), expected, "{range} of {size}");
         }
     }
 }

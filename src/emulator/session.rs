@@ -198,10 +198,9 @@ impl Session {
         match asked {
             Some(given) if given < size => Err(Refusal::TooFew { given, expected: size }.into()),
             Some(given) if given == size => Ok(Progress::Ready),
-            Some(_) => Ok(Progress::Incomplete),
             // An empty object is only made when someone says that it is empty.
             None if size > 0 && *total == Some(size) => Ok(Progress::Ready),
-            None => Ok(Progress::Incomplete),
+            _ => Ok(Progress::Incomplete),
         }
     }
 
@@ -338,5 +337,99 @@ impl Session {
         }
         let everything = content.size() > 0 && total == Some(content.size());
         Ok(if everything { Progress::Ready } else { Progress::Incomplete })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Map;
+
+    use super::super::target::Query;
+    use super::*;
+
+    fn session(declared: Option<u64>) -> Session {
+        let insertion = Insertion::new(&Query::of("name=o").unwrap(), &Map::new(), None).unwrap();
+        Session::new(1, "b".into(), None, insertion, declared, &Memory::new(u64::MAX, u64::MAX))
+    }
+
+    /// One request: where it begins, as a part of what is persisted; how many bytes it has; where it is cut.
+    #[derive(Debug, Clone)]
+    struct Attempt {
+        from: u8,
+        length: usize,
+        cut: Option<usize>,
+        piece: usize,
+        streamed: bool,
+    }
+
+    fn attempt() -> impl Strategy<Value = Attempt> {
+        let lengths = prop_oneof![Just(262_144), Just(524_288), 1..600_000_usize];
+        let cut = proptest::option::of(0..600_000_usize);
+        (any::<u8>(), lengths, cut, 1000..300_000_usize, any::<bool>())
+            .prop_map(|(from, length, cut, piece, streamed)| Attempt { from, length, cut, piece, streamed })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// Whatever is sent, cut, repeated and refused: what is persisted grows only, stays a beginning of the content
+        /// at a multiple of 256 KiB, and the object that comes of it is the content.
+        #[test]
+        fn what_is_persisted_is_a_beginning_of_the_content(
+            size in 1..1_200_000_usize,
+            declared: bool,
+            attempts in proptest::collection::vec(attempt(), 0..6),
+        ) {
+            let content: Vec<u8> = (0..size).map(|index| u8::try_from(index * 31 / 7 % 251).unwrap()).collect();
+            let total = size as u64;
+            let mut session = session(declared.then_some(total));
+            for attempt in attempts {
+                let before = session.persisted().unwrap();
+                let first = before * u64::from(attempt.from) / 255;
+                let end = (first + attempt.length as u64).min(total);
+                if first == end || (end == total && attempt.cut.is_none()) {
+                    continue;
+                }
+                let extent = if attempt.streamed {
+                    Extent::Stream { first, total: Some(total) }
+                } else {
+                    Extent::Chunk { first, last: end - 1, total: Some(total) }
+                };
+                if let Ok(mut intake) = session.begin(extent, None, None) {
+                    let sent = attempt.cut.map_or(end, |cut| (first + cut as u64).min(end - 1));
+                    let range = usize::try_from(first).unwrap()..usize::try_from(sent).unwrap();
+                    for piece in content[range].chunks(attempt.piece) {
+                        session.push(&mut intake, piece).unwrap();
+                    }
+                    let ended = if attempt.cut.is_some() { Ended::Cut } else { Ended::Whole };
+                    let finished = session.finish(&intake, ended);
+                    prop_assert!(!matches!(finished, Ok(Progress::Ready)), "not everything was sent");
+                }
+                let after = session.persisted().unwrap();
+                prop_assert!(after >= before && after.is_multiple_of(QUANTUM) && after < total);
+            }
+            let first = session.persisted().unwrap();
+            let extent = Extent::Chunk { first, last: total - 1, total: Some(total) };
+            let mut intake = session.begin(extent, Some(total - first), None).unwrap();
+            session.push(&mut intake, &content[usize::try_from(first).unwrap()..]).unwrap();
+            prop_assert_eq!(session.finish(&intake, Ended::Whole).unwrap(), Progress::Ready);
+            let State::Open { content: persisted, .. } = session.state else { panic!("still open") };
+            prop_assert!(persisted.seal().bytes.unwrap() == content);
+        }
+    }
+
+    #[test]
+    fn a_later_request_shuts_an_earlier_one_out() {
+        let mut session = session(None);
+        let stream = Extent::Stream { first: 0, total: None };
+        let mut early = session.begin(stream, None, None).unwrap();
+        session.push(&mut early, &[1; 10]).unwrap();
+        let mut late = session.begin(stream, None, None).unwrap();
+        assert!(matches!(session.push(&mut early, &[1; 10]), Err(Stop::Refused(Refusal::Superseded))));
+        assert!(matches!(session.finish(&early, Ended::Whole), Err(Stop::Refused(Refusal::Superseded))));
+        session.push(&mut late, &[2; 5]).unwrap();
+        assert_eq!(session.finish(&late, Ended::Whole).unwrap(), Progress::Ready);
+        assert_eq!(session.persisted(), Some(5));
     }
 }

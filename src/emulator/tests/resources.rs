@@ -75,9 +75,9 @@ async fn a_download_serves_ranges_and_facts() {
 #[tokio::test]
 async fn a_patch_changes_metadata_and_counts() {
     let stand = stand_with_objects(&["a"]).await;
-    let path = "/storage/v1/b/media/o/a";
+    let object = "/storage/v1/b/media/o/a";
     let patch = |query: &str, body: serde_json::Value| {
-        send(stand.request(Method::PATCH, &format!("{path}{query}")).body(body.to_string()))
+        send(stand.request(Method::PATCH, &format!("{object}{query}")).body(body.to_string()))
     };
     let first = patch("", json!({"metadata": {"k": "v", "gone": "soon"}, "contentType": "text/plain"})).await.json();
     assert_eq!((&first["metageneration"], &first["contentType"]), (&json!("2"), &json!("text/plain")));
