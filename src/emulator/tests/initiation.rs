@@ -73,6 +73,11 @@ async fn who_asks_for_what_is_looked_at_first() {
     assert_eq!((seen.status, seen.reason().as_str()), (401, "required"));
     assert!(seen.header("www-authenticate").unwrap().starts_with("Bearer"));
     assert_eq!(send(bare(path).header("authorization", "Basic dTpw")).await.status, 401);
+    assert_eq!(
+        send(stand.client.post(format!("{}{path}", stand.emulator.url())).body("{")).await.status,
+        401,
+        "before the body is parsed"
+    );
     assert_eq!(send(bare(path).header("authorization", "Bearer ")).await.status, 401);
 
     let elsewhere = send(bare("/upload/storage/v1/b/other/o?uploadType=resumable&name=a").bearer_auth("t")).await;
