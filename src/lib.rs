@@ -1,6 +1,8 @@
 //! A regional upload-session broker for Google Cloud Storage.
 
 pub mod clock;
+#[cfg(feature = "demo")]
+pub mod emulator;
 pub mod expression;
 pub mod identity;
 pub mod model;

@@ -1,0 +1,412 @@
+//! From a request to an answer: what is asked, which fault interferes, who acts, which browser may read it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use hyper::Request;
+use hyper::body::{Bytes, Incoming};
+use hyper::http::request::Parts;
+use hyper::http::uri::Authority;
+use hyper::http::{HeaderValue, Method, StatusCode, header};
+use serde_json::{Map, Value};
+
+use super::faults::Action;
+use super::journal::{self, Operation, Recording};
+use super::problem::{self, Answer, Problem};
+use super::range::ContentRange;
+use super::session::State;
+use super::sessions::Entry;
+use super::target::{Query, Route};
+use super::{Authorization, World, control, cors, resources, simple, upload};
+
+/// The largest object or bucket resource that is read: several times the limits of all its fields together.
+const RESOURCE_BYTES: usize = 256 * 1024;
+
+/// How long a client may be silent within a body.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// What is read of a body that nobody wanted, so that the client can read the answer before the connection closes.
+const DRAINED_BYTES: u64 = 8 << 20;
+const DRAINED_FOR: Duration = Duration::from_secs(2);
+
+/// The connection is to be reset, or was cut by the client: there is no answer.
+///
+/// As the error of hyper's service it makes hyper drop the connection at once; `connection` then resets it.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is cut")]
+pub(super) struct Cut;
+
+/// Why a call was not answered as it wished.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Problem(Problem),
+    Cut,
+    /// The fault that persists a part only has done so.
+    Allowance,
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+/// A request on its way.
+pub(super) struct Call<'a> {
+    pub(super) world: &'a World,
+    pub(super) head: Parts,
+    pub(super) query: Query,
+    /// What goes wrong with it, pauses aside.
+    pub(super) action: Option<Action>,
+    body: Incoming,
+    received: u64,
+    recording: Recording,
+}
+
+/// The next piece of a body.
+pub(super) enum Piece {
+    Data(Bytes),
+    End,
+    Cut,
+}
+
+impl Call<'_> {
+    /// The text of a header, if it is there once or more and is text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.head.headers.get(name)?.to_str().ok()
+    }
+
+    /// The length of the body, if the client said so.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.header("content-length")?.parse().ok()
+    }
+
+    /// Whether the request says where its body ends.
+    pub(super) fn is_delimited(&self) -> bool {
+        self.length().is_some() || self.head.headers.contains_key(header::TRANSFER_ENCODING)
+    }
+
+    pub(super) async fn next(&mut self) -> Piece {
+        loop {
+            return match tokio::time::timeout(SILENCE, self.body.frame()).await {
+                Ok(None) => Piece::End,
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => {
+                        self.received += data.len() as u64;
+                        let received = self.received;
+                        self.note(|entry| entry.received = received);
+                        Piece::Data(data)
+                    }
+                    // Trailers say nothing here.
+                    Err(_) => continue,
+                },
+                Ok(Some(Err(_))) | Err(_) => Piece::Cut,
+            };
+        }
+    }
+
+    /// Reads a resource in JSON; an empty body is an empty resource.
+    pub(super) async fn resource(&mut self) -> Result<Map<String, Value>, Failure> {
+        let mut text = Vec::new();
+        loop {
+            match self.next().await {
+                Piece::Data(data) if text.len() + data.len() > RESOURCE_BYTES => {
+                    return Err(Problem::too_large("The resource is too large.").into());
+                }
+                Piece::Data(data) => text.extend_from_slice(&data),
+                Piece::End => break,
+                Piece::Cut => return Err(Failure::Cut),
+            }
+        }
+        if text.is_empty() {
+            return Ok(Map::new());
+        }
+        serde_json::from_slice(&text).map_err(|_| Problem::bad_json().into())
+    }
+
+    /// Refuses whoever bears no token. Any token will do.
+    pub(super) fn authorize(&self) -> Result<(), Problem> {
+        let bears = |value: &str| {
+            value
+                .split_once(' ')
+                .is_some_and(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty())
+        };
+        match self.world.authorization {
+            Authorization::Ignored => Ok(()),
+            Authorization::Required if self.header("authorization").is_some_and(bears) => Ok(()),
+            Authorization::Required => Err(Problem::unauthenticated()),
+        }
+    }
+
+    /// How the client calls this server: what links begin with.
+    pub(super) fn base(&self) -> String {
+        let host = self.header("host").filter(|host| host.parse::<Authority>().is_ok());
+        host.map_or_else(|| format!("http://{}", self.world.address), |host| format!("http://{host}"))
+    }
+
+    /// Writes into the journal's entry.
+    pub(super) fn note(&mut self, write: impl FnOnce(&mut journal::Entry)) {
+        self.recording.note(write);
+    }
+
+    /// Reads on for a while, so that the client sees the answer and not a reset. Whoever expects `100 Continue` has
+    /// not sent anything yet.
+    async fn drain(&mut self) {
+        if self.head.headers.contains_key(header::EXPECT) {
+            return;
+        }
+        let stop = self.received + DRAINED_BYTES;
+        let read = async {
+            while self.received < stop {
+                let Piece::Data(_) = self.next().await else { break };
+            }
+        };
+        let _ = tokio::time::timeout(DRAINED_FOR, read).await;
+    }
+}
+
+/// Answers a request, or cuts its connection.
+pub(super) async fn serve(world: Arc<World>, request: Request<Incoming>) -> Result<Answer, Cut> {
+    let (head, body) = request.into_parts();
+    if let Some(place) = head.uri.path().strip_prefix("/_emulator/") {
+        let place = place.to_owned();
+        return Ok(control::serve(&world, &place, &head, body).await);
+    }
+    let text = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).map(str::to_owned);
+    let entry = journal::Entry {
+        sequence: 0,
+        at: world.now(),
+        operation: Operation::Other,
+        method: head.method.to_string(),
+        path: head.uri.path().to_owned(),
+        query: String::new(),
+        bucket: None,
+        object: None,
+        session: None,
+        status: None,
+        content_range: text(header::CONTENT_RANGE),
+        origin: text(header::ORIGIN),
+        received: 0,
+        persisted: None,
+        faulty: false,
+    };
+    let recording = Recording::new(world.journal.clone(), entry);
+    let query = Query::of(head.uri.query().unwrap_or_default());
+    let is_readable = query.is_some();
+    let route = Route::of(head.uri.path()).filter(|_| is_readable);
+    let query = query.unwrap_or_default();
+    let mut call = Call { world: &world, head, query, action: None, body, received: 0, recording };
+    let answer = match route {
+        Some(route) => answer(&mut call, &route).await,
+        None => Ok(Problem::invalid("The request target is not percent-encoded UTF-8.").answer()),
+    };
+    if answer.is_ok() {
+        call.drain().await;
+    }
+    let at = world.now();
+    let status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
+    call.note(|entry| {
+        entry.at = at;
+        entry.status = status;
+    });
+    answer
+}
+
+/// What a request asks for, as far as its head tells.
+fn operation(call: &Call<'_>, route: &Route) -> Operation {
+    let method = &call.head.method;
+    let is_session = call.query.get("upload_id").is_some();
+    match route {
+        _ if method == Method::OPTIONS => Operation::Preflight,
+        Route::Upload { .. } if method == Method::DELETE => Operation::Cancel,
+        Route::Upload { .. } if method == Method::PUT || (method == Method::POST && is_session) => {
+            let is_status = call.header("content-range").is_some_and(|range| range.starts_with("bytes */"));
+            if is_status { Operation::Status } else { Operation::Chunk }
+        }
+        Route::Upload { .. } if method == Method::POST => match call.query.get("uploadType") {
+            Some("resumable") => Operation::Initiate,
+            _ => Operation::Simple,
+        },
+        Route::Object { .. } if method == Method::GET && call.query.get("alt") == Some("media") => Operation::Download,
+        Route::Object { .. } if method == Method::GET => Operation::Get,
+        Route::Object { .. } if method == Method::PATCH => Operation::Patch,
+        Route::Object { .. } if method == Method::DELETE => Operation::Delete,
+        Route::Media { .. } if method == Method::GET => Operation::Download,
+        Route::Objects { .. } if method == Method::GET => Operation::List,
+        Route::Bucket { .. } if method == Method::GET => Operation::Bucket,
+        Route::Buckets if method == Method::POST => Operation::CreateBucket,
+        Route::Permissions { .. } if method == Method::GET => Operation::TestPermissions,
+        _ => Operation::Other,
+    }
+}
+
+async fn answer(call: &mut Call<'_>, route: &Route) -> Result<Answer, Cut> {
+    let operation = operation(call, route);
+    let is_upload = matches!(route, Route::Upload { .. });
+    let upload_id = call.query.get("upload_id").filter(|_| is_upload).map(str::to_owned);
+    let is_session_call = upload_id.is_some();
+    let session = upload_id.as_deref().and_then(|id| call.world.sessions.find(id, call.world.now()));
+
+    let query = call.query.without_secret().to_owned();
+    call.note(|entry| {
+        entry.operation = operation;
+        entry.query = query;
+    });
+    // The name of the object may stand in the body, and faults ask for it.
+    let resource = match operation {
+        Operation::Initiate if call.length().is_some() => match call.resource().await {
+            Err(Failure::Cut) => return Err(Cut),
+            other => Some(other),
+        },
+        _ => None,
+    };
+    let (bucket, object) = if let Some(entry) = &session {
+        let session = entry.lock();
+        (Some(session.bucket.to_string()), Some(session.insertion.name.to_string()))
+    } else {
+        let (bucket, object) = route.names();
+        let in_body = resource.as_ref().and_then(|resource| resource.as_ref().ok()?.get("name")?.as_str());
+        let named = object.or(call.query.get("name").filter(|_| is_upload)).or(in_body);
+        (bucket.map(str::to_owned), named.map(str::to_owned))
+    };
+    let plan = call.world.faults.plan(operation, object.as_deref());
+    let number = session.as_ref().map(|entry| entry.lock().number);
+    call.note(|entry| {
+        entry.bucket = bucket;
+        entry.object = object;
+        entry.session = number;
+        entry.faulty = !plan.is_empty();
+    });
+    for pause in plan.pauses {
+        pause.wait().await;
+    }
+    call.action = plan.action;
+
+    let acted = match &call.action {
+        Some(Action::Respond(reply)) => Ok(reply.answer()),
+        Some(Action::Reset) => Err(Failure::Cut),
+        _ => {
+            if let Some(entry) = &session {
+                match call.action {
+                    Some(Action::ForgetSession) => entry.lock().state = State::Forgotten,
+                    Some(Action::KillSession) => entry.lock().state = State::Dead,
+                    _ => {}
+                }
+            }
+            act(call, route, operation, session.as_ref(), resource).await
+        }
+    };
+    if let Some(entry) = &session {
+        let persisted = entry.lock().persisted();
+        call.note(|entry| entry.persisted = persisted);
+    }
+    let mut answer = spoil(call.action.as_ref(), acted)?;
+
+    if is_upload {
+        let id = upload_id.unwrap_or_else(|| call.world.sessions.stray_id());
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            answer.headers_mut().entry(upload::UPLOAD_ID).or_insert(id);
+        }
+    }
+    let origin = match &session {
+        Some(entry) => {
+            let bound = entry.lock().origin.clone();
+            // A session that was initiated with `*` loses its header at the very last answer.
+            let is_last = answer.status().is_success() && !answer.headers().contains_key(upload::OVERRIDE);
+            bound.filter(|origin| !(is_last && operation != Operation::Preflight && origin == "*"))
+        }
+        None if is_session_call => None,
+        None => call.head.headers.get(header::ORIGIN).cloned(),
+    };
+    cors::allow(&mut answer, origin.as_ref());
+    Ok(answer)
+}
+
+async fn act(
+    call: &mut Call<'_>,
+    route: &Route,
+    operation: Operation,
+    session: Option<&Arc<Entry>>,
+    resource: Option<Result<Map<String, Value>, Failure>>,
+) -> Result<Answer, Failure> {
+    match (operation, route) {
+        (Operation::Preflight, _) => Ok(cors::preflight(&call.head.headers)),
+        (Operation::Initiate, Route::Upload { bucket }) => {
+            let resource = resource.ok_or_else(Problem::length_required)?;
+            call.authorize()?;
+            upload::initiate(call, bucket, &resource?).map_err(Failure::from)
+        }
+        (Operation::Simple, Route::Upload { bucket }) => simple::upload(call, bucket).await,
+        (Operation::Cancel, Route::Upload { bucket }) => {
+            upload::cancel(call, upload::session_of(call, bucket, session)?)
+        }
+        (Operation::Chunk | Operation::Status, Route::Upload { bucket }) => {
+            let entry = upload::session_of(call, bucket, session)?;
+            if !call.is_delimited() {
+                return Err(Problem::length_required().into());
+            }
+            let range = match call.head.headers.get(header::CONTENT_RANGE).map(HeaderValue::to_str) {
+                Some(Err(_)) => None,
+                Some(Ok(text)) => ContentRange::parse(Some(text)),
+                None => ContentRange::parse(None),
+            };
+            match range {
+                Some(ContentRange::Status { total }) => upload::status(call, entry, total).await,
+                Some(ContentRange::Data(extent)) => upload::receive(call, entry, extent).await,
+                None => Err(Problem::text(StatusCode::BAD_REQUEST, "Failed to parse Content-Range header.").into()),
+            }
+        }
+        _ => resources::serve(call, operation, route).await,
+    }
+}
+
+/// What a fault makes of the answer.
+fn spoil(action: Option<&Action>, acted: Result<Answer, Failure>) -> Result<Answer, Cut> {
+    let mut answer = match (acted, action) {
+        (Err(Failure::Allowance), Some(Action::PersistThenRespond { reply, .. })) => reply.answer(),
+        (Err(Failure::Allowance | Failure::Cut), _) => return Err(Cut),
+        (Err(Failure::Problem(problem)), _) => problem.answer(),
+        (Ok(answer), _) => answer,
+    };
+    match action {
+        Some(Action::ActThenReset) => return Err(Cut),
+        Some(Action::ActThenRespond(reply)) => answer = reply.answer(),
+        Some(Action::OmitRange) => drop(answer.headers_mut().remove(header::RANGE)),
+        Some(Action::OmitLocation) => drop(answer.headers_mut().remove(header::LOCATION)),
+        Some(Action::WrongLocation { host }) => {
+            let wrong = answer.headers().get(header::LOCATION).and_then(|location| {
+                let (scheme, rest) = location.to_str().ok()?.split_once("://")?;
+                let (_, path) = rest.split_once('/')?;
+                HeaderValue::try_from(format!("{scheme}://{host}/{path}")).ok()
+            });
+            if let Some(wrong) = wrong {
+                answer.headers_mut().insert(header::LOCATION, wrong);
+            }
+        }
+        _ => {}
+    }
+    Ok(answer)
+}
+
+/// Reads a body that must be empty, as that of a status query.
+pub(super) async fn expect_empty(call: &mut Call<'_>) -> Result<(), Failure> {
+    loop {
+        match call.next().await {
+            Piece::Data(data) if data.is_empty() => {}
+            Piece::Data(_) => {
+                let message = "Client sent query request with a non-empty body.";
+                return Err(Problem::text(StatusCode::BAD_REQUEST, message).into());
+            }
+            Piece::End => return Ok(()),
+            Piece::Cut => return Err(Failure::Cut),
+        }
+    }
+}
+
+/// The answer with an object or bucket resource, as `fields` wants it.
+pub(super) fn selected(call: &Call<'_>, resource: Value) -> Result<Answer, Problem> {
+    let selected = super::fields::select(resource, call.query.get("fields"));
+    let value = selected.ok_or_else(|| Problem::invalid("Invalid field selection."))?;
+    Ok(problem::json(StatusCode::OK, &value))
+}
