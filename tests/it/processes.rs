@@ -100,7 +100,9 @@ async fn a_broker_killed_between_session_and_record_loses_nothing_for_good() {
     deployment.emulator("faults", Some(hold)).await;
     let keyed = ada.clone().with("idempotency-key", "once");
     let creating = tokio::spawn(async move { keyed.try_call(reqwest::Method::POST, "/v1/uploads", Some(&json!({"filename": "f", "size_bytes": 10}))).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    while deployment.emulator("faults", None).await != json!([]) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     first.kill();
     assert!(creating.await.unwrap().is_err(), "the broker died before it could answer");
     deployment.emulator("faults/release", Some(json!({}))).await;
@@ -131,7 +133,7 @@ async fn sigterm_answers_what_is_under_way_and_leaves_in_good_order() {
         let ada = ada.clone();
         async move { ada.create(10).await }
     });
-    while deployment.calls("initiate").await < 1 {
+    while deployment.emulator("faults", None).await != json!([]) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     broker.signal("TERM");
