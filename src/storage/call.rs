@@ -177,3 +177,16 @@ impl Caller {
         Ok(Try::Failed(failure))
     }
 }
+
+#[cfg(test)]
+impl Limits {
+    /// Takes `count` of the calls away.
+    pub(super) async fn hold_calls(&self, count: usize) -> tokio::sync::SemaphorePermit<'_> {
+        self.calls.acquire_many(u32::try_from(count).unwrap()).await.unwrap()
+    }
+
+    /// Takes all operations away.
+    pub(super) fn hold_operations(&self) -> tokio::sync::SemaphorePermit<'_> {
+        self.operations.try_acquire_many(u32::try_from(OPERATIONS).unwrap()).unwrap()
+    }
+}

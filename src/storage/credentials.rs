@@ -142,7 +142,7 @@ fn parse_key(text: &[u8]) -> Result<ServiceAccountKey, KeyFileError> {
         kind: Option<String>,
     }
     #[derive(Deserialize)]
-    struct Key {
+    struct Members {
         client_email: Option<String>,
         private_key: Option<String>,
         private_key_id: Option<String>,
@@ -154,7 +154,7 @@ fn parse_key(text: &[u8]) -> Result<ServiceAccountKey, KeyFileError> {
         Some(kind) => return Err(KeyFileError::Type(kind.chars().take(64).collect())),
         None => return Err(KeyFileError::Missing("type")),
     }
-    let key: Key = serde_json::from_slice(text).map_err(malformed)?;
+    let key: Members = serde_json::from_slice(text).map_err(malformed)?;
     let token_uri = key.token_uri.ok_or(KeyFileError::Missing("token_uri"))?;
     // The second check is for the client that sends there, which takes it for granted that the address is one for HTTP.
     if token_uri.parse::<UpstreamUrl>().is_err() || token_uri.parse::<hyper::Uri>().is_err() {

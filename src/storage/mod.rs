@@ -32,8 +32,6 @@ mod json;
 mod metrics;
 mod origin;
 mod retry;
-#[cfg(test)]
-mod scripted;
 mod settings;
 #[cfg(test)]
 mod tests;

@@ -256,7 +256,7 @@ fn prepare(granted: &Granted, now: Instant, chance: f64) -> Result<(HeaderValue,
 /// one comes.
 fn schedule(life: Duration, chance: f64) -> (Duration, Duration) {
     let life = life.min(LONGEST_LIFE);
-    let usable = life - MARGIN.min(life / 2);
+    let usable = life.saturating_sub(MARGIN.min(life / 2));
     let next = life.mul_f64(0.8 - 0.1 * chance.clamp(0.0, 1.0)).min(usable.mul_f64(0.8));
     (usable, next.max(Duration::from_secs(1)))
 }
