@@ -63,6 +63,9 @@ pub enum OpenError {
     /// The endpoint cannot be the beginning of an address.
     #[error("storage.endpoint {0}")]
     Endpoint(&'static str),
+    /// The time for one operation is too short for any, or too long to be one.
+    #[error("storage.timeout must be from 100ms to 10m")]
+    Timeout,
     /// A key file is no usable service account key.
     #[error("the credentials file {} {reason}", file.display())]
     KeyFile {

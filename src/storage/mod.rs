@@ -13,6 +13,7 @@
 //! No address with its query, no token and no header leaves this module in an error, a log line or a metric.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
@@ -61,6 +62,9 @@ pub const TARGETS_WITH_SECRETS: [&str; 1] = ["yup_oauth2"];
 pub const UPLOAD_HINT: &str = "upload-broker-id";
 
 /// A client of storage. One is made at start and shared; dropping it ends its background task.
+///
+/// A future of it that is dropped before its end abandons the call: what was asked for may happen or may not, and asking
+/// again is safe.
 pub struct Storage {
     endpoint: Endpoint,
     caller: Caller,
@@ -154,7 +158,7 @@ impl Storage {
     /// token server is a matter of [`Storage::ready`].
     ///
     /// # Errors
-    /// When the endpoint, the key file, `GCE_METADATA_HOST` or the certificate authorities are unusable.
+    /// When the endpoint, the timeout, the key file, `GCE_METADATA_HOST` or the certificate authorities are unusable.
     pub async fn open(settings: &Settings, options: Options) -> Result<Self, OpenError> {
         Self::open_with(settings, options, Backoff::CALLS).await
     }
@@ -162,6 +166,9 @@ impl Storage {
     async fn open_with(settings: &Settings, options: Options, backoff: Backoff) -> Result<Self, OpenError> {
         let Options { randomness, trusted_ca, user_agent, environment } = options;
         let endpoint = Endpoint::new(&settings.endpoint)?;
+        if !(Duration::from_millis(100)..=Duration::from_secs(600)).contains(&settings.timeout.0) {
+            return Err(OpenError::Timeout);
+        }
         let trust = transport::trust(&endpoint, &trusted_ca)?;
         let clients = Clients::new(&trust, &user_agent, CALLS)?;
         let found = credentials::find(&settings.credentials, &environment, &endpoint).await?;

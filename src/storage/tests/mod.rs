@@ -1,7 +1,6 @@
 //! The client as a whole, against servers that are told what to say.
 
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use super::*;
 use crate::model::id::Partition;
@@ -9,6 +8,7 @@ use crate::model::time::Span;
 use crate::model::upload::PromisedSize;
 
 mod calls;
+mod http2;
 mod scripted;
 mod tokens;
 

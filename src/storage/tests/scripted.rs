@@ -33,6 +33,22 @@ pub(super) fn answer(status: u16, headers: &[&str], body: &str) -> Step {
     Step::Answer(format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len()))
 }
 
+/// A server's side of TLS as `localhost`, and its certificate, which is its own authority.
+pub(super) fn tls(protocols: &[&[u8]]) -> (Arc<rustls::ServerConfig>, CertificateDer<'static>) {
+    let issued = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let certificate = issued.cert.der().clone();
+    let key = PrivateKeyDer::Pkcs8(issued.signing_key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    (Arc::new(config), certificate)
+}
+
 /// The server. Each request takes the next step, whatever connection it comes on; the last step is taken for ever.
 pub(super) struct Scripted {
     pub(super) address: SocketAddr,
@@ -45,19 +61,10 @@ impl Scripted {
         Self::listen(steps, None).await
     }
 
-    /// The same over TLS, without HTTP/2, and its certificate, which is its own authority.
+    /// The same over TLS, without HTTP/2, and whom to trust for it.
     pub(super) async fn start_tls(steps: impl IntoIterator<Item = Step>) -> (Self, CertificateDer<'static>) {
-        let issued = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        let certificate = issued.cert.der().clone();
-        let key = PrivateKeyDer::Pkcs8(issued.signing_key.serialize_der().into());
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.clone()], key)
-            .unwrap();
-        (Self::listen(steps, Some(TlsAcceptor::from(Arc::new(config)))).await, certificate)
+        let (config, certificate) = tls(&[]);
+        (Self::listen(steps, Some(TlsAcceptor::from(config))).await, certificate)
     }
 
     async fn listen(steps: impl IntoIterator<Item = Step>, tls: Option<TlsAcceptor>) -> Self {

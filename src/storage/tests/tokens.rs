@@ -172,6 +172,10 @@ async fn a_client_that_cannot_work_is_not_built() {
     }
     let queried = settings("https://storage.example/?a=b", Duration::from_secs(1));
     assert!(matches!(Storage::open(&queried, options()).await, Err(OpenError::Endpoint(_))));
+    for timeout in [Duration::ZERO, Duration::MAX] {
+        let timed = settings("https://storage.googleapis.com", timeout);
+        assert!(matches!(Storage::open(&timed, options()).await, Err(OpenError::Timeout)), "{timeout:?}");
+    }
     let distrustful = Options { trusted_ca: vec![CertificateDer::from(vec![1, 2, 3])], ..options() };
     assert!(matches!(Storage::open(&google, distrustful).await, Err(OpenError::Trust(_))));
     let split = Options { user_agent: "a\r\nb".to_owned(), ..options() };
