@@ -1,0 +1,91 @@
+//! Why an operation on storage did not happen.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::credentials::KeyFileError;
+use super::token::TokenError;
+
+/// Why an operation on storage did not happen. Holds no secret: no address with its query, no header, no body.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Storage understood the request and says no; to repeat it is of no use.
+    #[error("storage refused with status {status}{}", reason.as_deref().map(|reason| format!(", {reason}")).unwrap_or_default())]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The `reason` of the first error in the body, such as `forbidden`: letters only.
+        reason: Option<String>,
+    },
+    /// Storage is away, or has too much to do, also after the retries that there was time and budget for.
+    #[error("storage is not available")]
+    Unavailable {
+        /// What the last try met.
+        #[source]
+        cause: Outage,
+        /// How long storage asked to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// The deadline passed before storage answered. What was asked for may have happened or may not.
+    #[error("storage did not answer in time")]
+    TimedOut,
+    /// Storage refused the token, and the next one too.
+    #[error("storage does not accept the broker's token")]
+    Unauthenticated,
+    /// There is no token to call storage with.
+    #[error("there is no token for storage")]
+    NoToken(#[source] TokenError),
+    /// What came makes no sense as an answer of storage, or what is to be sent cannot be sent there.
+    #[error("the exchange with storage makes no sense: {0}")]
+    Nonsense(&'static str),
+    /// As many operations are under way as this process allows; storage was not asked.
+    #[error("too many operations on storage are under way")]
+    Overloaded,
+}
+
+/// What a try met that did not get through.
+#[derive(Debug, thiserror::Error)]
+pub enum Outage {
+    /// An answer that asks to be left alone for now: 408, 429, 5xx, or 403 with the reason of a rate limit.
+    #[error("it answered with status {0}")]
+    Answered(u16),
+    /// No connection: name, network, or TLS.
+    #[error("no connection came about")]
+    NoConnection(#[source] reqwest::Error),
+    /// The connection broke before the whole answer was there.
+    #[error("the connection broke")]
+    Broken(#[source] reqwest::Error),
+}
+
+/// Why the client cannot be built from its settings.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The endpoint cannot be the beginning of an address.
+    #[error("storage.endpoint {0}")]
+    Endpoint(&'static str),
+    /// The time for one operation is too short for any, or too long to be one.
+    #[error("storage.timeout must be from 100ms to 10m")]
+    Timeout,
+    /// A key file is no usable service account key.
+    #[error("the credentials file {} {reason}", file.display())]
+    KeyFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: KeyFileError,
+    },
+    /// `GCE_METADATA_HOST` is no host.
+    #[error("GCE_METADATA_HOST is not a host, with or without a port")]
+    MetadataHost,
+    /// A certificate authority is unusable, or the system has none.
+    #[error("the certificate authorities for storage cannot be used")]
+    Trust(#[source] rustls::Error),
+    /// The HTTP client cannot be built.
+    #[error("the HTTP client for storage cannot be set up")]
+    Client(#[source] reqwest::Error),
+}
+
+/// Why storage cannot be called now: fit for a readiness probe.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(transparent)]
+pub struct NotReady(#[from] pub TokenError);
