@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::clock::{Clock, Randomness};
-use crate::config::{self, Config};
+use crate::config::{self, Config, ConfigError};
 use crate::http::extract::AllowedOrigins;
 use crate::http::gate::{Gate, Transport};
 use crate::http::operations::{self, Operations};
@@ -66,8 +68,8 @@ impl World {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A value of the configuration is refused; the text says where it stands.
-    #[error("{0}")]
-    Config(String),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// `trusted_ca` cannot be read.
     #[error("trusted_ca {}: {reason}", path.display())]
     TrustedCa {
@@ -134,8 +136,8 @@ impl App {
         let certificate = config.server.tls.as_ref().map(TlsCertificate::load).transpose()?;
 
         let regions: Vec<Region> = config.regions.iter().map(region).collect();
-        let region = regions.iter().find(|region| region.name == config.region).cloned();
-        let region = region.ok_or_else(|| StartError::Config(format!("region {} is not among [[regions]]", config.region)))?;
+        let region = config.own_region().map(region);
+        let region = region.ok_or_else(|| config.error("region", None, "", "is not among [[regions]]"))?;
         let uploads = Arc::new(Uploads {
             clock: world.clock,
             randomness: world.randomness.clone(),
@@ -234,43 +236,44 @@ pub async fn mistakes(config: &Config, world: &World) -> Vec<StartError> {
 
 const USER_AGENT: &str = concat!("upload-broker/", env!("CARGO_PKG_VERSION"));
 
-fn open_identity(config: &Config, world: &World, extra_roots: &[reqwest::Certificate]) -> Result<Identity, StartError> {
+fn open_identity(config: &Config, world: &World, extra_roots: &[CertificateDer<'static>]) -> Result<Identity, StartError> {
+    let roots: Result<Vec<_>, _> = extra_roots.iter().map(|root| reqwest::Certificate::from_der(root)).collect();
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
-        .tls_certs_merge(extra_roots.iter().cloned())
+        .tls_certs_merge(roots?)
         .user_agent(USER_AGENT)
         .build()?;
     Identity::new(&config.issuers, world.clock.clone(), client)
-        .map_err(|error| StartError::Config(config.explain("issuers", error.index, error.key, &error.reason)))
+        .map_err(|error| config.error("issuers", Some(error.index), error.key, error.reason).into())
 }
 
 fn compile_policies(config: &Config) -> Result<Policies, StartError> {
     Policies::new(&config.policies)
-        .map_err(|error| StartError::Config(config.explain("policies", error.index, error.key, &error.reason)))
+        .map_err(|error| config.error("policies", Some(error.index), error.key, error.reason).into())
 }
 
 async fn open_storage(
     config: &Config,
     world: &World,
-    extra_roots: Vec<reqwest::Certificate>,
+    extra_roots: Vec<CertificateDer<'static>>,
 ) -> Result<Storage, StartError> {
     let options = storage::Options {
-        clock: world.clock.clone(),
         randomness: world.randomness.clone(),
+        trusted_ca: extra_roots,
         environment: world.environment.clone(),
-        extra_roots,
         user_agent: USER_AGENT.to_owned(),
     };
     Ok(Storage::open(&config.storage, options).await?)
 }
 
 /// The certificates of `trusted_ca`.
-fn extra_roots(config: &Config) -> Result<Vec<reqwest::Certificate>, StartError> {
+fn extra_roots(config: &Config) -> Result<Vec<CertificateDer<'static>>, StartError> {
     let Some(path) = &config.trusted_ca else { return Ok(Vec::new()) };
     let refuse = |reason: String| StartError::TrustedCa { path: path.clone(), reason };
     let pem = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
-    let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|_| refuse("is not PEM".to_owned()))?;
+    let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let roots = roots.map_err(|_| refuse("is not PEM".to_owned()))?;
     if roots.is_empty() { Err(refuse("holds no certificate".to_owned())) } else { Ok(roots) }
 }
 

@@ -1,12 +1,21 @@
-//! A regional upload-session broker for Google Cloud Storage.
+#![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod app;
+pub mod cli;
+pub mod client;
 pub mod clock;
+pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
 #[cfg(feature = "demo")]
 pub mod emulator;
 pub mod expression;
+pub mod http;
 pub mod identity;
 pub mod model;
 pub mod policy;
 pub mod server;
 pub mod storage;
 pub mod store;
+pub mod telemetry;
+pub mod uploads;

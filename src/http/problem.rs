@@ -379,6 +379,38 @@ impl Problem {
     }
 }
 
+impl From<storage::Error> for Problem {
+    fn from(error: storage::Error) -> Self {
+        use storage::Error as Storage;
+        warn!(error = &error as &dyn std::error::Error, "storage did not do its part");
+        match error {
+            Storage::Refused { .. } | Storage::Unauthenticated | Storage::Nonsense(_) => {
+                Self::new(Code::StorageError).detail("storage refused, or gave an answer that makes no sense")
+            }
+            Storage::Unavailable { retry_after, .. } => {
+                Self::new(Code::StorageUnavailable).retry_after(retry_after.unwrap_or(DEFAULT_RETRY))
+            }
+            Storage::NoToken(_) => Self::new(Code::StorageUnavailable)
+                .detail("the broker has no credentials for storage at the moment")
+                .retry_after(DEFAULT_RETRY),
+            Storage::TimedOut => Self::new(Code::StorageTimeout).retry_after(DEFAULT_RETRY),
+            Storage::Overloaded => Self::new(Code::Overloaded).retry_after(Duration::from_secs(1)),
+        }
+    }
+}
+
+impl From<store::Error> for Problem {
+    fn from(error: store::Error) -> Self {
+        use store::Error as Store;
+        warn!(error = &error as &dyn std::error::Error, "the store failed");
+        match error {
+            Store::Unavailable { .. } | Store::TimedOut => Self::new(Code::StoreUnavailable).retry_after(DEFAULT_RETRY),
+            Store::Overloaded => Self::new(Code::Overloaded).retry_after(Duration::from_secs(1)),
+            Store::Corrupt { .. } | Store::SealedByUnknownKey { .. } => Self::new(Code::InternalError),
+        }
+    }
+}
+
 impl From<uploads::Error> for Problem {
     fn from(error: uploads::Error) -> Self {
         use uploads::Error as Domain;
