@@ -20,6 +20,16 @@ pub struct Limits {
     pub daily_bytes: Option<ByteCount>,
 }
 
+/// Whether limits refuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Enforcement {
+    /// What breaks a limit is refused.
+    #[default]
+    Enforce,
+    /// What would be refused is counted and logged, and admitted.
+    Report,
+}
+
 /// A number of events in a span of time, written `"30/1m"`.
 ///
 /// Enforced as a token bucket: it holds `events` tokens, and refills evenly over the span.
