@@ -1,5 +1,521 @@
-//! What is known: every upload, every limit, in Redis or in memory.
+//! What is known: every upload and every limit, in Redis or in memory.
+//!
+//! The two stores do the same and are held to it by one suite of behaviours. Each principal belongs to one of 256
+//! partitions; so do its uploads, and each operation touches one partition and either happens as a whole or not at all.
+//! What an upload may become is decided in [`UploadState::after`]; the store only guards that a change is made to the
+//! revision that it was decided for.
+//!
+//! Stored are, per upload, a record (`record.rs`) with its sealed session (`session.rs`, `seal.rs`), a reservation in a
+//! ledger (`ledger.rs`), an entry in its principal's index, and one in its partition's due queue; `keys.rs` lists them.
+//! Every operation may be repeated: what happened already is not done twice.
 
+mod connection;
+mod cursor;
+mod error;
+mod keys;
+mod ledger;
+mod memory;
+mod metrics;
+mod record;
+mod redis;
+mod seal;
+mod session;
 mod settings;
+#[cfg(test)]
+mod suite;
+#[cfg(test)]
+mod testing;
+mod words;
 
+use std::time::{Duration, Instant};
+
+use crate::clock::Randomness;
+use crate::model::Invalid;
+use crate::model::id::UploadId;
+use crate::model::idempotency::{Fingerprint, IdempotencyKey};
+use crate::model::limits::{Enforcement, Limits, Rate};
+use crate::model::name::PolicyName;
+use crate::model::principal::PrincipalId;
+use crate::model::secret::SessionUri;
+use crate::model::size::ByteCount;
+use crate::model::time::Timestamp;
+use crate::model::upload::{Upload, UploadState};
+
+pub use cursor::Cursor;
+pub use error::{Cause, Error, OpenError};
+pub use keys::{ACTIVE_CEILING, FINAL_RETENTION, KEY_LIFE};
+pub use memory::MemoryStore;
+pub use metrics::Metrics;
+pub use redis::RedisStore;
 pub use settings::{EncryptionKeySettings, Settings};
+
+use metrics::Operation;
+
+/// Where uploads and limits are kept.
+pub enum Store {
+    /// In a Redis server, for any number of instances of the broker.
+    Redis(RedisStore),
+    /// In this process, and gone with it.
+    Memory(MemoryStore),
+}
+
+/// What is to be admitted.
+#[derive(Clone, Copy)]
+pub struct Intent<'a> {
+    /// The upload, in state [`UploadState::Admitted`] with the lease that is wanted.
+    pub upload: &'a Upload,
+    /// The limits of its principal under its policy.
+    pub limits: Limits,
+    /// Whether they refuse.
+    pub enforcement: Enforcement,
+    /// What makes a repeat of the request recognisable.
+    pub idempotency: Option<(IdempotencyKey, Fingerprint)>,
+    /// The present.
+    pub now: Timestamp,
+}
+
+/// What became of an [`Intent`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// It is recorded and counted.
+    Granted {
+        /// Entitles to attach a session.
+        lease: Lease,
+        /// What it would have been refused for, if limits refused.
+        would_refuse: Option<LimitHit>,
+    },
+    /// An earlier request with this key came so far, and its lease ran out: its upload is ours now, counted once.
+    Resumed {
+        /// The upload as it was first admitted, with the new lease.
+        upload: Upload,
+        /// Entitles to attach a session.
+        lease: Lease,
+    },
+    /// An earlier request with this key made this upload.
+    Replayed(Tracked),
+    /// An earlier request with this key is still under way.
+    InProgress {
+        /// When its lease ends.
+        until: Timestamp,
+    },
+    /// The key was used for another request.
+    Mismatch,
+    /// A limit stands in the way; nothing was changed.
+    Refused(LimitHit),
+}
+
+/// Entitles to attach a session to an intent, or to abandon it, until someone else was leased the intent or its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// When someone else may be leased the intent.
+    pub until: Timestamp,
+    revision: Revision,
+    idempotency: Option<IdempotencyKey>,
+}
+
+/// The limit that an upload would break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitHit {
+    /// Too many in too short a time.
+    Rate {
+        /// The limit.
+        limit: Rate,
+        /// When there will be room.
+        retry_after: Duration,
+    },
+    /// Too many under way.
+    Active {
+        /// The limit.
+        limit: u32,
+        /// When to try again: until the first reservation ends, at most a minute.
+        retry_after: Duration,
+    },
+    /// Too many bytes in one UTC day.
+    DailyBytes {
+        /// The limit.
+        limit: ByteCount,
+        /// What is left of it.
+        left: ByteCount,
+        /// Until the next day.
+        retry_after: Duration,
+    },
+}
+
+/// An upload as it is known, and its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracked {
+    /// The upload.
+    pub upload: Upload,
+    /// Its session, from when it is attached until the upload is completed. What ended otherwise keeps it, so that it can
+    /// be revoked at storage once more; it is never to be handed out then.
+    pub session: Option<SessionUri>,
+    /// What a change must be based on.
+    pub revision: Revision,
+}
+
+/// Counts the changes of one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Revision(u32);
+
+impl Revision {
+    const FIRST: Self = Self(1);
+
+    const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
+/// What became of attaching a session.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// The upload is tracked.
+    Tracked(Tracked),
+    /// The lease is no longer ours, so the session must not be handed out. With the upload as it is now.
+    LeaseLost(Option<Tracked>),
+}
+
+/// What became of a transition.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Advanced {
+    /// It happened.
+    Done(Tracked),
+    /// Something else happened first. With the upload as it is now.
+    Conflict(Tracked),
+    /// The upload is not known any more.
+    Vanished,
+}
+
+/// Which part of a listing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Where it goes on; left out, it begins.
+    pub after: Option<Cursor>,
+    /// How many uploads at most; taken as 1 to [`Page::LARGEST`].
+    pub limit: usize,
+    /// Only uploads in this state.
+    pub state: Option<StateFilter>,
+}
+
+impl Page {
+    /// No page has more uploads.
+    pub const LARGEST: usize = 200;
+
+    /// How many uploads are looked at for one page. A page may end early for it, and says where to go on.
+    const SCAN: usize = 1000;
+
+    fn limit(&self) -> usize {
+        self.limit.clamp(1, Self::LARGEST)
+    }
+
+    fn takes(&self, upload: &Upload) -> bool {
+        self.state.is_none_or(|filter| filter.name() == upload.state.name())
+    }
+}
+
+/// The states as they are known on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateFilter {
+    /// No byte seen.
+    Pending,
+    /// Some bytes seen.
+    Uploading,
+    /// Verified.
+    Completed,
+    /// A promise was broken.
+    Rejected,
+    /// The owner's wish.
+    Cancelled,
+    /// Out of time.
+    Expired,
+}
+
+impl StateFilter {
+    const ALL: [Self; 6] =
+        [Self::Pending, Self::Uploading, Self::Completed, Self::Rejected, Self::Cancelled, Self::Expired];
+
+    /// The name of the state, as [`UploadState::name`] has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Uploading => "uploading",
+            Self::Completed => "completed",
+            Self::Rejected => "rejected",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl std::str::FromStr for StateFilter {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        Self::ALL
+            .into_iter()
+            .find(|state| state.name() == text)
+            .ok_or_else(|| Invalid::new(format!("a state is one of {}", Self::ALL.map(Self::name).join(", "))))
+    }
+}
+
+/// Part of a principal's uploads, newest first.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The uploads.
+    pub uploads: Vec<Tracked>,
+    /// Where the next part begins, if there may be one.
+    pub next: Option<Cursor>,
+}
+
+/// What a principal uses under one policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Uploads under way.
+    pub active: u32,
+    /// Bytes reserved, or stored today.
+    pub bytes_today: ByteCount,
+    /// How many uploads the rate allows at once; `None` without a rate.
+    pub rate_left: Option<u32>,
+    /// When it will allow all of them again; `None` without a rate.
+    pub rate_resets_at: Option<Timestamp>,
+}
+
+impl Store {
+    /// Opens the store that `settings` describe. The server need not be there yet: [`Store::ping`] tells.
+    ///
+    /// # Errors
+    /// When the address or the keys cannot be used.
+    pub async fn open(settings: &Settings, randomness: Randomness) -> Result<Self, OpenError> {
+        if settings.url == "memory" {
+            return Ok(Self::Memory(MemoryStore::new()));
+        }
+        RedisStore::open(settings, randomness).await.map(Self::Redis)
+    }
+
+    /// Counts an upload against its limits and writes its intent and reservation, all or nothing. One round trip; a
+    /// repeat under an idempotency key that was used before takes two or three.
+    ///
+    /// # Errors
+    /// When the store cannot tell. The intent may have been written then: admitting it again finds it.
+    pub async fn admit(&self, intent: &Intent<'_>) -> Result<Admitted, Error> {
+        self.observed(Operation::Admit, async {
+            match self {
+                Self::Redis(store) => store.admit(intent).await,
+                Self::Memory(store) => store.admit(intent),
+            }
+        })
+        .await
+    }
+
+    /// Makes an intent a tracked upload: pending, its session sealed beside it, to be looked at when `due`. Only while
+    /// the lease is ours. One round trip.
+    ///
+    /// # Errors
+    /// When the store cannot tell. The session must then not be handed out, unless attaching it again succeeds.
+    pub async fn attach(
+        &self,
+        lease: &Lease,
+        upload: &Upload,
+        session: &SessionUri,
+        due: Timestamp,
+    ) -> Result<Attached, Error> {
+        self.observed(Operation::Attach, async {
+            match self {
+                Self::Redis(store) => store.attach(lease, upload, session, due).await,
+                Self::Memory(store) => Ok(store.attach(lease, upload, session, due)),
+            }
+        })
+        .await
+    }
+
+    /// Forgets an intent whose session could not be opened, with all that was counted for it but its token of the
+    /// rate. Only while the lease is ours; otherwise nothing happens. One round trip.
+    ///
+    /// # Errors
+    /// When the store cannot tell. The intent then ends with its lease.
+    pub async fn abandon(&self, lease: &Lease, upload: &Upload) -> Result<(), Error> {
+        self.observed(Operation::Abandon, async {
+            match self {
+                Self::Redis(store) => store.abandon(lease, upload).await,
+                Self::Memory(store) => {
+                    store.abandon(lease, upload);
+                    Ok(())
+                }
+            }
+        })
+        .await
+    }
+
+    /// The upload, or `None` when it never was or is already forgotten. One round trip.
+    ///
+    /// # Errors
+    /// When the store cannot tell, or what it has cannot be read.
+    pub async fn find(&self, id: UploadId) -> Result<Option<Tracked>, Error> {
+        self.observed(Operation::Find, async {
+            match self {
+                Self::Redis(store) => store.find(id).await,
+                Self::Memory(store) => Ok(store.find(id)),
+            }
+        })
+        .await
+    }
+
+    /// A principal's uploads, newest first. What cannot be read is left out, and logged. Looks at no more than 1000
+    /// uploads, so a page may have fewer than its limit although more follow.
+    ///
+    /// # Errors
+    /// When the store cannot tell.
+    pub async fn list(&self, principal: PrincipalId, page: &Page, now: Timestamp) -> Result<Listing, Error> {
+        self.observed(Operation::List, async {
+            match self {
+                Self::Redis(store) => store.list(principal, page, now).await,
+                Self::Memory(store) => Ok(store.list(principal, page, now)),
+            }
+        })
+        .await
+    }
+
+    /// Moves an upload to `next`, which [`UploadState::after`] gave for it, if it has not changed since it was read.
+    /// Final states release or settle the reservation, the latter with the object's true size on the day of `now`, and
+    /// are forgotten after [`FINAL_RETENTION`]. The upload will be looked at again when `due`, or never. One round trip.
+    ///
+    /// # Errors
+    /// When the store cannot tell. Repeating the call tells.
+    pub async fn advance(
+        &self,
+        tracked: &Tracked,
+        next: UploadState,
+        due: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<Advanced, Error> {
+        self.observed(Operation::Advance, async {
+            match self {
+                Self::Redis(store) => store.advance(tracked, next, due, now).await,
+                Self::Memory(store) => Ok(store.advance(tracked, next, due, now)),
+            }
+        })
+        .await
+    }
+
+    /// What a principal uses under each of `policies`, in their order. One round trip.
+    ///
+    /// # Errors
+    /// When the store cannot tell.
+    pub async fn usage(
+        &self,
+        principal: PrincipalId,
+        policies: &[(&PolicyName, Limits)],
+        now: Timestamp,
+    ) -> Result<Vec<Usage>, Error> {
+        self.observed(Operation::Usage, async {
+            match self {
+                Self::Redis(store) => store.usage(principal, policies, now).await,
+                Self::Memory(store) => Ok(store.usage(principal, policies, now)),
+            }
+        })
+        .await
+    }
+
+    /// Whether the store is there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.observed(Operation::Ping, async {
+            match self {
+                Self::Redis(store) => store.ping().await,
+                Self::Memory(_) => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// What can be seen of the store's work.
+    pub fn metrics(&self) -> &Metrics {
+        match self {
+            Self::Redis(store) => store.metrics(),
+            Self::Memory(store) => store.metrics(),
+        }
+    }
+
+    async fn observed<T>(
+        &self,
+        operation: Operation,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let started = Instant::now();
+        let result = work.await;
+        self.metrics().observe(operation, &result, started.elapsed());
+        result
+    }
+}
+
+/// What an upload that was found under an idempotency key means for the request that brought the key.
+enum Standing {
+    /// It is the answer.
+    Answer(Admitted),
+    /// Its lease ran out: it can be leased anew.
+    Lapsed(Tracked),
+    /// It was never opened and its time is over: it stands in nobody's way.
+    Over,
+}
+
+impl Standing {
+    fn of(found: Tracked, now: Timestamp) -> Self {
+        match found.upload.state {
+            UploadState::Admitted { lease_until } if lease_until > now => {
+                Self::Answer(Admitted::InProgress { until: lease_until })
+            }
+            UploadState::Admitted { .. } if found.upload.expires_at > now => Self::Lapsed(found),
+            UploadState::Admitted { .. } => Self::Over,
+            _ => Self::Answer(Admitted::Replayed(found)),
+        }
+    }
+}
+
+/// What becomes of the reservation when an upload enters a state.
+enum Ending {
+    Keep,
+    Release,
+    Settle(ByteCount),
+}
+
+impl Ending {
+    fn of(state: &UploadState) -> Self {
+        match state {
+            UploadState::Admitted { .. } | UploadState::Pending | UploadState::Uploading { .. } => Self::Keep,
+            UploadState::Completed { object, .. } => Self::Settle(object.size),
+            UploadState::Rejected { .. } | UploadState::Cancelled { .. } | UploadState::Expired { .. } => Self::Release,
+        }
+    }
+}
+
+impl Intent<'_> {
+    /// The end of the lease, of an intent that is one.
+    fn lease_until(&self) -> Result<Timestamp, Error> {
+        let corrupt = |what| Err(Error::Corrupt { id: self.upload.id, what });
+        if self.upload.id.partition() != self.upload.principal.partition() {
+            return corrupt("its id is not of its principal's partition");
+        }
+        match self.upload.state {
+            UploadState::Admitted { lease_until } => Ok(lease_until),
+            _ => corrupt("only an upload in state admitted can be admitted"),
+        }
+    }
+
+    fn lease(&self, revision: Revision, until: Timestamp) -> Lease {
+        Lease { until, revision, idempotency: self.idempotency.map(|(key, _)| key) }
+    }
+}
+
+impl Tracked {
+    /// The upload as it will be in `next`.
+    fn moved_to(&self, next: UploadState) -> Self {
+        let session = if matches!(next, UploadState::Completed { .. }) { None } else { self.session.clone() };
+        Self { upload: Upload { state: next, ..self.upload.clone() }, session, revision: self.revision.next() }
+    }
+}
+
+/// How long a record is kept that is written at `now` for an upload that has not ended.
+fn live_retention(upload: &Upload, now: Timestamp) -> Duration {
+    upload.expires_at.since(now) + FINAL_RETENTION
+}

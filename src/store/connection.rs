@@ -1,0 +1,216 @@
+//! The connections to Redis: bounded in number, in what waits on them and in how long it waits.
+//!
+//! Every operation is idempotent, so one that failed with its connection is tried once more on a new one; a time-out is
+//! not, since it has used up the caller's patience.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{
+    Client, Cmd, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisError, ScriptInvocation,
+    ServerErrorKind, Value,
+};
+use tokio::sync::Semaphore;
+use url::Url;
+
+use super::error::{Cause, Error, OpenError};
+use super::metrics::Metrics;
+
+/// How many connections there are. The server works on one command at a time; a second connection lets the client
+/// write while the first one reads.
+const LINKS: usize = 2;
+
+/// How many operations may be under way. At a few hundred microseconds each on a loaded server, so many take two
+/// seconds: more would only time out.
+const IN_FLIGHT: usize = 8192;
+
+/// How long an answer may take. Half a second, the client's default, failed one create in five in bursts of 4000.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long reaching the server may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long an operation may take, its second attempt included.
+const DEADLINE: Duration = Duration::from_millis(2500);
+
+/// After so many time-outs in a row a connection is made anew: the server may have moved behind its name.
+const TIMEOUTS_IN_A_ROW: u32 = 3;
+
+/// What can be asked of the server.
+pub(super) enum Request<'a> {
+    /// A script, loaded again should the server have forgotten it.
+    Script(&'a ScriptInvocation<'a>),
+    /// A command that reads.
+    Command(&'a Cmd),
+}
+
+/// A few connections, used in turns.
+pub(super) struct Connections {
+    links: Vec<Link>,
+    next: AtomicUsize,
+    permits: Semaphore,
+}
+
+impl Connections {
+    /// Makes connections that are opened when they are first used.
+    pub(super) fn new(url: &str, metrics: &Metrics) -> Result<Self, OpenError> {
+        let client = client(url)?;
+        let links = (0..LINKS).map(|_| Link::new(client.clone(), metrics.clone())).collect::<Result<_, _>>()?;
+        Ok(Self { links, next: AtomicUsize::new(0), permits: Semaphore::new(IN_FLIGHT) })
+    }
+
+    /// The server's answer.
+    pub(super) async fn ask(&self, request: Request<'_>) -> Result<Value, Error> {
+        let Ok(_permit) = self.permits.try_acquire() else { return Err(Error::Overloaded) };
+        let link = &self.links[self.next.fetch_add(1, Ordering::Relaxed) % self.links.len()];
+        let answer = tokio::time::timeout(DEADLINE, link.ask_twice(&request)).await;
+        answer.unwrap_or_else(|_| {
+            link.timed_out();
+            Err(Error::TimedOut(DEADLINE))
+        })
+    }
+}
+
+/// One connection, which opens itself again when it is lost.
+struct Link {
+    client: Client,
+    manager: ArcSwap<ConnectionManager>,
+    timeouts: AtomicU32,
+    metrics: Metrics,
+}
+
+impl Link {
+    fn new(client: Client, metrics: Metrics) -> Result<Self, OpenError> {
+        let manager = manager(&client, &metrics).map_err(|error| OpenError::Client(Cause::from(&error)))?;
+        Ok(Self { client, manager: ArcSwap::from_pointee(manager), timeouts: AtomicU32::new(0), metrics })
+    }
+
+    async fn ask_twice(&self, request: &Request<'_>) -> Result<Value, Error> {
+        match self.ask(request).await {
+            // The attempt may also have found the failure of an earlier one to connect; the second one connects itself.
+            Err(error) if is_lost(&error) => self.ask(request).await.map_err(|error| self.give_up(&error)),
+            answer => answer.map_err(|error| self.give_up(&error)),
+        }
+    }
+
+    async fn ask(&self, request: &Request<'_>) -> Result<Value, RedisError> {
+        let mut manager = ConnectionManager::clone(&self.manager.load());
+        let answer = match request {
+            Request::Script(script) => script.invoke_async(&mut manager).await,
+            Request::Command(command) => command.query_async(&mut manager).await,
+        };
+        if answer.is_ok() {
+            self.timeouts.store(0, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    fn give_up(&self, error: &RedisError) -> Error {
+        if error.is_timeout() {
+            self.timed_out();
+            return Error::TimedOut(RESPONSE_TIMEOUT);
+        }
+        if is_elsewhere(error) {
+            self.renew();
+        }
+        Error::Unavailable(Cause::from(error))
+    }
+
+    fn timed_out(&self) {
+        if self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_IN_A_ROW {
+            self.timeouts.store(0, Ordering::Relaxed);
+            self.renew();
+        }
+    }
+
+    /// Connects anew, so that the server's name is resolved again.
+    fn renew(&self) {
+        if let Ok(fresh) = manager(&self.client, &self.metrics) {
+            self.metrics.reconnects.inc();
+            self.manager.store(Arc::new(fresh));
+        }
+    }
+}
+
+/// Whether the connection failed, so that another one may do better.
+fn is_lost(error: &RedisError) -> bool {
+    !error.is_timeout() && (error.is_io_error() || error.is_unrecoverable_error())
+}
+
+/// Whether the server says that it is not, or not yet, the one to ask: a replica now, without its master, or loading.
+fn is_elsewhere(error: &RedisError) -> bool {
+    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly};
+    matches!(error.kind(), ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | ReadOnly))
+}
+
+fn client(url: &str) -> Result<Client, OpenError> {
+    let url = Url::parse(url).map_err(|_| OpenError::Url)?;
+    match url.scheme() {
+        "redis" | "rediss" | "unix" | "redis+unix" => {}
+        "redis+cluster" => return Err(OpenError::Unsupported("redis+cluster")),
+        "redis+sentinel" => return Err(OpenError::Unsupported("redis+sentinel")),
+        _ => return Err(OpenError::Url),
+    }
+    // The one fragment that the client knows switches the verification of certificates off.
+    if url.fragment().is_some() {
+        return Err(OpenError::Url);
+    }
+    let refused = |error: RedisError| OpenError::Client(Cause::from(&error));
+    let info = url.into_connection_info().map_err(refused)?;
+    // With RESP3 the client notices a lost connection at once, not at the next command.
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    Client::open(info.set_redis_settings(settings)).map_err(refused)
+}
+
+fn manager(client: &Client, metrics: &Metrics) -> Result<ConnectionManager, RedisError> {
+    let reconnects = metrics.reconnects.clone();
+    let config = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT))
+        // A server that is away is reported at once; the next operation tries again.
+        .set_number_of_retries(1)
+        .set_min_delay(Duration::from_millis(20))
+        .set_max_delay(Duration::from_millis(50))
+        .set_pipeline_buffer_size(1024)
+        .set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                reconnects.inc();
+            }
+            Ok::<(), std::convert::Infallible>(())
+        });
+    ConnectionManager::new_lazy_with_config(client.clone(), config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_or_refused_without_being_repeated() {
+        for (name, url, refusal) in [
+            ("plain", "redis://127.0.0.1:6379", None),
+            ("with a password and a database", "redis://:s3cret@127.0.0.1/2", None),
+            ("TLS", "rediss://cache.example.com", None),
+            ("a socket", "redis+unix:///run/redis.sock", None),
+            ("a socket, short", "unix:///run/redis.sock", None),
+            ("a cluster", "redis+cluster://:s3cret@a,b", Some("does not support redis+cluster")),
+            ("sentinels", "redis+sentinel://:s3cret@a/main", Some("does not support redis+sentinel")),
+            ("no verification", "rediss://:s3cret@cache.example.com/#insecure", Some("store.url must be")),
+            ("another scheme", "http://:s3cret@cache.example.com", Some("store.url must be")),
+            ("no address", "s3cret", Some("store.url must be")),
+            ("a database that is no number", "redis://:s3cret@127.0.0.1/x", Some("cannot be used")),
+        ] {
+            let error = client(url).err().map(|error| format!("{error} {error:?}"));
+            match (error, refusal) {
+                (None, None) => {}
+                (Some(error), Some(refusal)) => {
+                    assert!(error.contains(refusal) && !error.contains("s3cret"), "{name}: {error}");
+                }
+                (error, _) => panic!("{name}: {error:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+-- Move an upload to its next state, with everything that follows from it; or change nothing.
+--   KEYS[1] the record   KEYS[2] the ledger   KEYS[3] the due queue      all in the principal's {pNN}
+--   ARGV[1] the upload, 16 bytes   ARGV[2] the revision that the record must be at, 4 bytes   ARGV[3] the record
+--   ARGV[4] what becomes of the reservation: 'keep', 'release' or 'settle'
+--   ARGV[5] bytes to settle        ARGV[6] the UTC day
+--   ARGV[7] life of the record from now, ms, or empty to keep the one it has
+--   ARGV[8] due at, ms, or empty for never again
+-- Returns {0} when moved, {1, record} when the record has changed or is final, {2} when there is no record.
+assert(#KEYS == 3 and #ARGV == 8, 'advance.lua takes 3 keys and 8 arguments')
+assert(ARGV[4] == 'keep' or ARGV[4] == 'release' or ARGV[4] == 'settle', 'advance.lua: unknown ending')
+local record, ledger, due = KEYS[1], KEYS[2], KEYS[3]
+local id, today = ARGV[1], tonumber(ARGV[6])
+
+local old = redis.call('GET', record)
+if not old then
+  return { 2 }
+end
+if string.byte(old, 2) >= 3 or string.sub(old, 3, 6) ~= ARGV[2] then
+  return { 1, old }
+end
+
+if ARGV[7] == '' then
+  redis.call('SET', record, ARGV[3], 'KEEPTTL')
+else
+  redis.call('SET', record, ARGV[3], 'PX', ARGV[7])
+end
+-- Whoever takes the reservation away is the one who settles it.
+if ARGV[4] ~= 'keep' and redis.call('HDEL', ledger, id) == 1 and ARGV[4] == 'settle' then
+  local day = tonumber(redis.call('HGET', ledger, 'd') or 0)
+  local sum = 0
+  if day >= today then
+    sum = tonumber(redis.call('HGET', ledger, 's') or 0)
+  end
+  redis.call('HSET', ledger, 'd', string.format('%.0f', math.max(day, today)),
+    's', string.format('%.0f', sum + tonumber(ARGV[5])))
+  -- The reservation may have been the hash's last field, and its life gone with it.
+  if redis.call('PTTL', ledger) < 0 then
+    redis.call('PEXPIRE', ledger, 172800000)
+  end
+end
+if ARGV[8] == '' then
+  redis.call('ZREM', due, id)
+else
+  redis.call('ZADD', due, ARGV[8], id)
+end
+return { 0 }

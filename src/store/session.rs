@@ -1,0 +1,160 @@
+//! The short form of a session URI, before it is sealed.
+//!
+//! Storage repeats in the URI what the record says already: bucket, object, preconditions. Those become single bytes,
+//! and an `upload_id` at the end, which is base64url, becomes the bytes that it stands for. The URI is opaque all the
+//! same: whatever does not expand to exactly the given text is kept as it is.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+use crate::model::secret::SessionUri;
+use crate::model::upload::Upload;
+
+use super::words;
+
+/// The first byte: the URI as given.
+const PLAIN: u8 = 0;
+/// The first byte: a packed text, to its end.
+const PACKED: u8 = 1;
+/// From here on, the first byte less this is the length of a packed text, which decoded base64url follows.
+const DECODED: u8 = 2;
+
+const SECRET_NAME: &str = "upload_id=";
+
+/// The shortest form of `session`.
+pub(super) fn shorten(session: &SessionUri, upload: &Upload) -> Zeroizing<Vec<u8>> {
+    let uri = session.expose();
+    [decoded(uri, upload), Some(packed(uri, upload)), Some(plain(uri))]
+        .into_iter()
+        .flatten()
+        .find(|short| expand(short, upload).is_some_and(|expanded| expanded == *session))
+        .unwrap_or_else(|| plain(uri))
+}
+
+/// The session that was shortened, or `None` if none was.
+pub(super) fn expand(short: &[u8], upload: &Upload) -> Option<SessionUri> {
+    let (&form, rest) = short.split_first()?;
+    let text = Zeroizing::new(match form {
+        PLAIN => String::from_utf8(rest.to_vec()).ok()?,
+        PACKED => unpack(rest, upload)?,
+        DECODED.. => {
+            let (head, secret) = rest.split_at_checked(usize::from(form - DECODED))?;
+            let mut text = unpack(head, upload)?;
+            URL_SAFE_NO_PAD.encode_string(secret, &mut text);
+            text
+        }
+    });
+    SessionUri::parse(&text).ok()
+}
+
+fn plain(uri: &str) -> Zeroizing<Vec<u8>> {
+    let mut short = Zeroizing::new(vec![PLAIN]);
+    short.extend_from_slice(uri.as_bytes());
+    short
+}
+
+fn packed(uri: &str, upload: &Upload) -> Zeroizing<Vec<u8>> {
+    let mut short = Zeroizing::new(vec![PACKED]);
+    short.extend_from_slice(&pack(uri, upload));
+    short
+}
+
+fn decoded(uri: &str, upload: &Upload) -> Option<Zeroizing<Vec<u8>>> {
+    let secret_at = uri.rfind(SECRET_NAME)? + SECRET_NAME.len();
+    let head = pack(&uri[..secret_at], upload);
+    let length = u8::try_from(head.len()).ok()?.checked_add(DECODED)?;
+    let secret = Zeroizing::new(URL_SAFE_NO_PAD.decode(&uri[secret_at..]).ok()?);
+    let mut short = Zeroizing::new(vec![length]);
+    short.extend_from_slice(&head);
+    short.extend_from_slice(&secret);
+    Some(short)
+}
+
+fn pack(uri: &str, upload: &Upload) -> Zeroizing<Vec<u8>> {
+    let (encoded, id) = (percent_encoded(upload.object.as_str()), upload.id.to_string());
+    Zeroizing::new(words::pack(uri, &own_words(upload, &encoded, &id)))
+}
+
+fn unpack(packed: &[u8], upload: &Upload) -> Option<String> {
+    let (encoded, id) = (percent_encoded(upload.object.as_str()), upload.id.to_string());
+    words::unpack(packed, &own_words(upload, &encoded, &id))
+}
+
+/// What of an upload occurs in URIs. Stored records name these by position: append, never change.
+fn own_words<'a>(upload: &'a Upload, encoded: &'a str, id: &'a str) -> [&'a str; 4] {
+    [encoded, upload.object.as_str(), upload.bucket.as_str(), id]
+}
+
+/// As a query has it (RFC 3986, section 2.3): everything but unreserved characters as `%XX`.
+fn percent_encoded(text: &str) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0').to_ascii_uppercase();
+    text.bytes().fold(String::with_capacity(text.len() + 16), |mut encoded, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+        }
+        encoded
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::record::tests::upload;
+    use super::*;
+
+    #[test]
+    fn a_session_of_storage_becomes_little_more_than_its_secret() {
+        let upload = upload();
+        let encoded = percent_encoded(upload.object.as_str());
+        let secret = "AHmUCY3s".repeat(22) + "ABPn";
+        let base = format!("https://storage.googleapis.com/upload/storage/v1/b/{}/o", upload.bucket);
+        let object = &upload.object;
+        for (name, uri, length) in [
+            (
+                "as storage writes it",
+                format!("{base}?uploadType=resumable&name={encoded}&ifGenerationMatch=0&upload_id={secret}"),
+                142,
+            ),
+            ("in another order", format!("{base}?name={encoded}&uploadType=resumable&upload_id={secret}"), 150),
+            (
+                "by the XML interface",
+                format!("https://storage.googleapis.com/media-eu/{object}?upload_id={secret}"),
+                141,
+            ),
+            ("with another end", format!("{base}?upload_id={secret}&x=1"), 200),
+            ("not canonical", format!("{base}?upload_id=AAB"), 30),
+            ("an odd length", format!("{base}?upload_id=AAAAA"), 30),
+            ("empty", format!("{base}?upload_id="), 20),
+            ("of another host", "http://127.0.0.1:9023/b/x?upload_id=0123".to_owned(), 40),
+            (
+                "the longest",
+                format!("https://s.example/{}", "é%C3".repeat(1) + &"a".repeat(2000)).replace('é', "e"),
+                2100,
+            ),
+        ] {
+            let session = SessionUri::parse(&uri).unwrap();
+            let short = shorten(&session, &upload);
+            assert!(short.len() <= length, "{name}: {} bytes", short.len());
+            assert!(expand(&short, &upload) == Some(session), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_session_reads_back(tail in "[!-~]{0,400}") {
+            let text = format!("https://storage.googleapis.com/upload?{}", tail.replace('#', ""));
+            let session = SessionUri::parse(&text).unwrap();
+            let short = shorten(&session, &upload());
+            prop_assert!(expand(&short, &upload()) == Some(session));
+        }
+
+        #[test]
+        fn any_bytes_expand_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = expand(&bytes, &upload());
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What the tests of both stores share: a Redis server of their own, and uploads to put into a store.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::record::tests::upload;
+use super::seal::tests::key_file;
+use super::*;
+use crate::model::upload::{Evidence, StoredObject, Witness};
+
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_763_805_600_120);
+
+pub(super) const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+
+/// A `redis-server` on a socket of its own, which ends with this value.
+pub(super) struct Server {
+    process: Child,
+    directory: TempDir,
+    stores: AtomicU32,
+}
+
+impl Server {
+    /// Starts one, or says that the test is skipped for want of it; continuous integration must have it.
+    pub(super) fn start() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        key_file(directory.path(), "k1", 1);
+        let Ok(process) = spawn(&directory) else {
+            #[expect(clippy::disallowed_methods, reason = "tests have no configuration")]
+            let must_run = std::env::var("CI").is_ok_and(|value| value == "true");
+            assert!(!must_run, "redis-server is not installed");
+            #[expect(clippy::print_stderr, reason = "whoever runs the tests should see it")]
+            {
+                eprintln!("skipped: redis-server is not installed");
+            }
+            return None;
+        };
+        let server = Self { process, directory, stores: AtomicU32::new(0) };
+        server.wait();
+        Some(server)
+    }
+
+    /// Ends the process without warning, and all that it knew with it.
+    pub(super) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again on the same socket.
+    pub(super) fn restart(&mut self) {
+        std::fs::remove_file(self.directory.path().join("s")).unwrap();
+        self.process = spawn(&self.directory).unwrap();
+        self.wait();
+    }
+
+    pub(super) fn settings(&self, key_prefix: &str) -> Settings {
+        Settings {
+            url: format!("redis+unix://{}", self.directory.path().join("s").display()),
+            key_prefix: key_prefix.to_owned(),
+            encryption_keys: vec![EncryptionKeySettings {
+                id: "k1".to_owned(),
+                file: self.directory.path().join("k1.key"),
+            }],
+        }
+    }
+
+    /// A store of its own in this server.
+    pub(super) async fn store(&self) -> Store {
+        let number = self.stores.fetch_add(1, Ordering::SeqCst);
+        Store::open(&self.settings(&format!("t{number}")), Randomness::System).await.unwrap()
+    }
+
+    fn wait(&self) {
+        for _ in 0..500 {
+            if std::os::unix::net::UnixStream::connect(self.directory.path().join("s")).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("redis-server does not listen");
+    }
+}
+
+fn spawn(directory: &TempDir) -> std::io::Result<Child> {
+    Command::new("redis-server")
+        .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+        .arg(directory.path().join("s"))
+        .arg("--dir")
+        .arg(directory.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have been killed already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+pub(super) fn memory() -> Store {
+    Store::Memory(MemoryStore::new())
+}
+
+/// Users of one partition, so that a mistake between them would show.
+pub(super) fn user(number: u8) -> PrincipalId {
+    let mut id = [number; 16];
+    id[0] = 0x3F;
+    PrincipalId(id)
+}
+
+/// An intent of `user`, the `number`th, created at `now`, whose lease lasts 30 seconds and whose session a day.
+pub(super) fn intent_of(user: PrincipalId, number: u32, now: Timestamp) -> Upload {
+    let mut random = [0xA5; 16];
+    random[..4].copy_from_slice(&number.to_be_bytes());
+    random[4] = user.0[1];
+    let id = UploadId::new(user.partition(), random);
+    Upload {
+        id,
+        principal: user,
+        object: format!("videos/u-17/{id}.mp4").parse().unwrap(),
+        created_at: now,
+        expires_at: now.plus(SECONDS(86_400)),
+        state: UploadState::Admitted { lease_until: now.plus(SECONDS(30)) },
+        ..upload()
+    }
+}
+
+/// The session that storage opens for `upload`, with a secret of the usual length; `attempt` tells several apart.
+pub(super) fn session_of(upload: &Upload, attempt: u32) -> SessionUri {
+    let (bucket, object) = (&upload.bucket, upload.object.as_str().replace('/', "%2F"));
+    let digits = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, format!("{}{attempt}", upload.id).as_bytes());
+    let secret: String = digits.as_ref().iter().chain(digits.as_ref()).map(|byte| format!("{byte:02x}")).collect();
+    SessionUri::parse(&format!(
+        "https://storage.googleapis.com/upload/storage/v1/b/{bucket}/o?uploadType=resumable&name={object}\
+         &ifGenerationMatch=0&upload_id=ABPn{}",
+        &secret[..176]
+    ))
+    .unwrap()
+}
+
+pub(super) fn limits(max_active: Option<u32>, rate: Option<&str>, daily_bytes: Option<u64>) -> Limits {
+    Limits { max_active, rate: rate.map(|rate| rate.parse().unwrap()), daily_bytes: daily_bytes.map(ByteCount) }
+}
+
+/// An intent without idempotency key under limits that refuse.
+pub(super) fn plain(upload: &Upload, limits: Limits) -> Intent<'_> {
+    Intent { upload, limits, enforcement: Enforcement::Enforce, idempotency: None, now: upload.created_at }
+}
+
+pub(super) fn with_size(upload: &Upload, size: u64) -> Upload {
+    let mut upload = upload.clone();
+    upload.promise.size = crate::model::upload::PromisedSize::AtMost(ByteCount(size));
+    upload
+}
+
+pub(super) fn verified(size: u64) -> Evidence {
+    let object = StoredObject {
+        generation: 7,
+        size: ByteCount(size),
+        content_type: None,
+        md5: None,
+        crc32c: Some(crate::model::digest::Crc32c(7)),
+    };
+    Evidence::Verified(object, Witness::Sweep)
+}
+
+/// What tests do over and over. Each panics unless it goes as its name says.
+impl Store {
+    pub(super) async fn grant(&self, intent: &Intent<'_>) -> Lease {
+        match self.admit(intent).await.unwrap() {
+            Admitted::Granted { lease, would_refuse: None } => lease,
+            other => panic!("not granted: {other:?}"),
+        }
+    }
+
+    pub(super) async fn refuse(&self, intent: &Intent<'_>) -> LimitHit {
+        match self.admit(intent).await.unwrap() {
+            Admitted::Refused(hit) => hit,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    pub(super) async fn track(&self, lease: &Lease, upload: &Upload) -> Tracked {
+        let due = upload.created_at.plus(SECONDS(900));
+        match self.attach(lease, upload, &session_of(upload, 0), due).await.unwrap() {
+            Attached::Tracked(tracked) => tracked,
+            Attached::LeaseLost(found) => panic!("the lease is lost: {found:?}"),
+        }
+    }
+
+    pub(super) async fn create(&self, intent: &Intent<'_>) -> Tracked {
+        let lease = self.grant(intent).await;
+        self.track(&lease, intent.upload).await
+    }
+
+    /// Moves `tracked` as `seen` demands.
+    pub(super) async fn learn(&self, tracked: &Tracked, seen: Evidence, now: Timestamp) -> Advanced {
+        let next = tracked.upload.state.after(seen, now).unwrap();
+        let due = (!next.is_final()).then(|| now.plus(SECONDS(900)));
+        self.advance(tracked, next, due, now).await.unwrap()
+    }
+
+    pub(super) async fn end(&self, tracked: &Tracked, seen: Evidence, now: Timestamp) -> Tracked {
+        match self.learn(tracked, seen, now).await {
+            Advanced::Done(tracked) => tracked,
+            other => panic!("not done: {other:?}"),
+        }
+    }
+
+    pub(super) async fn used(&self, user: PrincipalId, limits: Limits, now: Timestamp) -> Usage {
+        self.usage(user, &[(&"videos".parse().unwrap(), limits)], now).await.unwrap()[0]
+    }
+
+    /// When the upload is to be looked at next.
+    pub(super) async fn due(&self, id: UploadId) -> Option<Timestamp> {
+        match self {
+            Self::Memory(store) => store.due(id),
+            Self::Redis(store) => {
+                let mut command = ::redis::cmd("ZSCORE");
+                command.arg(store.keys.due(id.partition())).arg(&id.random()[..]);
+                store.raw::<Option<i64>>(&command).await.map(Timestamp::from_millis)
+            }
+        }
+    }
+}
