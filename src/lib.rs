@@ -1,5 +1,7 @@
 //! A regional upload-session broker for Google Cloud Storage.
 
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod expression;
 pub mod identity;
