@@ -65,19 +65,13 @@ pub(super) struct Broker {
 /// What the broker makes of a client's word that all is stored.
 pub(super) enum Completion {
     /// It looked; usually the upload is final now.
-    Upload(Upload),
+    Upload(Box<Upload>),
     /// Storage has not all bytes.
     NotComplete,
     /// Storage has neither the session nor the object.
     SessionLost,
     /// The upload ended otherwise before.
     Ended,
-}
-
-/// What an existing upload looks like.
-pub(super) enum Found {
-    Upload(Upload),
-    Nothing,
 }
 
 struct Answer {
@@ -133,12 +127,13 @@ impl Broker {
         }
     }
 
-    pub(super) async fn find(&self, id: UploadId, pace: &mut Pace<'_>) -> Result<Found, Error> {
+    /// The upload as it stands, or `None` when the broker knows none of that id and owner.
+    pub(super) async fn find(&self, id: UploadId, pace: &mut Pace<'_>) -> Result<Option<Upload>, Error> {
         let operation = Operation::Find;
         let answer = self.call(Method::GET, &format!("/{id}"), |request| request, pace).await?;
         match answer.status {
-            200 => answer.upload(operation).map(Found::Upload),
-            404 => Ok(Found::Nothing),
+            200 => answer.upload(operation).map(Some),
+            404 => Ok(None),
             _ => Err(answer.refused(operation)),
         }
     }
@@ -148,7 +143,7 @@ impl Broker {
         let answer = self.call(Method::POST, &format!("/{id}/complete"), |request| request, pace).await?;
         let code = answer.refusal().code;
         match (answer.status, code.as_deref()) {
-            (200, _) => answer.upload(operation).map(Completion::Upload),
+            (200, _) => answer.upload(operation).map(|upload| Completion::Upload(Box::new(upload))),
             (409, Some("not-complete")) => Ok(Completion::NotComplete),
             (409, Some("session-lost")) => Ok(Completion::SessionLost),
             (409, Some("invalid-state")) => Ok(Completion::Ended),

@@ -169,7 +169,7 @@ impl Client {
             pace: Pace::new(self.patience, &self.randomness, watch),
             tally: Tally::default(),
         };
-        let report = run.to_the_end().await?;
+        let report = run.drive().await?;
         Ok(UploadReport { elapsed: begun.elapsed(), ..report })
     }
 }

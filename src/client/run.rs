@@ -4,7 +4,7 @@ use crate::clock::Randomness;
 use crate::model::digest::Crc32c;
 use crate::model::id::UploadId;
 
-use super::broker::{Broker, Completion, Found};
+use super::broker::{Broker, Completion};
 use super::error::{Content, Error, Operation, Refusal, Trouble};
 use super::http::Http;
 use super::pace::{Pace, Patience};
@@ -45,14 +45,14 @@ struct Admitted {
 
 /// What is to be done after the broker looked.
 enum Verdict {
-    Final(Upload),
+    Final(Box<Upload>),
     SendMore,
     Renew,
 }
 
 impl Run<'_> {
     /// Admits or resumes, transfers, has it verified, and clears away what is of no more use.
-    pub(super) async fn to_the_end(mut self) -> Result<UploadReport, Error> {
+    pub(super) async fn drive(mut self) -> Result<UploadReport, Error> {
         let admitted = self.enter().await?;
         let id = admitted.id;
         (self.watch)(Event::Admitted { id });
@@ -110,7 +110,7 @@ impl Run<'_> {
             let admitted = self.create(state).await?;
             return Ok(if ended_without_object(&admitted.upload) { Err(Anew::Ended) } else { Ok(admitted) });
         };
-        let Found::Upload(upload) = self.broker.find(id, &mut self.pace).await? else {
+        let Some(upload) = self.broker.find(id, &mut self.pace).await? else {
             return Ok(Err(Anew::Forgotten));
         };
         if ended_without_object(&upload) {
@@ -168,13 +168,11 @@ impl Run<'_> {
     }
 
     async fn find(&mut self, id: UploadId) -> Result<Upload, Error> {
-        match self.broker.find(id, &mut self.pace).await? {
-            Found::Upload(upload) => Ok(upload),
-            Found::Nothing => {
-                let refusal = Box::new(Refusal { status: 404, ..Refusal::default() });
-                Err(Error::Refused { operation: Operation::Find, refusal })
-            }
-        }
+        let found = self.broker.find(id, &mut self.pace).await?;
+        found.ok_or_else(|| Error::Refused {
+            operation: Operation::Find,
+            refusal: Box::new(Refusal { status: 404, ..Refusal::default() }),
+        })
     }
 
     async fn transfer(&mut self, admitted: Admitted) -> Result<UploadReport, Error> {
@@ -185,7 +183,7 @@ impl Run<'_> {
                 return self.report(id, &upload);
             }
             let transfer = upload.transfer.take().ok_or(Error::Nonsense { operation, what: "it has no transfer" })?;
-            let mut session = Session::open(transfer, self.chunk, operation)?;
+            let mut session = Session::open(&transfer, self.chunk, operation)?;
             loop {
                 let ended = session.run(self.http, &self.source, begin, &mut self.tally, &mut self.pace).await?;
                 match self.verify(id, ended).await? {
@@ -214,7 +212,7 @@ impl Run<'_> {
                 Completion::Ended => {
                     let upload = self.find(id).await?;
                     if upload.state != wire::State::UnderWay {
-                        return Ok(Verdict::Final(upload));
+                        return Ok(Verdict::Final(Box::new(upload)));
                     }
                 }
                 Completion::Upload(_) => {}
@@ -305,7 +303,7 @@ impl Run<'_> {
     }
 
     fn new_key(&self) -> String {
-        self.randomness.bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect()
+        format!("{:032x}", u128::from_be_bytes(self.randomness.bytes()))
     }
 }
 

@@ -160,7 +160,7 @@ impl Session {
     ///
     /// # Errors
     /// When this client cannot use such a transfer.
-    pub(super) fn open(transfer: Transfer, wanted: Option<ChunkSize>, operation: Operation) -> Result<Self, Error> {
+    pub(super) fn open(transfer: &Transfer, wanted: Option<ChunkSize>, operation: Operation) -> Result<Self, Error> {
         let nonsense = |what| Error::Nonsense { operation, what };
         if transfer.kind != "resumable" {
             return Err(nonsense("it asks for a kind of transfer that this client does not know"));
@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_transfer_is_used_only_if_it_is_safe_and_known() {
-        let open = |transfer| Session::open(transfer, None, Operation::Create);
+        let open = |transfer| Session::open(&transfer, None, Operation::Create);
         assert!(open(transfer("https://storage.example/u?upload_id=s3cret")).is_ok());
         assert!(open(transfer("http://127.0.0.1:1/u?upload_id=s3cret")).is_ok());
         for (name, transfer) in [
@@ -415,7 +415,7 @@ mod tests {
     #[test]
     fn chunks_follow_the_broker_unless_the_user_says_otherwise() {
         let uri = "https://storage.example/";
-        let chunk = |transfer, wanted| Session::open(transfer, wanted, Operation::Create).unwrap().chunk;
+        let chunk = |transfer, wanted| Session::open(&transfer, wanted, Operation::Create).unwrap().chunk;
         assert_eq!(chunk(transfer(uri), None), 768, "rounded down to its multiple");
         assert_eq!(chunk(Transfer { chunk_bytes: Some(3), ..transfer(uri) }, None), 256, "but never to nothing");
         assert_eq!(chunk(transfer(uri), Some(ChunkSize(512 << 10))), 512 << 10);

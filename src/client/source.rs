@@ -149,7 +149,6 @@ impl Source {
 }
 
 fn unreadable(path: &Path, source: io::Error) -> Error {
-    // A file that was there and is gone has changed in the most thorough way, but to its owner this is the clearer word.
     Error::Source { path: path.to_owned(), source }
 }
 

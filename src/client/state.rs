@@ -82,8 +82,10 @@ impl StateFile {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, whole.as_os_str().as_encoded_bytes());
         // A name of 255 bytes would leave no room for more: the start of it is for people, the digest for us.
         let start: String = name.chars().take(40).collect();
-        let mark: String = digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { path: directory.join(format!("{start}.{mark}.upload-broker.json")) })
+        let mut mark = [0; 8];
+        mark.copy_from_slice(&digest.as_ref()[..8]);
+        let mark = u64::from_be_bytes(mark);
+        Ok(Self { path: directory.join(format!("{start}.{mark:016x}.upload-broker.json")) })
     }
 
     pub(super) async fn load(&self) -> Result<Left, Error> {

@@ -40,7 +40,9 @@ impl Show {
         let name: String = name.chars().filter(|character| !character.is_control()).collect();
         let bar = match self {
             Self::Terminal => ProgressBar::new(0).with_style(style()).with_message(name.clone()),
-            _ => ProgressBar::hidden(),
+            Self::Lines => ProgressBar::hidden(),
+            #[cfg(test)]
+            Self::Kept(_) => ProgressBar::hidden(),
         };
         Line { show: self, name, bar, told: AtomicU64::new(0) }
     }

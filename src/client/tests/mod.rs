@@ -31,19 +31,23 @@ fn content(size: usize) -> Vec<u8> {
 
 impl Scene {
     async fn with(bytes: &[u8]) -> Self {
+        Self::over(Http::new(&[]).unwrap(), bytes).await
+    }
+
+    async fn over(http: Http, bytes: &[u8]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("holiday.mp4");
         std::fs::write(&file, bytes).unwrap();
         let server = StandIn::start(bytes).await;
         let client = Client {
-            http: Http::new(&[]).unwrap(),
+            http,
             broker: format!("http://{}", server.address).parse().unwrap(),
             token: Token::Fixed(SecretText::new("token-1".into())),
             patience: Patience {
                 first_pause: Duration::from_millis(1),
-                longest_pause: Duration::from_millis(4),
-                give_up_after: Duration::from_secs(20),
-                stalled_after: Duration::from_secs(5),
+                longest_pause: Duration::from_millis(2),
+                give_up_after: Duration::from_secs(30),
+                stalled_after: Duration::from_secs(20),
             },
             randomness: Randomness::seeded(7),
         };

@@ -279,7 +279,7 @@ impl StandIn {
         if let Fault::Short(keep) = fault {
             received.truncate(usize::try_from(keep).unwrap());
         }
-        if let Err(response) = self.persist(index, range.as_deref(), asks, length, received) {
+        if let Err(response) = self.persist(index, range.as_deref(), asks, length, &received) {
             return Ok(*response);
         }
         match fault {
@@ -298,7 +298,7 @@ impl StandIn {
         range: Option<&str>,
         asks: bool,
         length: Option<u64>,
-        received: Vec<u8>,
+        received: &[u8],
     ) -> Result<(), Box<Response<Full<Bytes>>>> {
         let world = &mut *self.world();
         let size = world.expected.len();
@@ -323,7 +323,7 @@ impl StandIn {
                 world.offences.push(format!("{range} with {length:?} bytes"));
                 return refuse(400);
             }
-            if received != world.expected[first..first + received.len()] {
+            if *received != world.expected[first..first + received.len()] {
                 world.offences.push(format!("bytes that are not the file's at {first}"));
             }
             if first > upload.stored.len() {
