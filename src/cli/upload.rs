@@ -1,0 +1,284 @@
+//! `upload-broker upload`: the reference client at a terminal, or in a script.
+
+mod show;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::client::{ChunkSize, Client, Error, FinalState, Http, Order, Patience, Token, read_roots};
+use crate::clock::Randomness;
+use crate::model::address::UpstreamUrl;
+use crate::model::name::{ContentType, PolicyName};
+use crate::model::time::Span;
+
+use show::Show;
+
+/// What shells report of a command that Ctrl-C stopped: 128 and the number of SIGINT.
+const INTERRUPTED: u8 = 130;
+
+/// Uploads files through a broker, one after the other, and waits until each is verified.
+///
+/// A file whose upload was stopped, by Ctrl-C, a kill or a lost network, goes on where it stopped when the same command
+/// is run again; what that takes is kept in FILE.upload-broker.json until the upload is final. It holds no secret.
+///
+/// Exits with 0 if all files are completed, with 1 if any is not, with 130 after Ctrl-C.
+#[derive(Clone, Debug, clap::Args)]
+pub struct UploadArguments {
+    /// The files to upload.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// The address of the broker.
+    #[arg(long, value_name = "URL")]
+    broker: UpstreamUrl,
+
+    /// A file with the bearer token. It is read again for each call, so it may be refreshed meanwhile.
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+
+    /// The policy to upload under; needed only where several admit the caller.
+    #[arg(long, value_name = "NAME")]
+    policy: Option<PolicyName>,
+
+    /// How much to send in one request, a multiple of 256KiB [default: what the broker advises].
+    #[arg(long, value_name = "SIZE")]
+    chunk_size: Option<ChunkSize>,
+
+    /// The media type of the files [default: guessed from each file's extension].
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<ContentType>,
+
+    /// Custom metadata for the objects; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = read_pair)]
+    metadata: Vec<(String, String)>,
+
+    /// How long to go on trying without any progress.
+    #[arg(long, value_name = "DURATION", default_value = "10m")]
+    give_up_after: Span,
+
+    /// Where to keep what a resume takes [default: beside each file].
+    #[arg(long, value_name = "DIRECTORY")]
+    state_dir: Option<PathBuf>,
+
+    /// A PEM file with root certificates to trust besides the system's.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+fn read_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some(_) | None => Err("metadata is given as KEY=VALUE".to_owned()),
+    }
+}
+
+/// Uploads all files and says how it goes: with a bar on a terminal, in lines otherwise.
+///
+/// # Errors
+/// When nothing could even be begun. A file that fails is reported, and the next is tried.
+pub async fn run(arguments: UploadArguments) -> anyhow::Result<ExitCode> {
+    let interrupt = async {
+        // Without a handler, Ctrl-C ends the process as it always did; the state file is good for that too.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    run_until(arguments, Patience::default(), interrupt, &Show::new()).await
+}
+
+async fn run_until(
+    arguments: UploadArguments,
+    patience: Patience,
+    interrupt: impl Future<Output = ()>,
+    show: &Show,
+) -> anyhow::Result<ExitCode> {
+    let roots = match &arguments.ca {
+        Some(path) => read_roots(path).await?,
+        None => Vec::new(),
+    };
+    let client = Client {
+        http: Http::new(&roots)?,
+        broker: arguments.broker,
+        token: Token::File(arguments.token_file),
+        patience: Patience { give_up_after: arguments.give_up_after.0.max(Duration::from_secs(1)), ..patience },
+        randomness: Randomness::System,
+    };
+    let metadata: BTreeMap<String, String> = arguments.metadata.into_iter().collect();
+    let mut interrupt = std::pin::pin!(interrupt);
+    let mut code = ExitCode::SUCCESS;
+    for file in arguments.files {
+        let line = show.file(&file);
+        let order = Order {
+            file,
+            policy: arguments.policy.clone(),
+            content_type: arguments.content_type.clone(),
+            metadata: metadata.clone(),
+            chunk: arguments.chunk_size,
+            state_directory: arguments.state_dir.clone(),
+        };
+        let watch = |event: crate::client::Event<'_>| line.event(event);
+        tokio::select! {
+            biased;
+            () = &mut interrupt => {
+                line.interrupted();
+                return Ok(ExitCode::from(INTERRUPTED));
+            }
+            outcome = client.upload(&order, &watch) => {
+                if !matches!(&outcome, Ok(report) if report.state == FinalState::Completed) {
+                    code = ExitCode::FAILURE;
+                }
+                match outcome {
+                    Ok(report) => line.report(&report),
+                    Err(error) => line.failed(&error, may_be_resumed(&error)),
+                }
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Whether to tell the user that nothing is lost.
+const fn may_be_resumed(error: &Error) -> bool {
+    matches!(error, Error::GaveUp { .. } | Error::StorageRefused { status: 401 | 403, .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use serde_json::json;
+
+    use super::*;
+    use crate::client::tests::stand_in::{Fault, SECRET, StandIn};
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        arguments: UploadArguments,
+    }
+
+    fn parse(line: &[&str]) -> Result<UploadArguments, clap::Error> {
+        Command::try_parse_from([&["upload"], line].concat()).map(|command| command.arguments)
+    }
+
+    #[test]
+    fn the_command_line_is_checked_before_anything_is_done() {
+        let base = ["a.mp4", "--broker", "https://eu.example.com", "--token-file", "t"];
+        let arguments = parse(&base).unwrap();
+        assert_eq!(arguments.give_up_after, Span::seconds(600));
+        for (name, more, message) in [
+            ("an odd chunk", ["--chunk-size", "1MB"], "multiple of 256KiB"),
+            ("no chunk at all", ["--chunk-size", "0"], "multiple of 256KiB"),
+            ("metadata without a value", ["--metadata", "album"], "KEY=VALUE"),
+            ("a policy that cannot be", ["--policy", "Videos!"], "a name has"),
+            ("a type that cannot be", ["--content-type", "video"], "type/subtype"),
+            ("patience without a unit", ["--give-up-after", "10"], "duration"),
+        ] {
+            let error = parse(&[&base[..], &more].concat()).unwrap_err().to_string();
+            assert!(error.contains(message), "{name}: {error}");
+        }
+        let error = parse(&["a", "--broker", "http://eu.example.com", "--token-file", "t"]).unwrap_err().to_string();
+        assert!(error.contains("https"), "a token does not travel in the clear: {error}");
+        assert!(parse(&["--broker", "https://eu.example.com", "--token-file", "t"]).is_err(), "no file");
+    }
+
+    struct Scene {
+        directory: tempfile::TempDir,
+        server: StandIn,
+        show: Show,
+    }
+
+    impl Scene {
+        async fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let bytes = vec![7; 2000];
+            for name in ["a.txt", "b.txt"] {
+                std::fs::write(directory.path().join(name), &bytes).unwrap();
+            }
+            std::fs::write(directory.path().join("token"), "token-1").unwrap();
+            Self { directory, server: StandIn::start(&bytes).await, show: Show::Kept(std::sync::Mutex::default()) }
+        }
+
+        async fn run(&self, files: &[&str], interrupt: impl Future<Output = ()>) -> (ExitCode, String) {
+            let broker = format!("http://{}", self.server.address);
+            let path = |name: &str| self.directory.path().join(name).to_str().unwrap().to_owned();
+            let mut line: Vec<String> = files.iter().map(|file| path(file)).collect();
+            line.extend(["--broker".into(), broker, "--token-file".into(), path("token")]);
+            let line: Vec<&str> = line.iter().map(String::as_str).collect();
+            let patience = Patience { first_pause: Duration::from_millis(1), ..Patience::default() };
+            let code = run_until(parse(&line).unwrap(), patience, interrupt, &self.show).await.unwrap();
+            let shown = self.show.kept();
+            assert!(!shown.contains(SECRET) && !shown.contains("token-1"), "{shown}");
+            (code, shown)
+        }
+    }
+
+    #[tokio::test]
+    async fn all_files_are_uploaded_and_told_of() {
+        let scene = Scene::new().await;
+        scene.server.fail(&[Fault::None, Fault::StatusAfter(503)]);
+        let (code, shown) = scene.run(&["a.txt", "b.txt"], std::future::pending()).await;
+        assert_eq!(code, ExitCode::SUCCESS);
+        let expected = "a.txt: hashed 2000 bytes\n\
+                        a.txt: upload 3f00000000000000000000000000000000\n\
+                        a.txt: 30 %\n\
+                        a.txt: storage answered 503; trying again in *\n\
+                        a.txt: 70 %\n\
+                        a.txt: resumed at 1536\n\
+                        a.txt: completed, 2000 bytes, 3 chunks, 1 resume, crc32c *\n\
+                        b.txt: hashed 2000 bytes\n\
+                        b.txt: upload 3f00000000000000000000000000000001\n\
+                        b.txt: 30 %\n\
+                        b.txt: 70 %\n\
+                        b.txt: completed, 2000 bytes, 3 chunks, 0 resumes, crc32c *\n";
+        let fits = |(line, expected): (&str, &str)| match expected.strip_suffix('*') {
+            Some(start) => line.starts_with(start),
+            None => line == expected,
+        };
+        assert_eq!(shown.lines().count(), expected.lines().count(), "{shown}");
+        assert!(shown.lines().zip(expected.lines()).all(fits), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn one_failure_fails_the_command_but_not_the_other_files() {
+        let scene = Scene::new().await;
+        scene.server.refuse("create", 403, json!({"code": "policy-denied", "detail": "no policy admits you"}));
+        let (code, shown) = scene.run(&["a.txt", "missing.txt", "b.txt"], std::future::pending()).await;
+        assert_eq!(code, ExitCode::FAILURE);
+        assert!(shown.contains("a.txt: failed: the broker refused to create the upload: 403 policy-denied, no policy"));
+        assert!(shown.contains("missing.txt: failed: "), "{shown}");
+        assert!(shown.contains("b.txt: completed"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn a_rejected_upload_fails_the_command() {
+        let scene = Scene::new().await;
+        let rejection = json!({"code": "content-type-mismatch", "detail": "text/html"});
+        let id = "3f00000000000000000000000000000000";
+        let upload = json!({"id": id, "state": "rejected", "policy": "p", "object": "o", "rejection": rejection});
+        scene.server.refuse("complete", 200, upload);
+        let (code, shown) = scene.run(&["a.txt"], std::future::pending()).await;
+        assert_eq!(code, ExitCode::FAILURE);
+        assert!(shown.contains("a.txt: rejected: content-type-mismatch: text/html"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn an_interrupt_keeps_what_is_there_and_the_next_run_resumes() {
+        let scene = Scene::new().await;
+        scene.server.fail(&[Fault::None, Fault::Silence]);
+        let server = scene.server.clone();
+        let interrupt = async {
+            while server.journal().len() < 3 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let (code, shown) = scene.run(&["a.txt", "b.txt"], interrupt).await;
+        assert_eq!(code, ExitCode::from(130));
+        assert!(shown.ends_with("a.txt: stopped; run the same command again to resume\n"), "{shown}");
+        let (code, shown) = scene.run(&["a.txt"], std::future::pending()).await;
+        assert_eq!(code, ExitCode::SUCCESS);
+        assert!(shown.contains("a.txt: resumed at 768\n"), "{shown}");
+    }
+}

@@ -1,0 +1,388 @@
+//! A broker and a storage in one small server: what a client can see of both, with faults on demand.
+//!
+//! It talks hyper directly, because a handler that fails closes the connection without an answer; and it compares every
+//! byte that it receives with the file that the test uploads.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+
+/// Chunks are multiples of this here, so that small files have many.
+pub(crate) const MULTIPLE: u64 = 256;
+
+/// What goes wrong with one request that carries bytes or asks for the status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// Answers so before anything is persisted.
+    StatusBefore(u16),
+    /// Persists all, then answers so.
+    StatusAfter(u16),
+    /// Persists about so many bytes, then cuts the connection in the middle of the body.
+    Cut(u64),
+    /// Persists all, and closes without an answer.
+    LostAnswer,
+    /// Persists about so many bytes, and says so with 308.
+    Short(u64),
+    /// Persists all, and answers 308 without `Range`.
+    NoRange,
+    /// Forgets all but about so many bytes of what it had, so that the chunk leaves a gap.
+    Forget(u64),
+    /// Loses the session.
+    Gone(u16),
+    /// Reads nothing and answers nothing, until the client gives up.
+    Silence,
+    /// Answers 308 with a `Range` that cannot be.
+    Garbled,
+}
+
+/// Closes the connection without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("cut on purpose")]
+struct Cut;
+
+#[derive(Default)]
+pub(crate) struct World {
+    /// What the client uploads, and every byte must be compared with.
+    pub(crate) expected: Vec<u8>,
+    /// For requests on sessions, in order; [`Fault::None`] when they run out.
+    pub(crate) faults: VecDeque<Fault>,
+    /// For requests to the broker: by operation, answers to give instead of acting.
+    pub(crate) refusals: BTreeMap<&'static str, VecDeque<(u16, Value)>>,
+    /// Loses the answer to so many creates, after acting.
+    pub(crate) lost_creates: u32,
+    /// Every request: `create`, `find`, `ask`, `send 0-255`…
+    pub(crate) journal: Vec<String>,
+    /// What a client did that it never may.
+    pub(crate) offences: Vec<String>,
+    pub(crate) uploads: Vec<Upload>,
+    /// How much the broker advises to send at once.
+    pub(crate) chunk: u64,
+    /// Whether `renew` exists.
+    pub(crate) renews: bool,
+    /// The checksum of the result is not the object's.
+    pub(crate) lies: bool,
+    /// The one token that is accepted.
+    pub(crate) token: String,
+    /// The number of the latest session.
+    latest_session: u32,
+}
+
+pub(crate) struct Upload {
+    pub(crate) key: String,
+    pub(crate) body: Value,
+    pub(crate) state: &'static str,
+    /// The present session, by its number.
+    pub(crate) session: u32,
+    pub(crate) gone: Option<u16>,
+    pub(crate) stored: Vec<u8>,
+    pub(crate) finished: bool,
+}
+
+/// Part of every session URI: it must show up nowhere else.
+pub(crate) const SECRET: &str = "s3cret-capability";
+
+#[derive(Clone)]
+pub(crate) struct StandIn {
+    pub(crate) address: SocketAddr,
+    world: Arc<Mutex<World>>,
+}
+
+impl StandIn {
+    pub(crate) async fn start(expected: &[u8]) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let world = World {
+            expected: expected.to_vec(),
+            token: "token-1".into(),
+            chunk: 3 * MULTIPLE,
+            renews: true,
+            ..World::default()
+        };
+        let this = Self { address, world: Arc::new(Mutex::new(world)) };
+        let server = this.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let server = server.clone();
+                let service = service_fn(move |request| server.clone().serve(request));
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        });
+        this
+    }
+
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    pub(crate) fn fail(&self, faults: &[Fault]) {
+        self.world().faults.extend(faults);
+    }
+
+    pub(crate) fn refuse(&self, operation: &'static str, status: u16, problem: Value) {
+        self.world().refusals.entry(operation).or_default().push_back((status, problem));
+    }
+
+    /// What was asked so far.
+    pub(crate) fn journal(&self) -> Vec<String> {
+        self.world().journal.clone()
+    }
+
+    async fn serve(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Cut> {
+        let path = request.uri().path().to_owned();
+        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        match parts[..] {
+            ["v1", "uploads", ..] => self.broker(request, &parts[2..]).await,
+            ["session"] => self.session(request).await,
+            _ => Ok(answer(404, &Value::Null)),
+        }
+    }
+
+    async fn broker(&self, request: Request<Incoming>, rest: &[&str]) -> Result<Response<Full<Bytes>>, Cut> {
+        let operation = match (request.method(), rest) {
+            (&Method::POST, []) => "create",
+            (&Method::GET, [_]) => "find",
+            (&Method::POST, [_, "complete"]) => "complete",
+            (&Method::POST, [_, "renew"]) => "renew",
+            (&Method::DELETE, [_]) => "cancel",
+            _ => return Ok(answer(404, &json!({"code": "not-found"}))),
+        };
+        let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        let (authorization, key) = (header("authorization"), header("idempotency-key"));
+        let body = request.into_body().collect().await.map_err(|_| Cut)?.to_bytes();
+        let mut world = self.world();
+        world.journal.push(operation.into());
+        if authorization.as_deref() != Some(&format!("Bearer {}", world.token)) {
+            return Ok(answer(401, &json!({"code": "unauthenticated"})));
+        }
+        if let Some((status, problem)) = world.refusals.get_mut(operation).and_then(VecDeque::pop_front) {
+            return Ok(answer(status, &problem));
+        }
+        if operation == "create" {
+            let key = key.expect("the client always sends a key");
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            let known = world.uploads.iter().position(|upload| upload.key == key);
+            if known.is_some_and(|known| world.uploads[known].body != body) {
+                return Ok(answer(422, &json!({"code": "idempotency-mismatch"})));
+            }
+            let index = known.unwrap_or_else(|| {
+                world.latest_session += 1;
+                let session = world.latest_session;
+                let (stored, gone, finished) = (Vec::new(), None, false);
+                world.uploads.push(Upload { key, body, state: "pending", session, gone, stored, finished });
+                world.uploads.len() - 1
+            });
+            if world.lost_creates > 0 {
+                world.lost_creates -= 1;
+                return Err(Cut);
+            }
+            return Ok(answer(201, &self.show(&world, index)));
+        }
+        let Some(index) = (0..world.uploads.len()).find(|index| id(*index) == rest[0]) else {
+            return Ok(answer(404, &json!({"code": "not-found"})));
+        };
+        let renews = world.renews;
+        let upload = &mut world.uploads[index];
+        match operation {
+            "complete" if upload.finished && upload.state != "cancelled" => upload.state = "completed",
+            "complete" if upload.state == "cancelled" => return Ok(answer(409, &json!({"code": "invalid-state"}))),
+            "complete" if upload.gone.is_some() => return Ok(answer(409, &json!({"code": "session-lost"}))),
+            "complete" => return Ok(answer(409, &json!({"code": "not-complete"}))),
+            "cancel" if upload.state != "completed" => upload.state = "cancelled",
+            "renew" if !renews => return Ok(answer(405, &json!({"code": "method-not-allowed"}))),
+            "renew" => {
+                (upload.gone, upload.finished) = (None, false);
+                upload.stored.clear();
+                world.latest_session += 1;
+                world.uploads[index].session = world.latest_session;
+            }
+            _ => {}
+        }
+        Ok(answer(200, &self.show(&world, index)))
+    }
+
+    fn show(&self, world: &World, index: usize) -> Value {
+        let Upload { body, state, session, stored, .. } = &world.uploads[index];
+        let mut shown = json!({
+            "id": id(index), "state": state, "policy": "videos", "region": "here", "bucket": "media-eu",
+            "object": format!("videos/{}", id(index)), "received_bytes": stored.len(), "novelty": {"unknown": true},
+        });
+        if *state == "completed" {
+            let checksum = crc32c::crc32c(stored) ^ u32::from(world.lies);
+            let checksum = crate::model::digest::Crc32c(checksum).to_string();
+            shown["result"] = json!({"generation": "1", "size_bytes": stored.len(), "crc32c": checksum});
+        } else if *state != "cancelled" {
+            shown["transfer"] = json!({
+                "kind": "resumable", "method": "PUT", "headers": {"content-type": body["content_type"]},
+                "uri": format!("http://{}/session?upload_id={SECRET}-{session}", self.address),
+                "chunk_multiple_bytes": MULTIPLE, "chunk_bytes": world.chunk,
+            });
+        }
+        shown
+    }
+
+    /// The rules of a session: storage documentation, "Resumable uploads" and "Perform resumable uploads".
+    async fn session(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Cut> {
+        let text = |value: Option<&HeaderValue>| value.map(|value| value.to_str().unwrap().to_owned());
+        let range = text(request.headers().get(CONTENT_RANGE));
+        let length: Option<u64> = text(request.headers().get(CONTENT_LENGTH)).map(|length| length.parse().unwrap());
+        let number = request.uri().query().and_then(|query| query.rsplit_once('-')).unwrap().1.parse::<u32>().unwrap();
+        let authorized = request.headers().contains_key("authorization");
+        let asks = range.as_deref().is_some_and(|range| range.starts_with("bytes */"));
+        let (fault, index) = {
+            let mut world = self.world();
+            let name = match &range {
+                Some(_) if asks => "ask".to_owned(),
+                Some(range) => format!("send {}", range.trim_start_matches("bytes ").split('/').next().unwrap()),
+                None => "send".to_owned(),
+            };
+            world.journal.push(name);
+            if authorized || length.is_none() {
+                world.offences.push("a token, or no length, on a session".into());
+            }
+            let fault = world.faults.pop_front().unwrap_or(Fault::None);
+            (fault, world.uploads.iter().position(|upload| upload.session == number))
+        };
+        let Some(index) = index else { return Ok(answer(404, &Value::Null)) };
+        if fault == Fault::Silence {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        if let Fault::Gone(status) = fault {
+            self.world().uploads[index].gone = Some(status);
+        }
+        if let Fault::Forget(keep) = fault {
+            let upload = &mut self.world().uploads[index];
+            if !upload.finished {
+                upload.stored.truncate(usize::try_from(keep - keep % MULTIPLE).unwrap());
+            }
+        }
+        if let Some(status) = self.world().uploads[index].gone {
+            return Ok(answer(status, &Value::Null));
+        }
+        if let Fault::StatusBefore(status) = fault {
+            return Ok(answer(status, &Value::Null));
+        }
+        // A cut leaves the rest unread; a short answer comes after all was read, or closing could overtake it.
+        let mut received = read(request.into_body(), if let Fault::Cut(keep) = fault { keep } else { u64::MAX }).await;
+        if let Fault::Short(keep) = fault {
+            received.truncate(usize::try_from(keep).unwrap());
+        }
+        if let Err(response) = self.persist(index, range.as_deref(), asks, length, &received) {
+            return Ok(*response);
+        }
+        match fault {
+            Fault::Cut(_) | Fault::LostAnswer => Err(Cut),
+            Fault::StatusAfter(status) => Ok(answer(status, &Value::Null)),
+            Fault::NoRange => Ok(answer(308, &Value::Null)),
+            Fault::Garbled => Ok(with_range(answer(308, &Value::Null), "bytes=9-1")),
+            _ => Ok(self.persisted(index)),
+        }
+    }
+
+    /// Takes what was received, as far as the rules let it.
+    fn persist(
+        &self,
+        index: usize,
+        range: Option<&str>,
+        asks: bool,
+        length: Option<u64>,
+        received: &[u8],
+    ) -> Result<(), Box<Response<Full<Bytes>>>> {
+        let world = &mut *self.world();
+        let size = world.expected.len();
+        let upload = &mut world.uploads[index];
+        let refuse = |status| Err(Box::new(answer(status, &Value::Null)));
+        if upload.finished {
+            return Ok(());
+        }
+        let finishes = if asks {
+            if range != Some(&format!("bytes */{size}")) || length != Some(0) || !received.is_empty() {
+                world.offences.push(format!("a question of {range:?} with {length:?} bytes"));
+                return refuse(400);
+            }
+            true
+        } else if let Some(range) = range {
+            let (positions, total) = range.trim_start_matches("bytes ").split_once('/').unwrap();
+            let (first, last) = positions.split_once('-').unwrap();
+            let [first, last, total] = [first, last, total].map(|number| number.parse::<usize>().unwrap());
+            let whole = last + 1 - first;
+            let is_last = last + 1 == size;
+            if total != size || length != Some(whole as u64) || (!is_last && !whole.is_multiple_of(256)) {
+                world.offences.push(format!("{range} with {length:?} bytes"));
+                return refuse(400);
+            }
+            if *received != world.expected[first..first + received.len()] {
+                world.offences.push(format!("bytes that are not the file's at {first}"));
+            }
+            if first > upload.stored.len() {
+                return refuse(503);
+            }
+            let fresh = received.get(upload.stored.len() - first..).unwrap_or_default();
+            upload.stored.extend_from_slice(fresh);
+            // What was cut off is kept down to a multiple.
+            if received.len() < whole {
+                let stored = upload.stored.len();
+                upload.stored.truncate(stored - stored % 256);
+            }
+            is_last
+        } else {
+            if length != Some(0) || size != 0 {
+                world.offences.push("bytes without a range".into());
+                return refuse(400);
+            }
+            true
+        };
+        upload.finished = finishes && upload.stored.len() == size;
+        upload.state = "uploading";
+        Ok(())
+    }
+
+    fn persisted(&self, index: usize) -> Response<Full<Bytes>> {
+        let world = self.world();
+        let upload = &world.uploads[index];
+        match upload.stored.len() {
+            _ if upload.finished => answer(200, &json!({"kind": "storage#object"})),
+            0 => answer(308, &Value::Null),
+            stored => with_range(answer(308, &Value::Null), &format!("bytes=0-{}", stored - 1)),
+        }
+    }
+}
+
+/// The body, or its beginning if only that is wanted.
+async fn read(mut body: Incoming, keep: u64) -> Vec<u8> {
+    let mut received = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        received.extend_from_slice(&frame.into_data().unwrap_or_default());
+        if received.len() as u64 >= keep {
+            received.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
+            break;
+        }
+    }
+    received
+}
+
+fn id(index: usize) -> String {
+    format!("3f{index:032x}")
+}
+
+fn answer(status: u16, body: &Value) -> Response<Full<Bytes>> {
+    let text = if body.is_null() { String::new() } else { body.to_string() };
+    Response::builder().status(status).body(Full::new(Bytes::from(text))).unwrap()
+}
+
+fn with_range(mut response: Response<Full<Bytes>>, range: &str) -> Response<Full<Bytes>> {
+    response.headers_mut().insert("range", range.parse().unwrap());
+    response
+}
