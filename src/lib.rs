@@ -1,6 +1,7 @@
 //! A regional upload-session broker for Google Cloud Storage.
 
 pub mod clock;
+pub mod config;
 pub mod expression;
 pub mod identity;
 pub mod model;

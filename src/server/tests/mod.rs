@@ -139,8 +139,6 @@ impl Client {
 
 /// What the future gives; a test that waits for ever fails here instead.
 async fn soon<F: IntoFuture>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(Duration::from_secs(10), future).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited in vain: {what}"),
-    }
+    let outcome = tokio::time::timeout(Duration::from_secs(10), future).await;
+    outcome.unwrap_or_else(|_| panic!("waited in vain: {what}"))
 }
