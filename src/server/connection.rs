@@ -1,0 +1,384 @@
+//! One connection, from its handshake to its close.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response, Version};
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::framing::Coded;
+use super::front::{self, Peer};
+use super::limits::Limits;
+use super::stream::Watched;
+
+/// The receive windows of HTTP/2. Request bodies are at most 64 KiB, so one stream never waits for its window, and a
+/// connection cannot make the broker hold more than four such bodies that nobody reads.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+
+/// What one HTTP/2 stream may have in the send buffer: answers are small.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// What all connections of a listener share.
+pub(super) struct Shared {
+    pub(super) router: Router,
+    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) limits: Limits,
+    pub(super) protocol: auto::Builder<TokioExecutor>,
+    /// No new requests: those under way may finish.
+    pub(super) shutdown: CancellationToken,
+    /// No time left: close.
+    pub(super) cut: CancellationToken,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// By either side, between requests or because of an error of the client's.
+    Closed,
+    /// By us, with requests under way, when the time to drain was over.
+    Cut,
+}
+
+/// The HTTP settings that bound what a connection may take.
+pub(super) fn protocol(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // hyper's timer also runs while a kept connection is idle, where more time is given: `Activity` times both.
+        .header_read_timeout(None)
+        // hyper panics below its floor of 8 KiB.
+        .max_buf_size(usize::try_from(limits.max_header_bytes).unwrap_or(usize::MAX).max(8 * 1024));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.max_streams)
+        .max_header_list_size(limits.max_header_bytes)
+        .max_pending_accept_reset_streams(limits.pending_resets)
+        .max_local_error_reset_streams(limits.pending_resets)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        // Finds peers that are gone while a request of theirs is under way.
+        .keep_alive_interval(limits.idle_timeout / 2)
+        .keep_alive_timeout(limits.write_timeout);
+    builder
+}
+
+/// Speaks with one client until either side has enough. Errors are the client's and end only this connection.
+pub(super) async fn serve(tcp: TcpStream, address: SocketAddr, shared: Arc<Shared>) -> End {
+    if let Err(error) = tcp.set_nodelay(true) {
+        tracing::debug!(%error, "a connection was lost at once");
+        return End::Closed;
+    }
+    let peer = Peer { address, tls: shared.tls.is_some() };
+    let Some(acceptor) = &shared.tls else { return speak(tcp, peer, &shared).await };
+    let handshake = tokio::time::timeout(shared.limits.tls_handshake_timeout, acceptor.accept(tcp));
+    tokio::select! {
+        biased;
+        () = shared.shutdown.cancelled() => End::Closed,
+        outcome = handshake => match outcome {
+            Ok(Ok(stream)) => speak(stream, peer, &shared).await,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                End::Closed
+            }
+            Err(_) => {
+                tracing::debug!("a TLS handshake took too long");
+                End::Closed
+            }
+        },
+    }
+}
+
+async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Peer, shared: &Shared) -> End {
+    let limits = &shared.limits;
+    let activity = Arc::new(Activity::new(Instant::now()));
+    let stream = Watched::new(stream, Arc::clone(&activity), limits.write_timeout);
+    let service = service_fn(|request| {
+        answer(request, peer, Activity::begin(&activity), shared.router.clone(), limits.body_timeout)
+    });
+    let mut connection = pin!(shared.protocol.serve_connection(TokioIo::new(stream), service));
+    let mut timer = pin!(tokio::time::sleep_until(Instant::now() + limits.header_timeout));
+    let mut closing = false;
+    loop {
+        tokio::select! {
+            biased;
+            outcome = connection.as_mut() => {
+                if let Err(error) = outcome {
+                    // Says what kind of error it was; requests are not part of it.
+                    tracing::debug!(%error, "a connection ended with an error");
+                }
+                return End::Closed;
+            }
+            () = shared.cut.cancelled() => {
+                return if activity.wait(limits) == Wait::Request { End::Cut } else { End::Closed };
+            }
+            () = shared.shutdown.cancelled(), if !closing => {
+                closing = true;
+                activity.closing();
+                connection.as_mut().graceful_shutdown();
+            }
+            () = activity.changed.notified() => {}
+            () = timer.as_mut() => match activity.wait(limits) {
+                // With requests under way there is nothing to time here; their end is notified.
+                Wait::Request => timer.as_mut().reset(Instant::now() + limits.idle_timeout),
+                Wait::Until(due, _) if due > Instant::now() => timer.as_mut().reset(due),
+                Wait::Until(_, Then::Close) if !closing => {
+                    closing = true;
+                    activity.closing();
+                    connection.as_mut().graceful_shutdown();
+                    timer.as_mut().reset(Instant::now() + limits.closing_timeout);
+                }
+                Wait::Until(..) => {
+                    tracing::debug!("a connection was closed because its client was silent");
+                    return End::Closed;
+                }
+            },
+        }
+        // A later instant is found out when the timer fires, so that a busy connection does not touch the timer.
+        if let Wait::Until(due, _) = activity.wait(limits)
+            && due < timer.deadline()
+        {
+            timer.as_mut().reset(due);
+        }
+    }
+}
+
+/// Answers one request: refuses it at the front, or gives it to the router.
+async fn answer(
+    request: Request<Incoming>,
+    peer: Peer,
+    begun: Begun,
+    router: Router,
+    body_timeout: std::time::Duration,
+) -> Result<Response<Tracked>, Infallible> {
+    let (coded, guard) = begun;
+    let coded = coded.filter(|_| request.version() < Version::HTTP_2);
+    if request.version() == Version::HTTP_2 {
+        guard.activity.lock().http2 = true;
+    }
+    let response = front::answer(request, peer, coded, router, body_timeout).await;
+    Ok(response.map(|body| Tracked { body, _guard: guard }))
+}
+
+/// What a connection is doing: written by its stream and its requests, read by its task.
+pub(super) struct Activity {
+    state: Mutex<State>,
+    /// The state changed in a way that may end the connection sooner.
+    changed: Notify,
+    coded: OnceLock<Coded>,
+}
+
+struct State {
+    /// Requests that have begun and whose answer is not all given to the connection.
+    in_flight: usize,
+    /// Requests begun so far.
+    requests: u64,
+    /// Whether a request came by HTTP/2, where bytes between requests say nothing.
+    http2: bool,
+    /// When the connection stood, or its last request ended.
+    idle_since: Instant,
+    /// When the next request's first byte came, if that was between requests.
+    head_since: Option<Instant>,
+    /// When the connection was asked to close.
+    closing_since: Option<Instant>,
+}
+
+/// What a connection's task waits for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wait {
+    /// For requests under way, which have deadlines of their own.
+    Request,
+    /// For the client, until then.
+    Until(Instant, Then),
+}
+
+/// What happens when the client stays silent.
+#[derive(Debug, PartialEq, Eq)]
+enum Then {
+    /// The connection is closed as the protocol wants it: on HTTP/2, with GOAWAY.
+    Close,
+    /// The connection is dropped.
+    Drop,
+}
+
+impl State {
+    fn wait(&self, limits: &Limits) -> Wait {
+        if self.in_flight > 0 {
+            Wait::Request
+        } else if let Some(since) = self.closing_since {
+            Wait::Until(since.max(self.idle_since) + limits.closing_timeout, Then::Drop)
+        } else if let Some(since) = self.head_since {
+            Wait::Until(since + limits.header_timeout, Then::Drop)
+        } else if self.requests == 0 {
+            Wait::Until(self.idle_since + limits.header_timeout, Then::Drop)
+        } else {
+            Wait::Until(self.idle_since + limits.idle_timeout, Then::Close)
+        }
+    }
+}
+
+/// A request that has begun: what the scanner found in its head, and what ends it when dropped.
+pub(super) type Begun = (Option<Coded>, InFlight);
+
+impl Activity {
+    fn new(now: Instant) -> Self {
+        let state =
+            State { in_flight: 0, requests: 0, http2: false, idle_since: now, head_since: None, closing_since: None };
+        Self { state: Mutex::new(state), changed: Notify::new(), coded: OnceLock::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that holds the lock can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self, limits: &Limits) -> Wait {
+        self.lock().wait(limits)
+    }
+
+    /// Notes that the connection was asked to close.
+    fn closing(&self) {
+        self.lock().closing_since = Some(Instant::now());
+    }
+
+    /// Notes that bytes came in, and what the scanner found among them.
+    pub(super) fn bytes_read(&self, coded: Option<Coded>) {
+        if let Some(coded) = coded {
+            // The scanner finds at most one.
+            let _ = self.coded.set(coded);
+        }
+        let mut state = self.lock();
+        if state.in_flight == 0 && state.requests > 0 && !state.http2 && state.head_since.is_none() {
+            state.head_since = Some(Instant::now());
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    fn begin(this: &Arc<Self>) -> Begun {
+        let mut state = this.lock();
+        let number = state.requests;
+        state.requests += 1;
+        state.in_flight += 1;
+        state.head_since = None;
+        drop(state);
+        let coded = this.coded.get().copied().filter(|coded| coded.request == number);
+        (coded, InFlight { activity: Arc::clone(this) })
+    }
+}
+
+/// One request under way, until it is dropped.
+pub(super) struct InFlight {
+    activity: Arc<Activity>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let mut state = self.activity.lock();
+        state.in_flight -= 1;
+        state.idle_since = Instant::now();
+        drop(state);
+        self.activity.changed.notify_one();
+    }
+}
+
+/// An answer's body. Its request is under way until all of it is given to the connection.
+struct Tracked {
+    body: Body,
+    _guard: InFlight,
+}
+
+impl hyper::body::Body for Tracked {
+    type Data = axum::body::Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_connection_waits_for_its_client_as_long_as_its_state_allows() {
+        let limits = Limits::default();
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let state = || State {
+            in_flight: 0,
+            requests: 3,
+            http2: false,
+            idle_since: at(100),
+            head_since: None,
+            closing_since: None,
+        };
+        for (name, state, expected) in [
+            ("a request is under way", State { in_flight: 1, ..state() }, Wait::Request),
+            ("the first header", State { requests: 0, ..state() }, Wait::Until(at(110), Then::Drop)),
+            ("a later header", State { head_since: Some(at(150)), ..state() }, Wait::Until(at(160), Then::Drop)),
+            ("idle", state(), Wait::Until(at(175), Then::Close)),
+            ("closing while idle", State { closing_since: Some(at(170)), ..state() }, Wait::Until(at(175), Then::Drop)),
+            (
+                "closing while a request ended",
+                State { closing_since: Some(at(90)), ..state() },
+                Wait::Until(at(105), Then::Drop),
+            ),
+            (
+                "closing with a request under way",
+                State { in_flight: 1, closing_since: Some(at(90)), ..state() },
+                Wait::Request,
+            ),
+        ] {
+            assert_eq!(state.wait(&limits), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn bytes_between_requests_begin_a_header_except_on_http_2() {
+        let activity = Arc::new(Activity::new(Instant::now()));
+        activity.bytes_read(None);
+        assert_eq!(activity.lock().head_since, None, "the first header is timed from the start");
+        let (_, first) = Activity::begin(&activity);
+        activity.bytes_read(None);
+        assert_eq!(activity.lock().head_since, None, "these may be its body");
+        drop(first);
+        activity.bytes_read(None);
+        assert!(activity.lock().head_since.is_some());
+        let (_, second) = Activity::begin(&activity);
+        activity.lock().http2 = true;
+        drop(second);
+        activity.bytes_read(None);
+        assert_eq!(activity.lock().head_since, None);
+    }
+}

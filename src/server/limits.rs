@@ -1,0 +1,60 @@
+//! What one client, and all of them, may take.
+
+use std::time::Duration;
+
+/// The bounds of a listener. They are constants of the program, set otherwise only by tests: no deployment has a
+/// reason of its own to wait longer for a header.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections open at once. One more is closed at once, unanswered: the client or the load balancer then knows,
+    /// and tries elsewhere, where a connection left waiting would look like a slow broker.
+    pub connections: usize,
+    /// How long the TLS handshake may take.
+    pub tls_handshake_timeout: Duration,
+    /// How long a request's header may take: the first one from the moment the connection stands, later ones from
+    /// their first byte.
+    pub header_timeout: Duration,
+    /// How long a request's whole body may take, from the end of its header.
+    pub body_timeout: Duration,
+    /// How long a client may refuse to take a single byte of an answer.
+    pub write_timeout: Duration,
+    /// How long a connection may stay open between requests.
+    pub idle_timeout: Duration,
+    /// How long an idle connection may take to close after it was asked to.
+    pub closing_timeout: Duration,
+    /// The size of a request's header: the buffer of an HTTP/1 connection, and the header list of HTTP/2. HTTP/1 has a
+    /// floor of 8 KiB, which is the parser's.
+    pub max_header_bytes: u32,
+    /// Requests under way at once on one HTTP/2 connection.
+    pub max_streams: u32,
+    /// Streams that an HTTP/2 client may have reset before we came to look at them; with more, the connection is
+    /// closed. Resetting streams is how CVE-2023-44487 made servers work for nothing.
+    pub pending_resets: usize,
+    /// How long the requests under way may take when the listener closes.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // About 30 KiB each with TLS: a few hundred MiB when all are open.
+            connections: 10_000,
+            // Two round trips of the slowest mobile network, with retransmissions.
+            tls_handshake_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(10),
+            // Bodies are at most 64 KiB of JSON: this is 17 kbit/s.
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            // Longer than the 60 s after which common proxies close, so that they close first, and never send a
+            // request into a connection that is being closed.
+            idle_timeout: Duration::from_secs(75),
+            closing_timeout: Duration::from_secs(5),
+            // A token of 8 KiB, and as much again for what browsers and proxies add.
+            max_header_bytes: 16 * 1024,
+            max_streams: 128,
+            pending_resets: 20,
+            // Below the 30 s after which Kubernetes kills what it asked to end.
+            drain: Duration::from_secs(25),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Listeners on loopback, and clients that misbehave.
+
+mod connections;
+mod draining;
+mod requests;
+mod secured;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::Extension;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{BodyTimedOut, Drained, Limits, Listener, Peer, TlsCertificate};
+
+/// Shorter than any test would wait, longer than any answer takes.
+const SOON: Duration = Duration::from_millis(250);
+
+/// Longer than any test takes.
+const LONG: Duration = Duration::from_secs(60);
+
+/// What a silent client would run into only after the test has failed.
+fn patient() -> Limits {
+    Limits {
+        connections: 100,
+        tls_handshake_timeout: LONG,
+        header_timeout: LONG,
+        body_timeout: LONG,
+        write_timeout: LONG,
+        idle_timeout: LONG,
+        closing_timeout: LONG,
+        drain: LONG,
+        ..Limits::default()
+    }
+}
+
+/// A listener that serves, and the handles that its tests pull.
+struct Served {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    task: JoinHandle<Drained>,
+    /// Told by `/wait` when it has begun.
+    begun: Arc<Semaphore>,
+    /// Lets `/wait` answer.
+    release: Arc<Notify>,
+}
+
+impl Served {
+    async fn start(limits: Limits) -> Self {
+        Self::start_with(limits, None).await
+    }
+
+    async fn start_with(limits: Limits, tls: Option<TlsCertificate>) -> Self {
+        let (begun, release) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
+        let wait = {
+            let (begun, release) = (Arc::clone(&begun), Arc::clone(&release));
+            move || async move {
+                begun.add_permits(1);
+                release.notified().await;
+                "waited"
+            }
+        };
+        let router = Router::new()
+            .route("/", get(|| async { "hello" }))
+            .route(
+                "/peer",
+                get(|Extension(peer): Extension<Peer>| async move { format!("{} {}", peer.address, peer.tls) }),
+            )
+            .route("/wait", get(wait))
+            .route("/large", get(|| async { Bytes::from(vec![0; 32 << 20]) }))
+            .route("/echo", post(echo));
+        let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), tls, limits).await.unwrap();
+        let address = listener.local_addr();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(listener.serve(router, shutdown.clone()));
+        Self { address, shutdown, task, begun, release }
+    }
+
+    async fn connect(&self) -> Client {
+        Client(TcpStream::connect(self.address).await.unwrap())
+    }
+
+    /// Waits until `/wait` has begun once more.
+    async fn request_under_way(&self) {
+        soon("the request begins", self.begun.acquire()).await.unwrap().forget();
+    }
+
+    async fn drained(self) -> Drained {
+        soon("the listener drains", self.task).await.unwrap()
+    }
+}
+
+async fn echo(request: axum::extract::Request) -> Result<Bytes, StatusCode> {
+    axum::body::to_bytes(request.into_body(), 1 << 20).await.map_err(|error| {
+        if BodyTimedOut::caused(&error) { StatusCode::REQUEST_TIMEOUT } else { StatusCode::BAD_REQUEST }
+    })
+}
+
+/// A client that writes what it likes.
+struct Client(TcpStream);
+
+impl Client {
+    async fn send(&mut self, text: &str) {
+        self.0.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// What comes until the server closes; a reset closes, too.
+    async fn rest(&mut self) -> String {
+        let mut bytes = Vec::new();
+        let _ = soon("the server closes", self.0.read_to_end(&mut bytes)).await;
+        String::from_utf8(bytes).unwrap()
+    }
+
+    /// What comes until `end` is seen.
+    async fn until(&mut self, end: &str) -> String {
+        let mut text = String::new();
+        while !text.ends_with(end) {
+            let byte = soon("an answer comes", self.0.read_u8()).await;
+            text.push(char::from(byte.unwrap_or_else(|error| panic!("{error} after {text:?}"))));
+        }
+        text
+    }
+
+    /// Asks for `/` and leaves the connection open.
+    async fn greet(&mut self) {
+        self.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(self.until("hello").await.starts_with("HTTP/1.1 200 OK\r\n"));
+    }
+}
+
+/// What the future gives; a test that waits for ever fails here instead.
+async fn soon<F: IntoFuture>(what: &str, future: F) -> F::Output {
+    let outcome = tokio::time::timeout(Duration::from_secs(10), future).await;
+    outcome.unwrap_or_else(|_| panic!("waited in vain: {what}"))
+}
