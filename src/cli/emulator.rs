@@ -32,7 +32,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let buckets = arguments.buckets.into_iter();
     let settings = Settings {
         listen,
-        buckets: buckets.map(|name| BucketSettings { name, location: arguments.location.clone() }).collect(),
+        buckets: buckets
+            .map(|name| BucketSettings { name: name.to_string(), location: arguments.location.clone() })
+            .collect(),
         clock: Clock::System,
         randomness: Randomness::System,
         ..Settings::default()

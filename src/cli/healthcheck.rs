@@ -18,7 +18,7 @@ const MAX_ANSWER: usize = 4 << 10;
 
 /// Exits with 0 if the broker is ready, with 1 if it is not or does not answer.
 #[derive(Clone, Debug, clap::Args)]
-pub struct HealthcheckArguments {
+pub(super) struct HealthcheckArguments {
     /// The address to ask.
     #[arg(default_value = "http://127.0.0.1:9090/readyz")]
     url: Url,
@@ -32,7 +32,7 @@ pub struct HealthcheckArguments {
 ///
 /// # Errors
 /// When the certificates cannot be read or nothing can be printed. A broker that is away is no error but an answer.
-pub async fn run(arguments: HealthcheckArguments) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(arguments: HealthcheckArguments) -> anyhow::Result<ExitCode> {
     let health = check(&arguments).await?;
     let (line, code) = match health {
         Health::Ready => ("ready".to_owned(), ExitCode::SUCCESS),

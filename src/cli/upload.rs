@@ -26,7 +26,7 @@ const INTERRUPTED: u8 = 130;
 ///
 /// Exits with 0 if all files are completed, with 1 if any is not, with 130 after Ctrl-C.
 #[derive(Clone, Debug, clap::Args)]
-pub struct UploadArguments {
+pub(super) struct UploadArguments {
     /// The files to upload.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -79,7 +79,7 @@ fn read_pair(text: &str) -> Result<(String, String), String> {
 ///
 /// # Errors
 /// When nothing could even be begun. A file that fails is reported, and the next is tried.
-pub async fn run(arguments: UploadArguments) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(arguments: UploadArguments) -> anyhow::Result<ExitCode> {
     let interrupt = async {
         // Without a handler, Ctrl-C ends the process as it always did; the state file is good for that too.
         if tokio::signal::ctrl_c().await.is_err() {

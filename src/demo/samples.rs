@@ -10,7 +10,8 @@ use anyhow::Context as _;
 use super::Demo;
 use crate::client::{ChunkSize, Client, Event, FinalState, Http, Order, Patience, Token, UploadReport};
 use crate::clock::Randomness;
-use crate::emulator::{Action, Fault, Operation};
+use crate::emulator::faults::{Action, Fault};
+use crate::emulator::journal::Operation;
 use crate::model::secret::SecretText;
 use crate::model::size::ByteCount;
 

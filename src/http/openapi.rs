@@ -43,7 +43,7 @@ impl utoipa::Modify for Bearer {
             .components
             .get_or_insert_default()
             .security_schemes
-            .insert("bearer".to_owned(), SecurityScheme::Http(scheme));
+            .insert("bearer".to_owned(), SecurityScheme::Http(scheme).into());
     }
 }
 

@@ -6,7 +6,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tracing::{error, warn};
+use tracing::warn;
 use utoipa::ToSchema;
 
 use crate::model::Invalid;
@@ -174,7 +174,7 @@ pub struct Document {
     region: Option<String>,
     /// `misdirected`: the broker of that region.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, format = Uri)]
+    #[schema(nullable = false, format = "uri")]
     url: Option<String>,
     /// `quota-exceeded` and `rate-limited`: the limit that is reached.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -336,7 +336,7 @@ impl Problem {
         Self::new(Code::Unauthenticated).detail(reason).header(WWW_AUTHENTICATE, challenge)
     }
 
-    fn limit(policy: &PolicyName, hit: &LimitHit) -> Self {
+    fn at_limit(policy: &PolicyName, hit: &LimitHit) -> Self {
         let (code, detail, quota, window, retry_after) = match hit {
             LimitHit::Rate { limit, retry_after } => (
                 Code::RateLimited,
@@ -404,7 +404,7 @@ impl From<store::Error> for Problem {
         use store::Error as Store;
         warn!(error = &error as &dyn std::error::Error, "the store failed");
         match error {
-            Store::Unavailable { .. } | Store::TimedOut => Self::new(Code::StoreUnavailable).retry_after(DEFAULT_RETRY),
+            Store::Unavailable { .. } | Store::TimedOut(_) => Self::new(Code::StoreUnavailable).retry_after(DEFAULT_RETRY),
             Store::Overloaded => Self::new(Code::Overloaded).retry_after(Duration::from_secs(1)),
             Store::Corrupt { .. } | Store::SealedByUnknownKey { .. } => Self::new(Code::InternalError),
         }
@@ -435,7 +435,7 @@ impl From<uploads::Error> for Problem {
             Domain::Misdirected { region, url } => {
                 Self { elsewhere: Some((region.to_string(), url.to_string())), ..Self::new(Code::Misdirected) }
             }
-            Domain::Limit { policy, hit } => Self::limit(&policy, &hit),
+            Domain::Limit { policy, hit } => Self::at_limit(&policy, &hit),
             Domain::IdempotencyInProgress { retry_after } => {
                 Self::new(Code::IdempotencyInProgress).retry_after(retry_after)
             }

@@ -15,7 +15,7 @@ use crate::model::name::{ContentType, PolicyName};
 use crate::model::size::ByteCount;
 use crate::model::upload::{self, NewUpload, UploadState, Witness};
 use crate::policy::{DigestRule, TransferSetting};
-use crate::store::{Listing, Tracked};
+use crate::store::{Listing, StateFilter, Tracked};
 use crate::uploads::Allowance;
 
 /// Chunks are multiples of this (storage documentation, "Resumable uploads").
@@ -234,15 +234,15 @@ pub enum State {
 }
 
 impl State {
-    /// The name of the state in the domain.
-    pub(super) const fn name(self) -> &'static str {
+    /// What takes uploads in this state.
+    pub(super) const fn filter(self) -> StateFilter {
         match self {
-            Self::Pending => "pending",
-            Self::Uploading => "uploading",
-            Self::Completed => "completed",
-            Self::Rejected => "rejected",
-            Self::Cancelled => "cancelled",
-            Self::Expired => "expired",
+            Self::Pending => StateFilter::Pending,
+            Self::Uploading => StateFilter::Uploading,
+            Self::Completed => StateFilter::Completed,
+            Self::Rejected => StateFilter::Rejected,
+            Self::Cancelled => StateFilter::Cancelled,
+            Self::Expired => StateFilter::Expired,
         }
     }
 
@@ -311,7 +311,7 @@ pub struct Upload {
 pub struct Transfer {
     kind: TransferKind,
     /// Where the bytes go: a session URI of storage. Needs no `Authorization`.
-    #[schema(format = Uri, example = "https://storage.googleapis.com/upload/storage/v1/b/media-eu/o?uploadType=resumable&upload_id=…")]
+    #[schema(format = "uri", example = "https://storage.googleapis.com/upload/storage/v1/b/media-eu/o?uploadType=resumable&upload_id=…")]
     uri: String,
     /// The method to send them with.
     #[schema(example = "PUT")]

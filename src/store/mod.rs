@@ -141,6 +141,17 @@ pub enum LimitHit {
     },
 }
 
+impl LimitHit {
+    /// What the limit is called in a policy.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Rate { .. } => "rate",
+            Self::Active { .. } => "max_active",
+            Self::DailyBytes { .. } => "daily_bytes",
+        }
+    }
+}
+
 /// An upload as it is known, and its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tracked {

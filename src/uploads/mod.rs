@@ -119,7 +119,7 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Error::Store`] when the store fails.
-    pub async fn allowances(&self, principal: &Principal) -> Result<Vec<Allowance<'_>>, Error> {
+    pub async fn allowances<'a>(&'a self, principal: &'a Principal) -> Result<Vec<Allowance<'a>>, Error> {
         let admitting: Vec<&Policy> = self.policies.admitting(principal).collect();
         let limits: Vec<_> = admitting.iter().map(|policy| (policy.name(), policy.limits())).collect();
         let usage = self.store.usage(principal.id, &limits, self.clock.now()).await?;

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use upload_broker::emulator::{Action, Fault, Operation, Reply};
+use upload_broker::emulator::faults::{Action, Fault, Reply};
+use upload_broker::emulator::journal::Operation;
 
 use crate::support::{Broker, Settings, noise, redis};
 

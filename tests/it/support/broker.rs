@@ -124,7 +124,7 @@ impl Broker {
 pub async fn emulator(clock: Clock) -> Arc<Emulator> {
     let settings = emulator::Settings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        buckets: vec![BucketSettings { name: BUCKET.parse().unwrap(), location: "europe-west1".to_owned() }],
+        buckets: vec![BucketSettings { name: BUCKET.to_owned(), location: "europe-west1".to_owned() }],
         clock,
         randomness: Randomness::System,
         ..emulator::Settings::default()
