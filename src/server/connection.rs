@@ -127,7 +127,7 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Peer
                 return End::Closed;
             }
             () = shared.cut.cancelled() => {
-                return if activity.wait(limits) == Wait::Request { End::Cut } else { End::Closed };
+                return if matches!(activity.wait(limits), Wait::Request(_)) { End::Cut } else { End::Closed };
             }
             () = shared.shutdown.cancelled(), if !closing => {
                 closing = true;
@@ -136,9 +136,11 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Peer
             }
             () = activity.changed.notified() => {}
             () = timer.as_mut() => match activity.wait(limits) {
-                // With requests under way there is nothing to time here; their end is notified.
-                Wait::Request => timer.as_mut().reset(Instant::now() + limits.idle_timeout),
-                Wait::Until(due, _) if due > Instant::now() => timer.as_mut().reset(due),
+                Wait::Request(due) | Wait::Until(due, _) if due > Instant::now() => timer.as_mut().reset(due),
+                Wait::Request(_) => {
+                    tracing::debug!("a connection was closed because none of its requests went on");
+                    return End::Cut;
+                }
                 Wait::Until(_, Then::Close) if !closing => {
                     closing = true;
                     activity.closing();
@@ -174,7 +176,7 @@ async fn answer(
         guard.activity.lock().http2 = true;
     }
     let response = front::answer(request, peer, coded, router, body_timeout).await;
-    Ok(response.map(|body| Tracked { body, _guard: guard }))
+    Ok(response.map(|body| Tracked { body, guard }))
 }
 
 /// What a connection is doing: written by its stream and its requests, read by its task.
@@ -194,6 +196,8 @@ struct State {
     http2: bool,
     /// When the connection stood, or its last request ended.
     idle_since: Instant,
+    /// When a request last began, or gave a part of its answer.
+    moved: Instant,
     /// When the next request's first byte came, if that was between requests.
     head_since: Option<Instant>,
     /// When the connection was asked to close.
@@ -203,8 +207,9 @@ struct State {
 /// What a connection's task waits for.
 #[derive(Debug, PartialEq, Eq)]
 enum Wait {
-    /// For requests under way, which have deadlines of their own.
-    Request,
+    /// For requests under way, until then. Their handlers have shorter deadlines of their own; this one is for HTTP/2
+    /// clients that grant no window, which no write notices.
+    Request(Instant),
     /// For the client, until then.
     Until(Instant, Then),
 }
@@ -221,7 +226,7 @@ enum Then {
 impl State {
     fn wait(&self, limits: &Limits) -> Wait {
         if self.in_flight > 0 {
-            Wait::Request
+            Wait::Request(self.moved + limits.stall_timeout)
         } else if let Some(since) = self.closing_since {
             Wait::Until(since.max(self.idle_since) + limits.closing_timeout, Then::Drop)
         } else if let Some(since) = self.head_since {
@@ -239,8 +244,15 @@ pub(super) type Begun = (Option<Coded>, InFlight);
 
 impl Activity {
     fn new(now: Instant) -> Self {
-        let state =
-            State { in_flight: 0, requests: 0, http2: false, idle_since: now, head_since: None, closing_since: None };
+        let state = State {
+            in_flight: 0,
+            requests: 0,
+            http2: false,
+            idle_since: now,
+            moved: now,
+            head_since: None,
+            closing_since: None,
+        };
         Self { state: Mutex::new(state), changed: Notify::new(), coded: OnceLock::new() }
     }
 
@@ -277,6 +289,7 @@ impl Activity {
         let number = state.requests;
         state.requests += 1;
         state.in_flight += 1;
+        state.moved = Instant::now();
         state.head_since = None;
         drop(state);
         let coded = this.coded.get().copied().filter(|coded| coded.request == number);
@@ -302,7 +315,7 @@ impl Drop for InFlight {
 /// An answer's body. Its request is under way until all of it is given to the connection.
 struct Tracked {
     body: Body,
-    _guard: InFlight,
+    guard: InFlight,
 }
 
 impl hyper::body::Body for Tracked {
@@ -313,7 +326,11 @@ impl hyper::body::Body for Tracked {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if frame.is_ready() {
+            self.guard.activity.lock().moved = Instant::now();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -340,11 +357,12 @@ mod tests {
             requests: 3,
             http2: false,
             idle_since: at(100),
+            moved: at(80),
             head_since: None,
             closing_since: None,
         };
         for (name, state, expected) in [
-            ("a request is under way", State { in_flight: 1, ..state() }, Wait::Request),
+            ("a request is under way", State { in_flight: 1, ..state() }, Wait::Request(at(200))),
             ("the first header", State { requests: 0, ..state() }, Wait::Until(at(110), Then::Drop)),
             ("a later header", State { head_since: Some(at(150)), ..state() }, Wait::Until(at(160), Then::Drop)),
             ("idle", state(), Wait::Until(at(175), Then::Close)),
@@ -357,7 +375,7 @@ mod tests {
             (
                 "closing with a request under way",
                 State { in_flight: 1, closing_since: Some(at(90)), ..state() },
-                Wait::Request,
+                Wait::Request(at(200)),
             ),
         ] {
             assert_eq!(state.wait(&limits), expected, "{name}");

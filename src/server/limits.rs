@@ -18,6 +18,9 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// How long a client may refuse to take a single byte of an answer.
     pub write_timeout: Duration,
+    /// How long a connection may have requests under way without one of them beginning or giving a part of its answer.
+    /// Longer than `header_timeout`, and than any handler works in silence; streams of events have to send something more often.
+    pub stall_timeout: Duration,
     /// How long a connection may stay open between requests.
     pub idle_timeout: Duration,
     /// How long an idle connection may take to close after it was asked to.
@@ -45,6 +48,7 @@ impl Default for Limits {
             // Bodies are at most 64 KiB of JSON: this is 17 kbit/s.
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(120),
             // Longer than the 60 s after which common proxies close, so that they close first, and never send a
             // request into a connection that is being closed.
             idle_timeout: Duration::from_secs(75),

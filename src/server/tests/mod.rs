@@ -6,14 +6,17 @@ mod requests;
 mod secured;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::Extension;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use hyper::body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
@@ -36,6 +39,7 @@ fn patient() -> Limits {
         header_timeout: LONG,
         body_timeout: LONG,
         write_timeout: LONG,
+        stall_timeout: LONG,
         idle_timeout: LONG,
         closing_timeout: LONG,
         drain: LONG,
@@ -77,6 +81,7 @@ impl Served {
             )
             .route("/wait", get(wait))
             .route("/large", get(|| async { Bytes::from(vec![0; 32 << 20]) }))
+            .route("/endless", get(|| async { Body::new(Endless) }))
             .route("/echo", post(echo));
         let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), tls, limits).await.unwrap();
         let address = listener.local_addr();
@@ -96,6 +101,18 @@ impl Served {
 
     async fn drained(self) -> Drained {
         soon("the listener drains", self.task).await.unwrap()
+    }
+}
+
+/// A body in parts, of which there is always one more.
+struct Endless;
+
+impl hyper::body::Body for Endless {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; 16 * 1024])))))
     }
 }
 
