@@ -121,8 +121,9 @@ async fn what_a_policy_does_not_allow_is_told_limit_by_limit() {
     let mut named = request(50);
     named["policy"] = json!("photos");
     ada.create_from(named).await.is_problem(403, "policy-denied");
-    let odd = broker.user("../root").create_from(json!({"filename": "a", "content_type": "video/mp4", "size_bytes": 2, "crc32c": "AAAAAA=="}));
-    assert_eq!(odd.await.is_problem(422, "policy-violation").text("/violations/0/limit"), "object");
+    let plain = json!({"filename": "a", "content_type": "video/mp4", "size_bytes": 2, "crc32c": "AAAAAA=="});
+    let odd = broker.user("../root").create_from(plain).await;
+    assert_eq!(odd.is_problem(422, "policy-violation").text("/violations/0/limit"), "object");
     assert_eq!(broker.storage.sessions(), 0);
 }
 

@@ -6,7 +6,7 @@ pub mod redis;
 pub mod user;
 
 pub use broker::{Broker, Settings};
-pub use user::{Answer, User};
+pub use user::User;
 
 use std::sync::OnceLock;
 
