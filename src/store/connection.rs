@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -89,9 +89,12 @@ impl Link {
     }
 
     async fn ask_twice(&self, request: &Request<'_>) -> Result<Value, Error> {
+        let started = Instant::now();
         match self.ask(request).await {
             // The attempt may also have found the failure of an earlier one to connect; the second one connects itself.
-            Err(error) if is_lost(&error) => self.ask(request).await.map_err(|error| self.give_up(&error)),
+            Err(error) if is_lost(&error, started.elapsed()) => {
+                self.ask(request).await.map_err(|error| self.give_up(&error))
+            }
             answer => answer.map_err(|error| self.give_up(&error)),
         }
     }
@@ -135,9 +138,10 @@ impl Link {
     }
 }
 
-/// Whether the connection failed, so that another one may do better.
-fn is_lost(error: &RedisError) -> bool {
-    !error.is_timeout() && (error.is_io_error() || error.is_unrecoverable_error())
+/// Whether the connection failed, so that another one may do better. A time-out that took no time is an old one.
+fn is_lost(error: &RedisError, took: Duration) -> bool {
+    let is_old = took < CONNECT_TIMEOUT / 10;
+    (error.is_io_error() || error.is_unrecoverable_error()) && (is_old || !error.is_timeout())
 }
 
 /// Whether the server says that it is not, or not yet, the one to ask: a replica now, without its master, or loading.
@@ -187,6 +191,17 @@ fn manager(client: &Client, metrics: &Metrics) -> Result<ConnectionManager, Redi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn more_than_can_be_served_is_refused_at_once() {
+        let connections = Connections::new("redis+unix:///nonexistent/s", &Metrics::new()).unwrap();
+        let ping = redis::cmd("PING");
+        let away = connections.ask(Request::Command(&ping)).await;
+        assert!(matches!(away, Err(Error::Unavailable(_))), "{away:?}");
+        let _all = connections.permits.acquire_many(u32::try_from(IN_FLIGHT).unwrap()).await.unwrap();
+        let refused = connections.ask(Request::Command(&ping)).await;
+        assert!(matches!(refused, Err(Error::Overloaded)), "{refused:?}");
+    }
 
     #[test]
     fn addresses_are_taken_or_refused_without_being_repeated() {

@@ -55,7 +55,7 @@ async fn run(name: &str, behaviour: Behaviour, store: Store) {
 
 const UNLIMITED: Limits = Limits { max_active: None, rate: None, daily_bytes: None };
 
-fn keyed<'a>(upload: &'a Upload, key: u8, fingerprint: u8, limits: Limits) -> Intent<'a> {
+fn keyed(upload: &Upload, key: u8, fingerprint: u8, limits: Limits) -> Intent<'_> {
     Intent { idempotency: Some((IdempotencyKey([key; 16]), Fingerprint([fingerprint; 16]))), ..plain(upload, limits) }
 }
 
