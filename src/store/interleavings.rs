@@ -130,7 +130,12 @@ impl History {
                 let Some((_, upload)) = pick(&self.leases, *number) else { return };
                 let Some(seen) = self.seen.get(&upload.id) else { return };
                 let Some(tracked) = (if *stale { seen.first() } else { seen.last() }) else { return };
-                let Ok(next) = tracked.upload.state.after(evidence.clone(), self.now) else { return };
+                let mut evidence = evidence.clone();
+                if let Evidence::Verified(object, _) = &mut evidence {
+                    // What is larger than promised is never verified.
+                    object.size = object.size.min(upload.promise.size.reserve());
+                }
+                let Ok(next) = tracked.upload.state.after(evidence, self.now) else { return };
                 let due = (!next.is_final()).then(|| self.now.plus(SECONDS(900)));
                 let (one, other) = tokio::join!(
                     redis.advance(tracked, next.clone(), due, self.now),

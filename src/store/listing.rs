@@ -61,7 +61,7 @@ impl StateFilter {
     const ALL: [Self; 6] =
         [Self::Pending, Self::Uploading, Self::Completed, Self::Rejected, Self::Cancelled, Self::Expired];
 
-    /// The name of the state, as [`UploadState::name`] has it.
+    /// The name of the state, as [`UploadState::name`](crate::model::upload::UploadState::name) has it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pending => "pending",
