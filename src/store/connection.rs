@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -19,8 +19,8 @@ use url::Url;
 use super::error::{Cause, Error, OpenError};
 use super::metrics::Metrics;
 
-/// How many connections there are. The server works on one command at a time; a second connection lets the client
-/// write while the first one reads.
+/// How many connections there are. Bursts of 4000 creates take as long with one, two or four; with two, making one anew
+/// does not hold up everything.
 const LINKS: usize = 2;
 
 /// How many operations may be under way. At a few hundred microseconds each on a loaded server, so many take two
@@ -66,11 +66,7 @@ impl Connections {
     pub(super) async fn ask(&self, request: Request<'_>) -> Result<Value, Error> {
         let Ok(_permit) = self.permits.try_acquire() else { return Err(Error::Overloaded) };
         let link = &self.links[self.next.fetch_add(1, Ordering::Relaxed) % self.links.len()];
-        let answer = tokio::time::timeout(DEADLINE, link.ask_twice(&request)).await;
-        answer.unwrap_or_else(|_| {
-            link.timed_out();
-            Err(Error::TimedOut(DEADLINE))
-        })
+        link.ask(&request).await
     }
 }
 
@@ -88,62 +84,71 @@ impl Link {
         Ok(Self { client, manager: ArcSwap::from_pointee(manager), timeouts: AtomicU32::new(0), metrics })
     }
 
-    async fn ask_twice(&self, request: &Request<'_>) -> Result<Value, Error> {
-        match self.ask(request).await {
-            // The attempt may also have found the failure of an earlier one to connect; the second one connects itself.
-            Err(error) if is_lost(&error) => self.ask(request).await.map_err(|error| self.give_up(&error)),
-            answer => answer.map_err(|error| self.give_up(&error)),
-        }
-    }
-
-    async fn ask(&self, request: &Request<'_>) -> Result<Value, RedisError> {
-        let mut manager = ConnectionManager::clone(&self.manager.load());
-        let answer = match request {
-            Request::Script(script) => script.invoke_async(&mut manager).await,
-            Request::Command(command) => command.query_async(&mut manager).await,
+    async fn ask(&self, request: &Request<'_>) -> Result<Value, Error> {
+        let manager = self.manager.load_full();
+        let answer = tokio::time::timeout(DEADLINE, ask_twice(&manager, request)).await;
+        let error = match answer {
+            Ok(Ok(answer)) => {
+                self.timeouts.store(0, Ordering::Relaxed);
+                return Ok(answer);
+            }
+            Ok(Err(error)) if error.is_timeout() => Error::TimedOut(RESPONSE_TIMEOUT),
+            Ok(Err(error)) => {
+                if is_elsewhere(&error) {
+                    self.replace(&manager);
+                }
+                Error::Unavailable(Cause::from(&error))
+            }
+            Err(_) => Error::TimedOut(DEADLINE),
         };
-        if answer.is_ok() {
-            self.timeouts.store(0, Ordering::Relaxed);
+        if matches!(error, Error::TimedOut(_)) && self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_IN_A_ROW
+        {
+            self.replace(&manager);
         }
-        answer
+        Err(error)
     }
 
-    fn give_up(&self, error: &RedisError) -> Error {
-        if error.is_timeout() {
-            self.timed_out();
-            return Error::TimedOut(RESPONSE_TIMEOUT);
-        }
-        if is_elsewhere(error) {
-            self.renew();
-        }
-        Error::Unavailable(Cause::from(error))
-    }
-
-    fn timed_out(&self) {
-        if self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_IN_A_ROW {
-            self.timeouts.store(0, Ordering::Relaxed);
-            self.renew();
-        }
-    }
-
-    /// Connects anew, so that the server's name is resolved again.
-    fn renew(&self) {
+    /// Connects anew, so that the server's name is resolved again; once, of all who found the same connection bad.
+    fn replace(&self, bad: &Arc<ConnectionManager>) {
         if let Ok(fresh) = manager(&self.client, &self.metrics) {
-            self.metrics.reconnects.inc();
-            self.manager.store(Arc::new(fresh));
+            let before = self.manager.compare_and_swap(bad, Arc::new(fresh));
+            if Arc::ptr_eq(&before, bad) {
+                self.timeouts.store(0, Ordering::Relaxed);
+                self.metrics.reconnects.inc();
+            }
         }
     }
 }
 
-/// Whether the connection failed, so that another one may do better.
-fn is_lost(error: &RedisError) -> bool {
-    !error.is_timeout() && (error.is_io_error() || error.is_unrecoverable_error())
+async fn ask_twice(manager: &ConnectionManager, request: &Request<'_>) -> Result<Value, RedisError> {
+    let started = Instant::now();
+    match ask_once(manager, request).await {
+        // The attempt may also have found the failure of an earlier one to connect; the second one connects itself.
+        Err(error) if is_lost(&error, started.elapsed()) => ask_once(manager, request).await,
+        answer => answer,
+    }
+}
+
+async fn ask_once(manager: &ConnectionManager, request: &Request<'_>) -> Result<Value, RedisError> {
+    let mut manager = manager.clone();
+    match request {
+        Request::Script(script) => script.invoke_async(&mut manager).await,
+        Request::Command(command) => command.query_async(&mut manager).await,
+    }
+}
+
+/// Whether the connection failed, so that another one may do better. A time-out that took no time is an old one.
+fn is_lost(error: &RedisError, took: Duration) -> bool {
+    let is_old = took < CONNECT_TIMEOUT / 10;
+    (error.is_io_error() || error.is_unrecoverable_error()) && (is_old || !error.is_timeout())
 }
 
 /// Whether the server says that it is not, or not yet, the one to ask: a replica now, without its master, or loading.
 fn is_elsewhere(error: &RedisError) -> bool {
     use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly};
     matches!(error.kind(), ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | ReadOnly))
+        // Before version 7, a server wrapped what stopped a script into an error of its own.
+        || error.detail().is_some_and(|detail| detail.contains("-READONLY") || detail.contains("-MASTERDOWN"))
 }
 
 fn client(url: &str) -> Result<Client, OpenError> {
@@ -187,6 +192,38 @@ fn manager(client: &Client, metrics: &Metrics) -> Result<ConnectionManager, Redi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn more_than_can_be_served_is_refused_at_once() {
+        let connections = Connections::new("redis+unix:///nonexistent/s", &Metrics::new()).unwrap();
+        let ping = redis::cmd("PING");
+        let away = connections.ask(Request::Command(&ping)).await;
+        assert!(matches!(away, Err(Error::Unavailable(_))), "{away:?}");
+        let _all = connections.permits.acquire_many(u32::try_from(IN_FLIGHT).unwrap()).await.unwrap();
+        let refused = connections.ask(Request::Command(&ping)).await;
+        assert!(matches!(refused, Err(Error::Overloaded)), "{refused:?}");
+    }
+
+    #[test]
+    fn a_replica_is_known_by_its_refusal() {
+        for (name, code, detail, expected) in [
+            ("as it is", "READONLY", "You can't write against a read only replica.", true),
+            (
+                "of a script before version 7",
+                "ERR",
+                "Error running script: @user_script:9: -READONLY You can't write",
+                true,
+            ),
+            ("loading", "LOADING", "Redis is loading the dataset in memory", true),
+            ("without its master", "MASTERDOWN", "Link with MASTER is down", true),
+            ("out of memory", "OOM", "command not allowed when used memory > 'maxmemory'", false),
+        ] {
+            let line = format!("-{code} {detail}\r\n");
+            let Ok(Value::ServerError(error)) = redis::parse_redis_value(line.as_bytes()) else { panic!("{name}") };
+            let error = RedisError::from(error);
+            assert_eq!(is_elsewhere(&error), expected, "{name}: {error}");
+        }
+    }
 
     #[test]
     fn addresses_are_taken_or_refused_without_being_repeated() {

@@ -10,6 +10,7 @@
 //! | `{pNN}q<principal><policy>` | hash | what a principal uses under a policy: a ledger | [`LEDGER_LIFE`] after it last admitted |
 //! | `{pNN}x<principal>` | sorted set | the uploads of a principal by creation, ms | [`INDEX_LIFE`] after its last upload |
 //! | `{pNN}i<principal><key>` | string | the upload that an idempotency key named, the request's fingerprint | [`KEY_LIFE`] |
+//! | `{p00}p` | none | nothing: what a ping deletes | |
 //! | `{pNN}d` | sorted set | the uploads of a partition by when to look at them next, ms | while it has members |
 
 use std::time::Duration;
@@ -75,10 +76,14 @@ impl Keys {
         self.key(partition, b'd', &[])
     }
 
+    pub(super) fn probe(&self) -> Vec<u8> {
+        self.key(Partition(0), b'p', &[])
+    }
+
     fn key(&self, partition: Partition, kind: u8, tail: &[&[u8]]) -> Vec<u8> {
         let mut key = format!("{}:{partition}", self.prefix).into_bytes();
         key.push(kind);
-        tail.iter().for_each(|part| key.extend_from_slice(part));
+        key.extend(tail.concat());
         key
     }
 }

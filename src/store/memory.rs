@@ -132,7 +132,7 @@ impl MemoryStore {
     pub(super) fn abandon(&self, lease: &Lease, upload: &Upload) {
         let known = &mut *self.known();
         if known.uploads.get(&upload.id).is_some_and(|kept| kept.is_leased(lease)) {
-            known.release(upload, |ledger, id| ledger.release(id));
+            known.release(upload, Ledger::release);
             known.remove(upload.id);
             let key = lease.idempotency.map(|key| (upload.principal, key));
             if let Some(key) = key.filter(|key| known.keys.get(key).is_some_and(|found| found.id == upload.id)) {
@@ -194,7 +194,7 @@ impl MemoryStore {
         }
         match Ending::of(&next.upload.state) {
             Ending::Keep => {}
-            Ending::Release => known.release(&next.upload, |ledger, id| ledger.release(id)),
+            Ending::Release => known.release(&next.upload, Ledger::release),
             Ending::Settle(size) => known.release(&next.upload, |ledger, id| ledger.settle(id, size.0, now)),
         }
         known.schedule(id, due);
@@ -350,5 +350,35 @@ impl<'a> Intent<'a> {
             now: self.now,
             token,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::super::*;
+    use crate::model::upload::Evidence;
+
+    #[tokio::test]
+    async fn what_is_over_is_forgotten() {
+        let store = memory();
+        let Store::Memory(memory) = &store else { return };
+        let tight = limits(Some(5), Some("9/1m"), Some(1 << 40));
+        for number in 0..200_u8 {
+            let upload = intent_of(user(number), 1, NOW);
+            let key = (IdempotencyKey([1; 16]), Fingerprint([1; 16]));
+            let tracked = store.create(&Intent { idempotency: Some(key), ..plain(&upload, tight) }).await;
+            match number % 3 {
+                0 => drop(store.end(&tracked, verified(1), NOW).await),
+                1 => drop(store.end(&tracked, Evidence::CancelRequested, NOW.plus(SECONDS(86_400))).await),
+                _ => {}
+            }
+        }
+        assert!(memory.size() > 1_000);
+        let much_later = NOW.plus(SECONDS(9 * 86_400));
+        for _ in 0..80 {
+            store.grant(&plain(&intent_of(user(201), 1, much_later), tight)).await;
+        }
+        assert_eq!(memory.size(), 5, "the one that is new: upload, ledger, index, due, and when to forget it");
     }
 }

@@ -10,14 +10,19 @@
 //! Every operation may be repeated: what happened already is not done twice.
 
 mod connection;
-mod cursor;
 mod error;
+#[cfg(test)]
+mod interleavings;
 mod keys;
 mod ledger;
+mod listing;
 mod memory;
 mod metrics;
 mod record;
 mod redis;
+#[cfg(test)]
+mod redis_tests;
+mod reply;
 mod seal;
 mod session;
 mod settings;
@@ -30,7 +35,6 @@ mod words;
 use std::time::{Duration, Instant};
 
 use crate::clock::Randomness;
-use crate::model::Invalid;
 use crate::model::id::UploadId;
 use crate::model::idempotency::{Fingerprint, IdempotencyKey};
 use crate::model::limits::{Enforcement, Limits, Rate};
@@ -41,9 +45,9 @@ use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Upload, UploadState};
 
-pub use cursor::Cursor;
 pub use error::{Cause, Error, OpenError};
 pub use keys::{ACTIVE_CEILING, FINAL_RETENTION, KEY_LIFE};
+pub use listing::{Cursor, Listing, Page, StateFilter};
 pub use memory::MemoryStore;
 pub use metrics::Metrics;
 pub use redis::RedisStore;
@@ -52,6 +56,7 @@ pub use settings::{EncryptionKeySettings, Settings};
 use metrics::Operation;
 
 /// Where uploads and limits are kept.
+#[expect(clippy::large_enum_variant, reason = "a process has one")]
 pub enum Store {
     /// In a Redis server, for any number of instances of the broker.
     Redis(RedisStore),
@@ -194,87 +199,6 @@ pub enum Advanced {
     Conflict(Tracked),
     /// The upload is not known any more.
     Vanished,
-}
-
-/// Which part of a listing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Page {
-    /// Where it goes on; left out, it begins.
-    pub after: Option<Cursor>,
-    /// How many uploads at most; taken as 1 to [`Page::LARGEST`].
-    pub limit: usize,
-    /// Only uploads in this state.
-    pub state: Option<StateFilter>,
-}
-
-impl Page {
-    /// No page has more uploads.
-    pub const LARGEST: usize = 200;
-
-    /// How many uploads are looked at for one page. A page may end early for it, and says where to go on.
-    const SCAN: usize = 1000;
-
-    fn limit(&self) -> usize {
-        self.limit.clamp(1, Self::LARGEST)
-    }
-
-    fn takes(&self, upload: &Upload) -> bool {
-        self.state.is_none_or(|filter| filter.name() == upload.state.name())
-    }
-}
-
-/// The states as they are known on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StateFilter {
-    /// No byte seen.
-    Pending,
-    /// Some bytes seen.
-    Uploading,
-    /// Verified.
-    Completed,
-    /// A promise was broken.
-    Rejected,
-    /// The owner's wish.
-    Cancelled,
-    /// Out of time.
-    Expired,
-}
-
-impl StateFilter {
-    const ALL: [Self; 6] =
-        [Self::Pending, Self::Uploading, Self::Completed, Self::Rejected, Self::Cancelled, Self::Expired];
-
-    /// The name of the state, as [`UploadState::name`] has it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Uploading => "uploading",
-            Self::Completed => "completed",
-            Self::Rejected => "rejected",
-            Self::Cancelled => "cancelled",
-            Self::Expired => "expired",
-        }
-    }
-}
-
-impl std::str::FromStr for StateFilter {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::ALL
-            .into_iter()
-            .find(|state| state.name() == text)
-            .ok_or_else(|| Invalid::new(format!("a state is one of {}", Self::ALL.map(Self::name).join(", "))))
-    }
-}
-
-/// Part of a principal's uploads, newest first.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Listing {
-    /// The uploads.
-    pub uploads: Vec<Tracked>,
-    /// Where the next part begins, if there may be one.
-    pub next: Option<Cursor>,
 }
 
 /// What a principal uses under one policy.

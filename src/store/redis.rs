@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::{Cmd, Script, Value};
 
 use crate::clock::Randomness;
-use crate::model::id::{Partition, UploadId};
+use crate::model::id::UploadId;
 use crate::model::limits::{Enforcement, Limits};
 use crate::model::name::PolicyName;
 use crate::model::principal::PrincipalId;
@@ -17,11 +17,12 @@ use crate::model::time::Timestamp;
 use crate::model::upload::{Upload, UploadState};
 
 use super::connection::{Connections, Request};
-use super::error::{Cause, Error, OpenError};
+use super::error::{Error, OpenError};
 use super::keys::{ACTIVE_CEILING, FINAL_RETENTION, INDEX_CEILING, INDEX_LIFE, KEY_LIFE, Keys, LEDGER_LIFE};
 use super::ledger::{Bucket, reservation_end, reserved_bytes};
 use super::metrics::Metrics;
 use super::record::{self, millis};
+use super::reply::{Reply, hit, unexpected};
 use super::seal::Keyring;
 use super::{
     Admitted, Advanced, Attached, Cursor, Ending, Intent, Lease, LimitHit, Listing, Page, Revision, Settings, Standing,
@@ -431,10 +432,10 @@ impl RedisStore {
     }
 
     pub(super) async fn ping(&self) -> Result<(), Error> {
-        // A read that a replica without its master and a server that loads refuse: both could not serve either.
-        let mut get = Cmd::new();
-        get.arg("EXISTS").arg(self.keys.due(Partition(0)));
-        self.connections.ask(Request::Command(&get)).await.map(drop)
+        // A write, since a replica answers reads; there is never anything to delete.
+        let mut delete = Cmd::new();
+        delete.arg("DEL").arg(self.keys.probe());
+        self.connections.ask(Request::Command(&delete)).await.map(drop)
     }
 
     fn write(&self, tracked: &Tracked) -> Result<Vec<u8>, Error> {
@@ -464,55 +465,6 @@ impl RedisStore {
     pub(super) async fn raw<T: redis::FromRedisValue>(&self, command: &Cmd) -> T {
         redis::from_redis_value(self.connections.ask(Request::Command(command)).await.unwrap()).unwrap()
     }
-}
-
-/// What a script returns: a code, and what belongs to it.
-struct Reply(Value);
-
-impl Reply {
-    fn part(&self, position: usize) -> Result<&Value, Error> {
-        match &self.0 {
-            Value::Array(parts) => parts.get(position).ok_or_else(unexpected),
-            _ => Err(unexpected()),
-        }
-    }
-
-    fn number(&self, position: usize) -> Result<u64, Error> {
-        match self.part(position)? {
-            Value::Int(number) => u64::try_from(*number).map_err(|_| unexpected()),
-            _ => Err(unexpected()),
-        }
-    }
-
-    fn bytes(&self, position: usize) -> Result<&[u8], Error> {
-        match self.part(position)? {
-            Value::BulkString(bytes) => Ok(bytes),
-            _ => Err(unexpected()),
-        }
-    }
-
-    fn code(&self) -> Result<u64, Error> {
-        self.number(0)
-    }
-}
-
-/// The second and third part of a reply: what stood in the way, and the number that goes with it.
-fn hit(reply: &Reply, limits: &Limits, now: Timestamp) -> Result<Option<LimitHit>, Error> {
-    let number = reply.number(2)?;
-    match reply.number(1)? {
-        0 => return Ok(None),
-        1 => limits.rate.map(|limit| LimitHit::rate(limit, number)),
-        2 => limits.max_active.map(|limit| LimitHit::active(limit, number, now)),
-        3 => limits.daily_bytes.map(|limit| LimitHit::daily(limit, number, now)),
-        4 => Some(LimitHit::active(ACTIVE_CEILING, number, now)),
-        _ => None,
-    }
-    .map(Some)
-    .ok_or_else(unexpected)
-}
-
-fn unexpected() -> Error {
-    Error::Unavailable(Cause::new(Cause::UNEXPECTED_ANSWER))
 }
 
 /// A life as Redis takes it.

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 use crate::clock::Randomness;
 use crate::model::id::UploadId;
 
+use super::EncryptionKeySettings;
 use super::error::{Error, OpenError};
-use super::{EncryptionKeySettings, record};
 
 /// The keys that a deployment was given: the first seals, all open, so that keys can be changed without downtime.
 pub(super) struct Keyring {
@@ -101,10 +101,9 @@ impl fmt::Debug for Keyring {
     }
 }
 
-fn associated(id: UploadId) -> Aad<[u8; 18]> {
-    let mut data = [record::VERSION; 18];
-    data[1] = id.partition().0;
-    data[2..].copy_from_slice(&id.random());
+fn associated(id: UploadId) -> Aad<[u8; 17]> {
+    let mut data = [id.partition().0; 17];
+    data[1..].copy_from_slice(&id.random());
     Aad::from(data)
 }
 

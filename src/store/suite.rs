@@ -30,6 +30,7 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("a listing looks at no more than 1000 uploads", |s| Box::pin(a_listing_is_bounded(s))),
     ("policies and principals are counted apart", |s| Box::pin(ledgers_are_apart(s))),
     ("limits hold under concurrency", |s| Box::pin(limits_hold_under_concurrency(s))),
+    ("one of many takes a lapsed lease over", |s| Box::pin(one_of_many_takes_over(s))),
     ("one of many equal requests is granted", |s| Box::pin(one_of_many_equal_requests_is_granted(s))),
 ];
 
@@ -55,7 +56,7 @@ async fn run(name: &str, behaviour: Behaviour, store: Store) {
 
 const UNLIMITED: Limits = Limits { max_active: None, rate: None, daily_bytes: None };
 
-fn keyed<'a>(upload: &'a Upload, key: u8, fingerprint: u8, limits: Limits) -> Intent<'a> {
+fn keyed(upload: &Upload, key: u8, fingerprint: u8, limits: Limits) -> Intent<'_> {
     Intent { idempotency: Some((IdempotencyKey([key; 16]), Fingerprint([fingerprint; 16]))), ..plain(upload, limits) }
 }
 
@@ -230,8 +231,11 @@ async fn daily_bytes_are_reserved_and_settled(store: Arc<Store>) {
     assert_eq!(store.used(user(1), day, midnight).await.bytes_today, ByteCount(90), "the old day is over");
     store.end(&third, verified(90), midnight).await;
     assert_eq!(store.used(user(1), day, midnight).await.bytes_today, ByteCount(90), "it counts when it settles");
-    // An instance whose clock is behind.
+    // An instance whose clock is behind does not bring the old day back.
     assert_eq!(store.used(user(1), day, NOW).await.bytes_today, ByteCount(90));
+    let fourth = store.create(&plain(&upload(6, 5, 0), day)).await;
+    store.end(&fourth, verified(5), NOW).await;
+    assert_eq!(store.used(user(1), day, midnight).await.bytes_today, ByteCount(95));
 }
 
 async fn limits_that_report_refuse_nothing(store: Arc<Store>) {
@@ -469,6 +473,26 @@ async fn limits_hold_under_concurrency(store: Arc<Store>) {
     }
     assert_eq!(granted, 10);
     assert_eq!(store.used(user(1), ten, NOW).await.active, 10);
+}
+
+async fn one_of_many_takes_over(store: Arc<Store>) {
+    let late = NOW.plus(SECONDS(30));
+    store.grant(&keyed(&intent_of(user(1), 1_000, NOW), 1, 1, UNLIMITED)).await;
+    let attempts = (0..50).map(|number| {
+        let store = Arc::clone(&store);
+        tokio::spawn(
+            async move { store.admit(&keyed(&intent_of(user(1), number, late), 1, 1, UNLIMITED)).await.unwrap() },
+        )
+    });
+    let mut resumed = 0;
+    for attempt in attempts.collect::<Vec<_>>() {
+        match attempt.await.unwrap() {
+            Admitted::Resumed { .. } => resumed += 1,
+            Admitted::InProgress { until } => assert_eq!(until, late.plus(SECONDS(30))),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(resumed, 1);
 }
 
 async fn one_of_many_equal_requests_is_granted(store: Arc<Store>) {

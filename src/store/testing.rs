@@ -133,12 +133,12 @@ pub(super) fn intent_of(user: PrincipalId, number: u32, now: Timestamp) -> Uploa
 /// The session that storage opens for `upload`, with a secret of the usual length; `attempt` tells several apart.
 pub(super) fn session_of(upload: &Upload, attempt: u32) -> SessionUri {
     let (bucket, object) = (&upload.bucket, upload.object.as_str().replace('/', "%2F"));
-    let digits = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, format!("{}{attempt}", upload.id).as_bytes());
-    let secret: String = digits.as_ref().iter().chain(digits.as_ref()).map(|byte| format!("{byte:02x}")).collect();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, format!("{}{attempt}", upload.id).as_bytes());
+    let secret: Vec<u8> = digest.as_ref().iter().copied().cycle().take(135).collect();
+    let secret = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, secret);
     SessionUri::parse(&format!(
         "https://storage.googleapis.com/upload/storage/v1/b/{bucket}/o?uploadType=resumable&name={object}\
-         &ifGenerationMatch=0&upload_id=ABPn{}",
-        &secret[..176]
+         &ifGenerationMatch=0&upload_id={secret}"
     ))
     .unwrap()
 }

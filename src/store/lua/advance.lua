@@ -15,7 +15,8 @@ local old = redis.call('GET', record)
 if not old then
   return { 2 }
 end
-if string.byte(old, 2) >= 3 or string.sub(old, 3, 6) ~= ARGV[2] then
+-- What is too short to have a state is told, not written over.
+if (string.byte(old, 2) or 255) >= 3 or string.sub(old, 3, 6) ~= ARGV[2] then
   return { 1, old }
 end
 
