@@ -1,6 +1,6 @@
 //! The broker as its users meet it: through HTTP and the command line, with real servers beside it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at what it does not expect")]
+#![expect(unreachable_pub, reason = "a test binary is nobody's dependency")]
 
 mod api;
 mod command_line;

@@ -58,10 +58,32 @@ impl Deployment {
         response.json().await.unwrap_or(Value::Null)
     }
 
+    /// Waits until every fault has met its call.
+    async fn faults_are_used_up(&self) {
+        for _ in 0..1000 {
+            if self.emulator("faults", None).await["faults"] == json!([]) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("a fault met no call");
+    }
+
+    /// Waits until storage has had so many calls of this kind.
+    async fn called(&self, operation: &str, times: usize) {
+        for _ in 0..1000 {
+            if self.calls(operation).await >= times {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("storage had fewer than {times} calls of {operation}");
+    }
+
     /// How many calls of this kind storage has had.
     async fn calls(&self, operation: &str) -> usize {
         let journal = self.emulator("journal", None).await;
-        let entries = journal.as_array().or_else(|| journal["entries"].as_array()).unwrap();
+        let entries = journal["entries"].as_array().unwrap();
         entries.iter().filter(|entry| entry["operation"] == operation).count()
     }
 }
@@ -100,9 +122,7 @@ async fn a_broker_killed_between_session_and_record_loses_nothing_for_good() {
     deployment.emulator("faults", Some(hold)).await;
     let keyed = ada.clone().with("idempotency-key", "once");
     let creating = tokio::spawn(async move { keyed.try_call(reqwest::Method::POST, "/v1/uploads", Some(&json!({"filename": "f", "size_bytes": 10}))).await });
-    while deployment.emulator("faults", None).await != json!([]) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    deployment.faults_are_used_up().await;
     first.kill();
     assert!(creating.await.unwrap().is_err(), "the broker died before it could answer");
     deployment.emulator("faults/release", Some(json!({}))).await;
@@ -133,9 +153,7 @@ async fn sigterm_answers_what_is_under_way_and_leaves_in_good_order() {
         let ada = ada.clone();
         async move { ada.create(10).await }
     });
-    while deployment.emulator("faults", None).await != json!([]) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    deployment.faults_are_used_up().await;
     broker.signal("TERM");
     tokio::time::sleep(Duration::from_millis(200)).await;
     let ready = reqwest::get(format!("http://{operations}/readyz")).await.unwrap();
@@ -161,9 +179,7 @@ async fn the_reference_client_survives_kill_minus_nine() {
     };
     deployment.emulator("faults", Some(json!([{"operation": "chunk", "count": null, "action": {"kind": "delay", "for": "100ms"}}]))).await;
     let mut first = upload(&file);
-    while deployment.calls("chunk").await < 6 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    deployment.called("chunk", 6).await;
     first.kill();
     let before = deployment.calls("chunk").await;
     let mut second = upload(&file);
