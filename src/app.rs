@@ -236,7 +236,11 @@ pub async fn mistakes(config: &Config, world: &World) -> Vec<StartError> {
 
 const USER_AGENT: &str = concat!("upload-broker/", env!("CARGO_PKG_VERSION"));
 
-fn open_identity(config: &Config, world: &World, extra_roots: &[CertificateDer<'static>]) -> Result<Identity, StartError> {
+fn open_identity(
+    config: &Config,
+    world: &World,
+    extra_roots: &[CertificateDer<'static>],
+) -> Result<Identity, StartError> {
     let roots: Result<Vec<_>, _> = extra_roots.iter().map(|root| reqwest::Certificate::from_der(root)).collect();
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())

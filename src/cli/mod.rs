@@ -29,7 +29,7 @@ struct Arguments {
     #[arg(long, global = true, value_enum, default_value = "json")]
     log_format: LogFormat,
 
-    /// Which log lines are written, as in "info,upload_broker=debug"
+    /// Which log lines are written, as in `info,upload_broker=debug`
     #[arg(long, global = true, env = "RUST_LOG", default_value = "", hide_default_value = true, value_name = "FILTER")]
     log: String,
 

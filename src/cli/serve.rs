@@ -36,8 +36,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(super::UNUSABLE));
         }
     };
-    let transport =
-        if arguments.insecure_loopback { Transport::PlainOnLoopback } else { Transport::HttpsOnly };
+    let transport = if arguments.insecure_loopback { Transport::PlainOnLoopback } else { Transport::HttpsOnly };
     let world = World::of_this_process(transport);
     let app = match App::bind(&config, world).await {
         Ok(app) => app,

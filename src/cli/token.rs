@@ -80,10 +80,13 @@ fn claims(arguments: &Arguments, subject: &str, now: Timestamp) -> Map<String, V
 
 fn read_or_make(path: &Path) -> anyhow::Result<DevelopmentKey> {
     match std::fs::read_to_string(path) {
-        Ok(pem) => DevelopmentKey::from_pem(&pem).with_context(|| format!("{}: is no key of this kind", path.display())),
+        Ok(pem) => {
+            DevelopmentKey::from_pem(&pem).with_context(|| format!("{}: is no key of this kind", path.display()))
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let key = DevelopmentKey::generate()?;
-            write_secret(path, key.to_pem().expose()).with_context(|| format!("{}: cannot be written", path.display()))?;
+            write_secret(path, key.to_pem().expose())
+                .with_context(|| format!("{}: cannot be written", path.display()))?;
             super::tell(&format!("made a new key in {}", path.display()));
             Ok(key)
         }

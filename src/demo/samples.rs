@@ -50,10 +50,9 @@ impl Demo {
         let plain = client.upload(&note, &|_| {}).await?;
 
         let clip = order(folder, "clip.mp4", 6 << 20, "videos").await?;
-        self.storage.faults().add(Fault {
-            skip: 2,
-            ..Fault::once(Operation::Chunk, Action::PersistThenReset { bytes: 300_000 })
-        });
+        self.storage
+            .faults()
+            .add(Fault { skip: 2, ..Fault::once(Operation::Chunk, Action::PersistThenReset { bytes: 300_000 }) });
         let cut = client.upload(&clip, &|_| {}).await?;
 
         let holiday = order(folder, "holiday.mp4", 12 << 20, "videos").await?;
@@ -92,7 +91,8 @@ async fn die_halfway(client: &Client, order: &Order) -> anyhow::Result<()> {
 /// A sample file, with bytes that differ all over.
 async fn order(folder: &Path, name: &str, size: usize, policy: &str) -> anyhow::Result<Order> {
     let file = folder.join(name);
-    let bytes: Vec<u8> = (0_u64..).flat_map(|word| (word.wrapping_mul(0x9E37_79B9_7F4A_7C15)).to_le_bytes()).take(size).collect();
+    let bytes: Vec<u8> =
+        (0_u64..).flat_map(|word| (word.wrapping_mul(0x9E37_79B9_7F4A_7C15)).to_le_bytes()).take(size).collect();
     tokio::fs::write(&file, bytes).await.with_context(|| format!("{} cannot be written", file.display()))?;
     Ok(Order {
         file,

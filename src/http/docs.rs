@@ -91,8 +91,7 @@ fn write_operation(html: &mut String, path: &str, method: &str, operation: &Valu
 fn write_schema(html: &mut String, name: &str, schema: &Value) {
     let name = escape(name);
     let _ = write!(html, "<section id=\"{name}\"><h2><code>{name}</code></h2><p>{}</p>", text(&schema["description"]));
-    let required: Vec<&str> =
-        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if schema["properties"].is_object() {
         html.push_str("<table><tr><th>field</th><th>type</th><th></th><th></th></tr>");
         for (field, property) in entries(&schema["properties"]) {
@@ -118,9 +117,8 @@ fn write_schema(html: &mut String, name: &str, schema: &Value) {
 /// A schema in a few words, with a link where it has a name.
 fn type_of(schema: &Value) -> String {
     let named = schema["$ref"].as_str().or_else(|| schema["allOf"][0]["$ref"].as_str());
-    let named = named.or_else(|| {
-        schema["oneOf"].as_array().into_iter().flatten().find_map(|option| option["$ref"].as_str())
-    });
+    let named =
+        named.or_else(|| schema["oneOf"].as_array().into_iter().flatten().find_map(|option| option["$ref"].as_str()));
     if let Some(name) = named.and_then(|reference| reference.rsplit('/').next()) {
         let name = escape(name);
         return format!("<a href=\"#{name}\"><code>{name}</code></a>");

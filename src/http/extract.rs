@@ -1,7 +1,6 @@
 //! What handlers take: who calls, with what. Refusing what is malformed is done here; deciding is not.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, Request};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, ORIGIN};
@@ -17,12 +16,10 @@ use crate::model::Invalid;
 use crate::model::id::UploadId;
 use crate::model::idempotency::IdempotencyKey;
 use crate::model::principal::Principal;
+use crate::server::BodyTimedOut;
 
 /// The largest request body, in bytes: a create request with all the metadata that storage takes, several times over.
 const MAX_BODY: usize = 64 * 1024;
-
-/// How long a request's body may take to arrive.
-const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -130,7 +127,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// A JSON body, bounded in size and time.
+/// A JSON body, bounded in size here, and in time by the server.
 pub struct Body<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -142,18 +139,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             return Err(problem.detail("send the body as \"content-type: application/json\""));
         }
         let body = Limited::new(request.into_body(), MAX_BODY);
-        let bytes = match tokio::time::timeout(BODY_PATIENCE, body.collect()).await {
-            Ok(Ok(collected)) => collected.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+        let bytes = match body.collect().await {
+            Ok(collected) => collected.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
                 return Err(Problem::new(Code::BodyTooLarge).detail(format!("a body has at most {MAX_BODY} bytes")));
             }
-            Ok(Err(_)) => {
-                let detail = "the body broke off".to_owned();
-                return Err(Problem::invalid_request(vec![FieldError { pointer: String::new(), detail }]));
+            Err(error) if BodyTimedOut::caused(&*error) => {
+                return Err(Problem::new(Code::RequestTimeout).detail("the body did not arrive in time"));
             }
             Err(_) => {
-                let detail = format!("the body must arrive within {} seconds", BODY_PATIENCE.as_secs());
-                return Err(Problem::new(Code::RequestTimeout).detail(detail));
+                let detail = "the body broke off".to_owned();
+                return Err(Problem::invalid_request(vec![FieldError { pointer: String::new(), detail }]));
             }
         };
         let mut parser = serde_json::Deserializer::from_slice(&bytes);
@@ -180,13 +176,7 @@ fn malformed(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     let mut pointer = pointer(error.path());
     let detail = if !cause.is_data() {
         format!("the body is not JSON, see line {}, column {}", cause.line(), cause.column())
-    } else if let Some(rest) = message.strip_prefix("unknown field `") {
-        // The name is worth telling, unless it could be anything but a misspelt name.
-        let name = rest.split('`').next().unwrap_or_default();
-        let plain = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        if plain && !pointer.ends_with(&format!("/{name}")) {
-            pointer = format!("{pointer}/{name}");
-        }
+    } else if message.starts_with("unknown field `") {
         "there is no such field".to_owned()
     } else if let Some(rest) = message.strip_prefix("missing field `") {
         pointer = format!("{pointer}/{}", rest.split('`').next().unwrap_or_default());
@@ -195,24 +185,30 @@ fn malformed(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
         "this field stands twice".to_owned()
     } else if let Some((_, expected)) = message.rsplit_once(", expected ") {
         // What serde expected is its own text; what it found is the client's, and stands before.
-        let expected = expected.split(" at line ").next().unwrap_or_default();
-        format!("here must be {expected}")
+        match expected.split(" at line ").next().unwrap_or_default() {
+            "u64" => "here must be a whole number, zero or more".to_owned(),
+            expected => format!("here must be {expected}"),
+        }
     } else {
         "the value does not fit here".to_owned()
     };
     Problem::invalid_request(vec![FieldError { pointer, detail }])
 }
 
-/// A JSON pointer (RFC 6901) of bounded length.
+/// A JSON pointer (RFC 6901), as far as the names in it can be nothing but names.
+///
+/// The name of a misspelt field is worth telling. One with digits or capitals in it could be a value, put in the wrong
+/// place, and so a secret; the pointer then ends at the object that has it.
 fn pointer(path: &serde_path_to_error::Path) -> String {
     use serde_path_to_error::Segment;
+    let plain = |name: &str| name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     let mut pointer = String::new();
     for segment in path {
         match segment {
-            Segment::Map { key } if key.len() <= 64 => {
-                pointer = format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"));
-            }
+            Segment::Map { key } if plain(key) => pointer = format!("{pointer}/{key}"),
             Segment::Seq { index } => pointer = format!("{pointer}/{index}"),
+            // A known name, with digits.
+            Segment::Map { key } if matches!(&key[..], "md5" | "crc32c") => pointer = format!("{pointer}/{key}"),
             Segment::Map { .. } | Segment::Enum { .. } | Segment::Unknown => break,
         }
     }

@@ -45,6 +45,9 @@ pub struct Gate {
 pub struct Deadline(pub Instant);
 
 /// Lets a request in, or refuses it at once.
+///
+/// # Errors
+/// The refusal: there is too much to do, the connection can be read along, JSON is not acceptable, or time ran out.
 pub async fn gate(State(gate): State<Gate>, mut request: Request, next: Next) -> Result<Response, Problem> {
     let Ok(_permit) = gate.permits.try_acquire() else {
         return Err(Problem::new(Code::Overloaded).retry_after(Duration::from_secs(1)));
@@ -106,8 +109,10 @@ fn accepts_json(headers: &HeaderMap) -> bool {
         || ranges.any(|range| {
             let (essence, parameters) = range.split_once(';').unwrap_or((range, ""));
             let essence = essence.trim().to_ascii_lowercase();
-            let refused = parameters.split(';').map(str::trim).any(|p| matches!(p, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
-            matches!(&essence[..], "*/*" | "application/*" | "application/json" | "application/problem+json") && !refused
+            let refused =
+                parameters.split(';').map(str::trim).any(|p| matches!(p, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
+            matches!(&essence[..], "*/*" | "application/*" | "application/json" | "application/problem+json")
+                && !refused
         })
 }
 

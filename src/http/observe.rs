@@ -22,8 +22,7 @@ use crate::clock::Randomness;
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Upper bounds of the duration histogram, in seconds: those of the HTTP semantic conventions of OpenTelemetry.
-const DURATION_BUCKETS: [f64; 14] =
-    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+const DURATION_BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
 /// Durations and numbers of requests.
 #[derive(Debug)]
@@ -33,6 +32,7 @@ pub struct Metrics {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the HTTP semantic conventions")]
 struct RequestLabels {
     http_request_method: &'static str,
     http_route: String,

@@ -404,7 +404,9 @@ impl From<store::Error> for Problem {
         use store::Error as Store;
         warn!(error = &error as &dyn std::error::Error, "the store failed");
         match error {
-            Store::Unavailable { .. } | Store::TimedOut(_) => Self::new(Code::StoreUnavailable).retry_after(DEFAULT_RETRY),
+            Store::Unavailable { .. } | Store::TimedOut(_) => {
+                Self::new(Code::StoreUnavailable).retry_after(DEFAULT_RETRY)
+            }
             Store::Overloaded => Self::new(Code::Overloaded).retry_after(Duration::from_secs(1)),
             Store::Corrupt { .. } | Store::SealedByUnknownKey { .. } => Self::new(Code::InternalError),
         }

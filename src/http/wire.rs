@@ -134,7 +134,8 @@ impl TryFrom<CreateUpload> for NewUpload {
     /// Parses every field, and reports all that is wrong at once.
     fn try_from(wire: CreateUpload) -> Result<Self, Problem> {
         let mut errors = Vec::new();
-        let mut refuse = |pointer: &str, detail: String| errors.push(FieldError { pointer: pointer.to_owned(), detail });
+        let mut refuse =
+            |pointer: &str, detail: String| errors.push(FieldError { pointer: pointer.to_owned(), detail });
         let policy = parse(wire.policy.as_deref(), "/policy", &mut refuse);
         let filename = parse(Some(&wire.filename), "/filename", &mut refuse);
         let content_type = wire.content_type.as_deref().unwrap_or(ContentType::DEFAULT);
@@ -147,9 +148,10 @@ impl TryFrom<CreateUpload> for NewUpload {
         }
         let total: usize = wire.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
         if total > MAX_METADATA_TOTAL
-            || wire.metadata.iter().any(|(key, value)| {
-                key.is_empty() || key.len() > MAX_METADATA_KEY || value.len() > MAX_METADATA_VALUE
-            })
+            || wire
+                .metadata
+                .iter()
+                .any(|(key, value)| key.is_empty() || key.len() > MAX_METADATA_KEY || value.len() > MAX_METADATA_VALUE)
         {
             refuse(
                 "/metadata",
@@ -262,7 +264,12 @@ impl State {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Upload {
     /// Names the upload.
-    #[schema(min_length = 34, max_length = 34, pattern = "^[0-9a-f]{34}$", example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8")]
+    #[schema(
+        min_length = 34,
+        max_length = 34,
+        pattern = "^[0-9a-f]{34}$",
+        example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8"
+    )]
     id: String,
     state: State,
     /// The policy that admitted it.
@@ -311,7 +318,10 @@ pub struct Upload {
 pub struct Transfer {
     kind: TransferKind,
     /// Where the bytes go: a session URI of storage. Needs no `Authorization`.
-    #[schema(format = "uri", example = "https://storage.googleapis.com/upload/storage/v1/b/media-eu/o?uploadType=resumable&upload_id=…")]
+    #[schema(
+        format = "uri",
+        example = "https://storage.googleapis.com/upload/storage/v1/b/media-eu/o?uploadType=resumable&upload_id=…"
+    )]
     uri: String,
     /// The method to send them with.
     #[schema(example = "PUT")]
@@ -585,4 +595,3 @@ impl From<&Allowance<'_>> for Policy {
         }
     }
 }
-

@@ -9,7 +9,7 @@
 //! | `{pNN}u<id>` | string | one upload: a record | until it expires, and [`FINAL_RETENTION`] more |
 //! | `{pNN}q<principal><policy>` | hash | what a principal uses under a policy: a ledger | [`LEDGER_LIFE`] after it last admitted |
 //! | `{pNN}x<principal>` | sorted set | the uploads of a principal by creation, ms | [`INDEX_LIFE`] after its last upload |
-//! | `{pNN}i<principal><key>` | string | the upload that an idempotency key named, the request's fingerprint | [`KEY_LIFE`] |
+//! | `{pNN}i<principal><key>` | string | the upload that an idempotency key named, the request's fingerprint, when to forget them, ms | [`KEY_LIFE`] |
 //! | `{p00}p` | none | nothing: what a ping deletes | |
 //! | `{pNN}d` | sorted set | the uploads of a partition by when to look at them next, ms | while it has members |
 

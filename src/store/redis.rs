@@ -190,9 +190,8 @@ impl RedisStore {
             2 => Ok(AdmitReply::Own(reply.bytes(1)?.to_vec())),
             3 => {
                 let known = reply.bytes(1)?;
-                let (Some(id), Some(fingerprint)) = (known.first_chunk(), known.last_chunk()) else {
-                    return Err(unexpected());
-                };
+                let Some((id, rest)) = known.split_first_chunk() else { return Err(unexpected()) };
+                let Some(fingerprint) = rest.first_chunk() else { return Err(unexpected()) };
                 Ok(AdmitReply::Known(UploadId::new(upload.id.partition(), *id), *fingerprint))
             }
             _ => Err(unexpected()),

@@ -18,8 +18,7 @@ impl Uploads {
     /// As [`Uploads::find`]. While storage is away nothing is cancelled: the capability could not be revoked.
     pub async fn cancel(&self, principal: &Principal, id: UploadId, deadline: Instant) -> Result<Tracked, Error> {
         let tracked = self.owned(principal, id).await?;
-        let evidence =
-            if self.has_run_out(&tracked.upload) { Evidence::TimeRanOut } else { Evidence::CancelRequested };
+        let evidence = if self.has_run_out(&tracked.upload) { Evidence::TimeRanOut } else { Evidence::CancelRequested };
         self.end(tracked, evidence, Witness::Client, deadline).await
     }
 

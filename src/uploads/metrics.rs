@@ -38,7 +38,11 @@ struct ReportLabels {
 impl Metrics {
     /// Makes the counters visible in `registry`.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("upload_broker_uploads_created", "Uploads whose session was handed out", self.created.clone());
+        registry.register(
+            "upload_broker_uploads_created",
+            "Uploads whose session was handed out",
+            self.created.clone(),
+        );
         registry.register("upload_broker_uploads_ended", "Uploads that entered a final state", self.ended.clone());
         registry.register(
             "upload_broker_policy_reports",

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::user::{request, token};
 use crate::support::{Broker, Settings, noise};
 
-const MIB: u64 = 1 << 20;
+const MIB: u32 = 1 << 20;
 
 #[tokio::test]
 async fn an_upload_goes_from_admission_to_completion_through_an_interruption() {
@@ -46,7 +46,7 @@ async fn an_upload_goes_from_admission_to_completion_through_an_interruption() {
 async fn a_look_tells_what_storage_has_and_finds_the_end() {
     let broker = Broker::start().await;
     let ada = broker.user("ada");
-    let created = ada.create(MIB).await.is(201);
+    let created = ada.create(MIB.into()).await.is(201);
     let (id, uri) = (created.id(), created.uri());
 
     ada.look(&id).await.is_upload(200, "pending");
@@ -64,7 +64,8 @@ async fn a_look_tells_what_storage_has_and_finds_the_end() {
 #[tokio::test]
 async fn a_broken_promise_is_rejected_and_its_object_deleted() {
     let broker = Broker::start_with(Settings {
-        policies: "[[policies]]\nname = \"any\"\nobject = \"any/{id}\"\nmax_size = \"1MiB\"\nunknown_size = true\n".to_owned(),
+        policies: "[[policies]]\nname = \"any\"\nobject = \"any/{id}\"\nmax_size = \"1MiB\"\nunknown_size = true\n"
+            .to_owned(),
         ..Settings::default()
     })
     .await;
@@ -74,7 +75,7 @@ async fn a_broken_promise_is_rejected_and_its_object_deleted() {
     let created = ada.create_from(body).await.is(201);
     let (id, object) = (created.id(), created.text("/object"));
     assert!(created.body.get("size_bytes").is_none());
-    assert_eq!(ada.put(&created.uri(), None, noise(MIB as usize + 1, 4)).await, 200);
+    assert_eq!(ada.put(&created.uri(), None, noise((1 << 20) + 1, 4)).await, 200);
     assert!(broker.storage.object("media-eu", &object).is_some());
 
     let rejected = ada.complete(&id).await.is_upload(200, "rejected");
@@ -88,14 +89,14 @@ async fn a_broken_promise_is_rejected_and_its_object_deleted() {
 async fn a_cancelled_upload_is_revoked_at_storage() {
     let broker = Broker::start().await;
     let ada = broker.user("ada");
-    let created = ada.create(MIB).await.is(201);
+    let created = ada.create(MIB.into()).await.is(201);
     let (id, uri) = (created.id(), created.uri());
     assert_eq!(broker.storage.sessions(), 1);
 
     let cancelled = ada.cancel(&id).await.is_upload(200, "cancelled");
     assert!(cancelled.body.get("transfer").is_none());
     assert_eq!(broker.storage.sessions(), 0, "the capability is revoked, not only forgotten");
-    assert!(ada.put(&uri, None, noise(MIB as usize, 5)).await.is_client_error());
+    assert!(ada.put(&uri, None, noise(1 << 20, 5)).await.is_client_error());
     ada.cancel(&id).await.is_upload(200, "cancelled");
     ada.complete(&id).await.is_problem(409, "invalid-state");
 }
@@ -200,7 +201,11 @@ async fn malformed_requests_are_told_where_they_are_wrong() {
         ("a short digest", json!({"filename": "a", "size_bytes": 1, "crc32c": "AAA="}), "/crc32c"),
         ("metadata that is no map", json!({"filename": "a", "size_bytes": 1, "metadata": secret}), "/metadata"),
         ("metadata that is no text", json!({"filename": "a", "size_bytes": 1, "metadata": {"k": 1}}), "/metadata/k"),
-        ("too much metadata", json!({"filename": "a", "size_bytes": 1, "metadata": {"k": "v".repeat(5000)}}), "/metadata"),
+        (
+            "too much metadata",
+            json!({"filename": "a", "size_bytes": 1, "metadata": {"k": "v".repeat(5000)}}),
+            "/metadata",
+        ),
         ("no transfer", json!({"filename": "a", "size_bytes": 1, "transfer_kind": "pigeon"}), "/transfer_kind"),
         ("no policy name", json!({"filename": "a", "size_bytes": 1, "policy": "No Such"}), "/policy"),
         ("no object", json!(["filename"]), ""),
@@ -283,7 +288,9 @@ async fn only_allowed_origins_get_a_grant_from_the_broker_and_from_the_session()
 #[tokio::test]
 async fn a_policy_that_lives_elsewhere_says_where() {
     let broker = Broker::start_with(Settings {
-        more_regions: "[[regions]]\nname = \"us-east1\"\nbucket = \"media-us\"\nurl = \"https://us.uploads.example.com\"\n".to_owned(),
+        more_regions:
+            "[[regions]]\nname = \"us-east1\"\nbucket = \"media-us\"\nurl = \"https://us.uploads.example.com\"\n"
+                .to_owned(),
         policies: "[[policies]]\nname = \"us-only\"\nobject = \"{id}\"\nregions = [\"us-east1\"]\n".to_owned(),
         ..Settings::default()
     })
@@ -305,4 +312,5 @@ async fn operators_see_whether_it_lives_is_ready_and_what_it_counts() {
         assert!(metrics.contains(name), "no {name} in {metrics}");
     }
     assert!(!metrics.contains("ada"), "a user in a label");
+    assert_eq!(broker.stop().await, upload_broker::app::Ended::Drained);
 }

@@ -28,7 +28,8 @@ fn every_command_explains_itself() {
 #[test]
 fn what_cannot_be_used_is_one_clear_message_and_exit_2() {
     let folder = TempDir::new().unwrap();
-    std::fs::write(folder.path().join("typo.toml"), "region = \"europe-west1\"\n\n[server]\nlisten_on = \"x\"\n").unwrap();
+    std::fs::write(folder.path().join("typo.toml"), "region = \"europe-west1\"\n\n[server]\nlisten_on = \"x\"\n")
+        .unwrap();
     for (name, arguments, message) in [
         ("an unknown flag", &["serve", "--port", "1"][..], "--port"),
         ("no configuration", &["serve"], "--config"),
@@ -55,7 +56,8 @@ fn a_token_is_made_with_a_new_key_and_kept_from_others() {
     assert_eq!(key_set["keys"][0]["kty"], "EC");
     let mode = std::fs::metadata(folder.path().join("issuer.pem")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    let token = run(folder.path(), &["token", "--key", "issuer.pem", "--subject", "ada", "--claim", "roles=[\"creator\"]"]);
+    let token =
+        run(folder.path(), &["token", "--key", "issuer.pem", "--subject", "ada", "--claim", "roles=[\"creator\"]"]);
     let token = text(&token.stdout);
     assert_eq!(token.trim().split('.').count(), 3);
     let again = run(folder.path(), &["token", "--key", "issuer.pem", "--jwks"]);

@@ -14,10 +14,7 @@ fn repository(path: &str) -> std::path::PathBuf {
 #[test]
 fn the_openapi_file_is_what_the_routes_say() {
     let kept = std::fs::read_to_string(repository("openapi/upload-broker.json")).unwrap_or_default();
-    assert!(
-        kept == openapi::document().unwrap(),
-        "write it anew: cargo run -- openapi > openapi/upload-broker.json"
-    );
+    assert!(kept == openapi::document().unwrap(), "write it anew: cargo run -- openapi > openapi/upload-broker.json");
 }
 
 #[tokio::test]

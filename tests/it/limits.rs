@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::support::user::Answer;
 use crate::support::user::request;
 use crate::support::{Broker, Settings, join_all, redis};
 
@@ -14,15 +15,14 @@ fn policy(limits: &str) -> String {
 #[tokio::test]
 async fn parallel_creates_on_two_brokers_stop_exactly_at_the_limit() {
     let Some(redis) = redis::start().await else { return };
-    let settings =
-        || Settings { store: redis.url(), policies: policy("max_active = 10"), ..Settings::default() };
+    let settings = || Settings { store: redis.url(), policies: policy("max_active = 10"), ..Settings::default() };
     let one = Broker::start_with(settings()).await;
     let two = Broker::start_beside(one.storage.clone(), one.clock.clone(), settings()).await;
-    let creates = (0..200).map(|position| {
+    let attempts = (0..200).map(|position| {
         let user = if position % 2 == 0 { one.user("ada") } else { two.user("ada") };
         async move { user.create(10).await }
     });
-    let answers = join_all(creates).await;
+    let answers = join_all(attempts).await;
     let created: Vec<_> = answers.iter().filter(|answer| answer.status == 201).collect();
     assert_eq!(created.len(), 10);
     for answer in answers.iter().filter(|answer| answer.status != 201) {
@@ -50,7 +50,7 @@ async fn parallel_creates_with_one_key_make_one_upload() {
             async move { ada.create(10).await }
         });
         let answers = join_all(creates).await;
-        let mut ids: Vec<_> = answers.iter().filter(|answer| answer.status == 201).map(|answer| answer.id()).collect();
+        let mut ids: Vec<_> = answers.iter().filter(|answer| answer.status == 201).map(Answer::id).collect();
         assert!(!ids.is_empty());
         ids.dedup();
         assert_eq!(ids.len(), 1);
@@ -86,7 +86,8 @@ async fn a_rate_lets_a_burst_through_and_refills() {
 
 #[tokio::test]
 async fn bytes_are_reserved_settled_and_free_again_at_midnight() {
-    let broker = Broker::start_with(Settings { policies: policy("daily_bytes = \"1000\""), ..Settings::default() }).await;
+    let broker =
+        Broker::start_with(Settings { policies: policy("daily_bytes = \"1000\""), ..Settings::default() }).await;
     let ada = broker.user("ada");
     let first = ada.create(600).await.is(201);
     let refused = ada.create(500).await.is_problem(429, "quota-exceeded");
@@ -112,7 +113,8 @@ async fn what_a_policy_does_not_allow_is_told_limit_by_limit() {
     let ada = broker.user("ada");
     let body = json!({"filename": "a.txt", "content_type": "text/plain", "size_bytes": 101, "transfer_kind": "simple"});
     let refused = ada.create_from(body).await.is_problem(422, "policy-violation");
-    let mut limits: Vec<_> = refused.body["violations"].as_array().unwrap().iter().map(|v| v["limit"].as_str().unwrap()).collect();
+    let mut limits: Vec<_> =
+        refused.body["violations"].as_array().unwrap().iter().map(|v| v["limit"].as_str().unwrap()).collect();
     limits.sort_unstable();
     assert_eq!(limits, ["content_types", "digest", "max_size", "transfers"]);
     let unsized_ = json!({"filename": "a.mp4", "content_type": "video/mp4", "crc32c": "AAAAAA=="});
@@ -135,6 +137,12 @@ async fn a_policy_that_only_reports_refuses_nothing_and_counts() {
         broker.user("ada").create(1).await.is(201);
     }
     let (_, metrics) = broker.operator_get("/metrics").await;
-    assert!(metrics.contains("upload_broker_policy_reports_total{policy=\"videos\",limit=\"max_active\"} 2"), "{metrics}");
-    assert!(metrics.contains("upload_broker_policy_reports_total{policy=\"videos\",limit=\"content_types\"} 3"), "{metrics}");
+    assert!(
+        metrics.contains("upload_broker_policy_reports_total{policy=\"videos\",limit=\"max_active\"} 2"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("upload_broker_policy_reports_total{policy=\"videos\",limit=\"content_types\"} 3"),
+        "{metrics}"
+    );
 }

@@ -32,7 +32,8 @@ impl Deployment {
             storage_timeout: "1s",
             ..Settings::default()
         };
-        std::fs::write(folder.path().join("broker.toml"), configuration(folder.path(), &storage_url, &settings)).unwrap();
+        std::fs::write(folder.path().join("broker.toml"), configuration(folder.path(), &storage_url, &settings))
+            .unwrap();
         Some(Self { folder, storage, storage_url, redis })
     }
 
@@ -114,14 +115,17 @@ async fn what_one_broker_created_another_completes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_killed_between_session_and_record_loses_nothing_for_good() {
-    let Some(deployment) = Deployment::start("[[policies]]\nname = \"one\"\nobject = \"{id}\"\nmax_active = 1\n").await else {
+    let Some(deployment) = Deployment::start("[[policies]]\nname = \"one\"\nobject = \"{id}\"\nmax_active = 1\n").await
+    else {
         return;
     };
     let (mut first, ada, _) = deployment.serve("info");
     let hold = json!([{"operation": "initiate", "action": {"kind": "hold"}}]);
     deployment.emulator("faults", Some(hold)).await;
     let keyed = ada.clone().with("idempotency-key", "once");
-    let creating = tokio::spawn(async move { keyed.try_call(reqwest::Method::POST, "/v1/uploads", Some(&json!({"filename": "f", "size_bytes": 10}))).await });
+    let creating = tokio::spawn(async move {
+        keyed.try_call(reqwest::Method::POST, "/v1/uploads", Some(&json!({"filename": "f", "size_bytes": 10}))).await
+    });
     deployment.faults_are_used_up().await;
     first.kill();
     assert!(creating.await.unwrap().is_err(), "the broker died before it could answer");
@@ -148,7 +152,9 @@ async fn sigterm_answers_what_is_under_way_and_leaves_in_good_order() {
     let Some(deployment) = Deployment::start(ANY).await else { return };
     let (mut broker, ada, operations) = deployment.serve("info");
     ada.create(10).await.is(201);
-    deployment.emulator("faults", Some(json!([{"operation": "initiate", "action": {"kind": "delay", "for": "800ms"}}]))).await;
+    deployment
+        .emulator("faults", Some(json!([{"operation": "initiate", "action": {"kind": "delay", "for": "800ms"}}])))
+        .await;
     let slow = tokio::spawn({
         let ada = ada.clone();
         async move { ada.create(10).await }
@@ -174,10 +180,19 @@ async fn the_reference_client_survives_kill_minus_nine() {
     std::fs::write(&token_file, token("ada", Clock::System.now(), &[])).unwrap();
     let upload = |file: &Path| {
         let mut command = command();
-        command.arg("upload").arg(file).args(["--broker", &ada.broker, "--chunk-size", "1MiB", "--token-file"]).arg(&token_file);
+        command
+            .arg("upload")
+            .arg(file)
+            .args(["--broker", &ada.broker, "--chunk-size", "1MiB", "--token-file"])
+            .arg(&token_file);
         Process::spawn(command)
     };
-    deployment.emulator("faults", Some(json!([{"operation": "chunk", "count": null, "action": {"kind": "delay", "for": "100ms"}}]))).await;
+    deployment
+        .emulator(
+            "faults",
+            Some(json!([{"operation": "chunk", "count": null, "action": {"kind": "delay", "for": "100ms"}}])),
+        )
+        .await;
     let mut first = upload(&file);
     deployment.called("chunk", 6).await;
     first.kill();

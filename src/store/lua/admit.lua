@@ -12,7 +12,7 @@
 --   with KEYS[5]: ARGV[18] the request's fingerprint, 16 bytes      ARGV[19] life of the idempotency key, ms
 --                 ARGV[20] the upload that the idempotency key may be taken from, 16 bytes, or empty
 -- Returns {0, hit, number} when admitted, {1, hit, number} when refused ("hit" as in ledger.lua; of a rate the number
--- is the wait in microseconds), {2, record} when the upload is there already, {3, upload and fingerprint} when the
+-- is the wait in microseconds), {2, record} when the upload is there already, {3, upload, fingerprint and when that is forgotten} when the
 -- idempotency key names another upload.
 assert((#KEYS == 4 and #ARGV == 17) or (#KEYS == 5 and #ARGV == 20), 'admit.lua takes 4 keys and 17 arguments, or 5 and 20')
 local record, ledger, index, due, key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -25,7 +25,9 @@ if own then
 end
 if key then
   local known = redis.call('GET', key)
-  if known and string.sub(known, 1, 16) ~= ARGV[20] then
+  -- Redis's own clock only tidies up: a key is forgotten when the caller's clock says so.
+  local remembered = known and tonumber(string.sub(known, 33)) > now
+  if remembered and string.sub(known, 1, 16) ~= ARGV[20] then
     return { 3, known }
   end
 end
@@ -73,6 +75,6 @@ end
 redis.call('PEXPIRE', index, ARGV[15])
 redis.call('ZADD', due, ARGV[5], id)
 if key then
-  redis.call('SET', key, id .. ARGV[18], 'PX', ARGV[19])
+  redis.call('SET', key, id .. ARGV[18] .. string.format('%.0f', now + tonumber(ARGV[19])), 'PX', ARGV[19])
 end
 return { 0, hit, number }

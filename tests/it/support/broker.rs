@@ -35,7 +35,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             store: "memory".to_owned(),
-            policies: "[[policies]]\nname = \"videos\"\nobject = \"videos/{sub}/{id}.{ext}\"\nmax_size = \"64MiB\"\n".to_owned(),
+            policies: "[[policies]]\nname = \"videos\"\nobject = \"videos/{sub}/{id}.{ext}\"\nmax_size = \"64MiB\"\n"
+                .to_owned(),
             origins: vec!["https://app.example.com".to_owned()],
             storage_timeout: "2s",
             more_regions: String::new(),
@@ -113,7 +114,7 @@ impl Broker {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// Drains it.
+    /// Drains it, and tells whether every request was answered.
     pub async fn stop(self) -> Ended {
         self.stop.cancel();
         self.serving.await.unwrap()
