@@ -30,7 +30,10 @@ use crate::uploads::{Region, Uploads};
 /// any latency that clients would wait for.
 const REQUESTS_AT_ONCE: usize = 4096;
 
-/// What a request may take beyond the time that storage may: for the store, twice, and for the way.
+/// How long the body of a request may take to arrive: 64 KiB at most, over a bad mobile network.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a request may take beyond its body and one operation of storage: for the store, and for a second operation.
 const PATIENCE_MARGIN: Duration = Duration::from_secs(10);
 
 /// How often certificate files are compared with what is served. Kubernetes swaps links, which no file watch sees.
@@ -162,7 +165,7 @@ impl App {
             trusted_proxies: config.server.trusted_proxies.clone().into(),
             transport: world.transport,
             permits: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
-            patience: config.storage.timeout.0 + PATIENCE_MARGIN,
+            patience: BODY_TIMEOUT + config.storage.timeout.0 + PATIENCE_MARGIN,
         };
         let services = Services {
             uploads: Arc::clone(&uploads),
@@ -286,6 +289,7 @@ fn region(settings: &config::RegionSettings) -> Region {
 }
 
 async fn bind(address: SocketAddr, certificate: Option<TlsCertificate>) -> Result<Listener, StartError> {
-    let listener = Listener::bind(address, certificate, Limits::default()).await;
+    let listener =
+        Listener::bind(address, certificate, Limits { body_timeout: BODY_TIMEOUT, ..Limits::default() }).await;
     listener.map_err(|source| StartError::Listen { address, source })
 }

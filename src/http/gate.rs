@@ -118,6 +118,7 @@ fn accepts_json(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::Transport::{HttpsOnly, PlainOnLoopback};
     use super::*;
 
     fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
@@ -135,7 +136,6 @@ mod tests {
         let forwarded = headers(&[(FORWARDED_PROTO, "https")]);
         let mixed = headers(&[(FORWARDED_PROTO, "https, http")]);
         let nothing = HeaderMap::new();
-        use Transport::{HttpsOnly, PlainOnLoopback};
         for (name, transport, address, tls, headers, expected) in [
             ("TLS", HttpsOnly, "203.0.113.7:1", true, &nothing, true),
             ("plain", HttpsOnly, "203.0.113.7:1", false, &nothing, false),
