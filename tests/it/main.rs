@@ -10,5 +10,6 @@ mod documents;
 mod faults;
 mod limits;
 mod processes;
+mod readme;
 mod secrets;
 mod support;
