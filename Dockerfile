@@ -7,15 +7,18 @@ WORKDIR /build
 
 # Dependencies in a layer of their own: it is rebuilt only when the manifest or the lock file changes.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches/load \
-    && echo 'fn main() {}' | tee src/main.rs benches/load/main.rs > benches/hot_path.rs \
-    && touch src/lib.rs ARCHITECTURE.md \
-    && cargo build --locked --profile dist --no-default-features \
-    && rm -r src benches
+# Named by the manifest, so cargo wants to see them.
+COPY benches benches
+RUN mkdir src \
+    && echo 'fn main() {}' > src/main.rs \
+    && touch src/lib.rs \
+    && cargo build --locked --profile dist --no-default-features --bin upload-broker \
+    && rm -r src
 
 COPY . .
-# The stand-ins above are newer than the sources, so they must be told apart by hand.
-RUN touch src/main.rs src/lib.rs && cargo build --locked --profile dist --no-default-features
+# What was built from the stand-ins above may be newer than the sources, which cargo tells apart by time alone.
+RUN touch src/main.rs src/lib.rs \
+    && cargo build --locked --profile dist --no-default-features --bin upload-broker
 
 # glibc, CA certificates, time zones and a user that is nobody; nothing else.
 FROM gcr.io/distroless/cc-debian12:nonroot
