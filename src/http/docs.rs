@@ -50,7 +50,7 @@ fn write_operation(html: &mut String, path: &str, method: &str, operation: &Valu
     let _ = write!(
         html,
         "<section id=\"{}\"><h2><code>{}</code><code>{}</code></h2><p><b>{}.</b> {}</p>",
-        text(&operation["operationId"]),
+        escape(operation["operationId"].as_str().unwrap_or_default()),
         escape(&method.to_uppercase()),
         escape(path),
         text(&operation["summary"]),
@@ -142,10 +142,40 @@ fn entries(object: &Value) -> impl Iterator<Item = (&str, &Value)> {
     object.as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value))
 }
 
+/// Text for people, in which backticks mark what is code.
 fn text(value: &Value) -> String {
-    escape(value.as_str().unwrap_or_default())
+    let mut html = String::new();
+    for (position, part) in value.as_str().unwrap_or_default().split('`').enumerate() {
+        let part = escape(part);
+        if position % 2 == 0 {
+            html.push_str(&part);
+        } else {
+            // Writing to a `String` cannot fail.
+            let _ = write!(html, "<code>{part}</code>");
+        }
+    }
+    html
 }
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn text_becomes_html_that_says_the_same() {
+        for (given, expected) in [
+            ("plain", "plain"),
+            ("send `PUT` to `uri`", "send <code>PUT</code> to <code>uri</code>"),
+            ("a < b & \"c\"", "a &lt; b &amp; &quot;c&quot;"),
+            ("`<script>`", "<code>&lt;script&gt;</code>"),
+        ] {
+            assert_eq!(text(&json!(given)), expected, "{given}");
+        }
+    }
 }
