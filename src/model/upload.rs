@@ -88,14 +88,19 @@ pub enum PromisedSize {
     /// The client declared it.
     Exactly(ByteCount),
     /// The client did not know; the policy bounds it.
-    AtMost(ByteCount),
+    Between {
+        /// The fewest bytes.
+        least: ByteCount,
+        /// The most bytes.
+        most: ByteCount,
+    },
 }
 
 impl PromisedSize {
     /// The bytes to be reserved: no more than this can be stored.
     pub const fn reserve(self) -> ByteCount {
         match self {
-            Self::Exactly(size) | Self::AtMost(size) => size,
+            Self::Exactly(size) | Self::Between { most: size, .. } => size,
         }
     }
 
@@ -103,7 +108,7 @@ impl PromisedSize {
     pub const fn declared(self) -> Option<ByteCount> {
         match self {
             Self::Exactly(size) => Some(size),
-            Self::AtMost(_) => None,
+            Self::Between { .. } => None,
         }
     }
 }
@@ -126,16 +131,17 @@ pub struct StoredObject {
 impl Promise {
     /// What of this promise `object` breaks, if anything.
     pub fn broken_by(&self, object: &StoredObject) -> Option<Breach> {
-        let size_holds = match self.size {
-            PromisedSize::Exactly(size) => object.size == size,
-            PromisedSize::AtMost(size) => object.size <= size,
+        let arrived = object.size;
+        let size = match self.size {
+            PromisedSize::Exactly(size) if arrived != size => Some((BreachCode::SizeMismatch, size, "were declared")),
+            PromisedSize::Between { least, .. } if arrived < least => {
+                Some((BreachCode::SizeLimit, least, "are the least"))
+            }
+            PromisedSize::Between { most, .. } if arrived > most => Some((BreachCode::SizeLimit, most, "are allowed")),
+            PromisedSize::Exactly(_) | PromisedSize::Between { .. } => None,
         };
-        if !size_holds {
-            let (code, relation) = match self.size {
-                PromisedSize::Exactly(_) => (BreachCode::SizeMismatch, "were declared"),
-                PromisedSize::AtMost(_) => (BreachCode::SizeLimit, "are allowed"),
-            };
-            let detail = format!("{} bytes arrived, where {} {relation}", object.size.0, self.size.reserve().0);
+        if let Some((code, bound, relation)) = size {
+            let detail = format!("{} bytes arrived, where {} {relation}", arrived.0, bound.0);
             return Some(Breach { code, detail });
         }
         // A digest that storage does not state cannot be checked, so the promise is not kept.
@@ -176,7 +182,7 @@ impl Breach {
 pub enum BreachCode {
     /// Another number of bytes than declared.
     SizeMismatch,
-    /// More bytes than the policy allows.
+    /// More or fewer bytes than the policy allows.
     SizeLimit,
     /// Other bytes than declared.
     DigestMismatch,
@@ -414,14 +420,17 @@ mod tests {
             crc32c: Some(Crc32c(crc32c)),
         };
         let exactly = PromisedSize::Exactly(ByteCount(3));
+        let between = |least, most| PromisedSize::Between { least: ByteCount(least), most: ByteCount(most) };
         let other_type = StoredObject { content_type: Some("text/html".parse().unwrap()), ..object(3) };
         let md5 = Promise { md5: Some(Md5([0; 16])), ..promise(exactly, 7) };
         for (name, promise, object, expected) in [
             ("kept", promise(exactly, 7), object(3), None),
             ("fewer bytes", promise(exactly, 7), object(2), Some(BreachCode::SizeMismatch)),
             ("more bytes", promise(exactly, 7), object(4), Some(BreachCode::SizeMismatch)),
-            ("below the bound", promise(PromisedSize::AtMost(ByteCount(9)), 7), object(3), None),
-            ("above the bound", promise(PromisedSize::AtMost(ByteCount(2)), 7), object(3), Some(BreachCode::SizeLimit)),
+            ("between the bounds", promise(between(2, 9), 7), object(3), None),
+            ("at both bounds", promise(between(3, 3), 7), object(3), None),
+            ("above the bounds", promise(between(0, 2), 7), object(3), Some(BreachCode::SizeLimit)),
+            ("below the bounds", promise(between(4, 9), 7), object(3), Some(BreachCode::SizeLimit)),
             ("other bytes", promise(exactly, 8), object(3), Some(BreachCode::DigestMismatch)),
             ("a digest that storage does not state", md5, object(3), Some(BreachCode::DigestMismatch)),
             ("another type", promise(exactly, 7), other_type, Some(BreachCode::ContentTypeMismatch)),

@@ -237,10 +237,19 @@ impl Policy {
         }
     }
 
+    /// The smallest object that is let in, likewise.
+    fn smallest(&self) -> ByteCount {
+        match self.enforcement() {
+            Enforcement::Enforce => self.settings.min_size,
+            Enforcement::Report => ByteCount::ZERO,
+        }
+    }
+
     fn promise(&self, request: &NewUpload) -> Promise {
+        let bounds = PromisedSize::Between { least: self.smallest(), most: self.largest() };
         Promise {
             content_type: request.content_type.clone(),
-            size: request.size.map_or(PromisedSize::AtMost(self.largest()), PromisedSize::Exactly),
+            size: request.size.map_or(bounds, PromisedSize::Exactly),
             md5: request.md5,
             crc32c: request.crc32c,
         }

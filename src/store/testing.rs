@@ -154,7 +154,7 @@ pub(super) fn plain(upload: &Upload, limits: Limits) -> Intent<'_> {
 
 pub(super) fn with_size(upload: &Upload, size: u64) -> Upload {
     let mut upload = upload.clone();
-    upload.promise.size = crate::model::upload::PromisedSize::AtMost(ByteCount(size));
+    upload.promise.size = crate::model::upload::PromisedSize::Between { least: ByteCount::ZERO, most: ByteCount(size) };
     upload
 }
 

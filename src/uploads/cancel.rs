@@ -2,10 +2,13 @@
 
 use tokio::time::Instant;
 
+use super::complete::Seen;
 use super::{Attempt, Error, TRANSITION_ATTEMPTS, Uploads};
 use crate::model::id::UploadId;
 use crate::model::principal::Principal;
-use crate::model::upload::{Evidence, Witness};
+use crate::model::secret::SessionUri;
+use crate::model::upload::{Evidence, StoredObject, Upload, Witness};
+use crate::storage;
 use crate::store::Tracked;
 
 impl Uploads {
@@ -35,13 +38,10 @@ impl Uploads {
                 return Ok(tracked);
             }
             // Without a session, storage is still being asked for one. Whoever asks finds its lease gone, and cancels.
-            if let Some(session) = &tracked.session {
-                self.storage.cancel(session, deadline).await?;
-                // Either may win where a cancel races the last chunk, so the object decides (storage documentation,
-                // "Resumable uploads", cancelling).
-                if let Some(object) = self.arrived(&tracked.upload, deadline).await? {
-                    return self.judge(tracked, object, witness, deadline).await;
-                }
+            if let Some(session) = &tracked.session
+                && let Some(object) = self.revoke(&tracked.upload, session, deadline).await?
+            {
+                return self.judge(tracked, object, witness, deadline).await;
             }
             match self.attempt(tracked, evidence.clone()).await? {
                 Attempt::Settled(settled) => return Ok(settled),
@@ -50,5 +50,39 @@ impl Uploads {
             }
         }
         Err(Error::Contended)
+    }
+
+    /// Takes the session's power away, and gives the object that it made, if it made one.
+    ///
+    /// The session is asked first: what it describes is its own, whereas the object of that name may be another's by
+    /// now, may have lost the mark that tells whose it is, or may be gone because it was judged and not recorded. And a
+    /// session may no longer say what it made once it was cancelled.
+    async fn revoke(
+        &self,
+        upload: &Upload,
+        session: &SessionUri,
+        deadline: Instant,
+    ) -> Result<Option<StoredObject>, Error> {
+        match self.seen(upload, session, deadline).await {
+            Ok(Seen::Object(object)) => return Ok(Some(object)),
+            // A session that cannot be asked can be cancelled all the same.
+            Ok(Seen::Open(_) | Seen::Nothing) | Err(Error::Storage(storage::Error::Refused { .. })) => {}
+            Err(error) => return Err(error),
+        }
+        let refusal = match self.storage.cancel(session, deadline).await {
+            Ok(_) => None,
+            Err(refusal @ storage::Error::Refused { .. }) => Some(refusal),
+            Err(error) => return Err(error.into()),
+        };
+        // Either may win where a cancel races the last chunk, whatever it was answered, so the object decides (storage
+        // documentation, "Resumable uploads", cancelling).
+        match (self.seen(upload, session, deadline).await, refusal) {
+            (Ok(Seen::Object(object)), _) => Ok(Some(object)),
+            // To repeat it is of no use, and an upload must come to an end: but not while its session lives.
+            (Ok(Seen::Open(_)), Some(refusal)) => Err(refusal.into()),
+            (Ok(Seen::Open(_) | Seen::Nothing), _) => Ok(None),
+            (Err(Error::Storage(storage::Error::Refused { .. })), None) => self.arrived(upload, deadline).await,
+            (Err(error), _) => Err(error),
+        }
     }
 }

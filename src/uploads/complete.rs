@@ -1,12 +1,15 @@
 //! Completing an upload: by what storage says, never by the client's word.
 
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::{Error, Uploads};
 use crate::model::id::UploadId;
 use crate::model::principal::Principal;
+use crate::model::secret::SessionUri;
+use crate::model::size::ByteCount;
 use crate::model::upload::{Evidence, StoredObject, Upload, UploadState, Witness};
-use crate::storage::Progress;
+use crate::storage::{self, FoundObject, Progress};
 use crate::store::Tracked;
 
 impl Uploads {
@@ -54,25 +57,40 @@ impl Uploads {
     /// Looks at the session and, where it is over, at the object.
     async fn look(&self, tracked: Tracked, deadline: Instant) -> Result<Looked, Error> {
         let Some(session) = &tracked.session else { return Ok(Looked::Progressed(tracked)) };
-        match self.storage.look(session, deadline).await? {
-            Progress::Persisted(received) => {
-                self.record(tracked, Evidence::Persisted(received)).await.map(Looked::Progressed)
+        match self.seen(&tracked.upload, session, deadline).await? {
+            Seen::Open(received) => self.record(tracked, Evidence::Persisted(received)).await.map(Looked::Progressed),
+            Seen::Object(object) => {
+                self.judge(tracked, object, Witness::Client, deadline).await.map(Looked::Progressed)
             }
-            Progress::Finished(seen) => match self.arrived(&tracked.upload, deadline).await?.or(seen) {
-                Some(object) => self.judge(tracked, object, Witness::Client, deadline).await.map(Looked::Progressed),
-                None => Ok(Looked::Lost(tracked)),
-            },
-            Progress::Gone => match self.arrived(&tracked.upload, deadline).await? {
-                Some(object) => self.judge(tracked, object, Witness::Client, deadline).await.map(Looked::Progressed),
-                None => Ok(Looked::Lost(tracked)),
-            },
+            Seen::Nothing => Ok(Looked::Lost(tracked)),
         }
+    }
+
+    /// What storage has of the upload: what the session says, and where that is over, the object.
+    pub(super) async fn seen(&self, upload: &Upload, session: &SessionUri, deadline: Instant) -> Result<Seen, Error> {
+        let made = match self.storage.look(session, deadline).await? {
+            Progress::Persisted(received) => return Ok(Seen::Open(received)),
+            Progress::Finished(Some(made)) => made,
+            Progress::Finished(None) | Progress::Gone => {
+                return Ok(self.arrived(upload, deadline).await?.map_or(Seen::Nothing, Seen::Object));
+            }
+        };
+        // The session tells what it made, and not whether that is still there.
+        Ok(match self.storage.read_back(&upload.bucket, &upload.object, deadline).await? {
+            Some(FoundObject { object, .. }) if object.generation == made.generation => Seen::Object(object),
+            // Another object took its place: that does not undo this upload.
+            Some(_) => Seen::Object(made),
+            // A broken one is gone because it was judged before, and the broker did not live to record it.
+            None if upload.promise.broken_by(&made).is_some() => Seen::Object(made),
+            None => Seen::Nothing,
+        })
     }
 
     /// The object of this upload, read from storage.
     ///
     /// A name that holds the upload's id belongs to nobody else. Where a policy overwrites, names repeat, and only the
-    /// id in the object's metadata tells this upload's object from an earlier one.
+    /// id in the object's metadata tells this upload's object from an earlier one. The client can write that entry
+    /// too, so this is only for when the session itself does not tell what it made.
     pub(super) async fn arrived(&self, upload: &Upload, deadline: Instant) -> Result<Option<StoredObject>, Error> {
         let Some(found) = self.storage.read_back(&upload.bucket, &upload.object, deadline).await? else {
             return Ok(None);
@@ -85,6 +103,7 @@ impl Uploads {
     /// Completes the upload if the object keeps every promise; deletes exactly this object and rejects it if not.
     ///
     /// The object goes first: should the broker die in between, the session still tells of it, and it is judged again.
+    /// Where storage does not let it go, such as under a hold, the upload is rejected all the same.
     pub(super) async fn judge(
         &self,
         tracked: Tracked,
@@ -96,11 +115,28 @@ impl Uploads {
             None => self.record(tracked, Evidence::Verified(object, witness)).await,
             Some(breach) => {
                 let Upload { bucket, object: name, .. } = &tracked.upload;
-                self.storage.delete(bucket, name, object.generation, deadline).await?;
+                match self.storage.delete(bucket, name, object.generation, deadline).await {
+                    Ok(_) => {}
+                    Err(error @ storage::Error::Refused { .. }) => warn!(
+                        upload.id = %tracked.upload.id, object.generation, error = %error,
+                        "an object that broke a promise stays, since storage does not delete it"
+                    ),
+                    Err(error) => return Err(error.into()),
+                }
                 self.record(tracked, Evidence::Broken(breach, object.size)).await
             }
         }
     }
+}
+
+/// What storage has of an upload.
+pub(super) enum Seen {
+    /// The session takes more, and has this many bytes.
+    Open(ByteCount),
+    /// This object was made, and is to be judged.
+    Object(StoredObject),
+    /// The session is over, and no object tells what for.
+    Nothing,
 }
 
 /// What a look at an upload found.

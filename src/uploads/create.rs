@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 
 use super::{Error, LOOK_AFTER, Uploads};
 use crate::model::id::UploadId;
@@ -18,6 +18,9 @@ use crate::store::{Admitted, Attached, Intent, Lease, LimitHit, Tracked};
 
 /// What a lease has beyond the time that storage may take: for both round trips to the store.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
+
+/// How long it may take to revoke a session that came too late, whatever is left of the request's time.
+const REVOKE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What belongs to a create request beside its body.
 #[derive(Clone, Debug)]
@@ -55,7 +58,8 @@ impl Uploads {
         context: CreateContext,
     ) -> Result<Created, Error> {
         let uploads = Arc::clone(self);
-        let task = tokio::spawn(async move { uploads.create_now(&principal, &request, &context).await });
+        let creation = async move { uploads.create_now(&principal, &request, &context).await };
+        let task = tokio::spawn(creation.in_current_span());
         match task.await {
             Ok(outcome) => outcome,
             Err(failure) => match failure.try_into_panic() {
@@ -103,7 +107,10 @@ impl Uploads {
             }
             // The same upload as before: its name, its reservation, and a new session.
             Admitted::Resumed { upload, lease } => (upload, lease),
-            Admitted::Replayed(tracked) => return Ok(Created { tracked, replayed: true }),
+            Admitted::Replayed(tracked) => {
+                let tracked = self.ended_in_time(tracked, context.deadline).await?;
+                return Ok(Created { tracked, replayed: true });
+            }
             Admitted::InProgress { until } => {
                 return Err(Error::IdempotencyInProgress { retry_after: until.since(now) });
             }
@@ -117,7 +124,7 @@ impl Uploads {
                 return Err(error);
             }
         };
-        let tracked = self.attach(&upload, &lease, &session, context.deadline).await?;
+        let tracked = self.attach(&upload, &lease, &session).await?;
         self.metrics.observe_created(&tracked.upload);
         Ok(Created { tracked, replayed: false })
     }
@@ -164,21 +171,24 @@ impl Uploads {
         }
     }
 
-    async fn attach(
-        &self,
-        upload: &Upload,
-        lease: &Lease,
-        session: &SessionUri,
-        deadline: Instant,
-    ) -> Result<Tracked, Error> {
+    async fn attach(&self, upload: &Upload, lease: &Lease, session: &SessionUri) -> Result<Tracked, Error> {
         let due = self.clock.now().plus(LOOK_AFTER).min(upload.expires_at);
-        // A failure of the store is passed on and the session left alone. It may be recorded all the same, when only
+        let attached = match self.store.attach(lease, upload, session, due).await {
+            // Perhaps only the answer was lost. Asking again is safe, and finds out.
+            Err(error) => {
+                info!(upload.id = %upload.id, error = %error, "a session is attached once more");
+                self.store.attach(lease, upload, session, due).await
+            }
+            answered => answered,
+        };
+        // A second failure is passed on and the session left alone. It may be recorded all the same, when only
         // the answer was lost, and a repeat with the same key then finds it working. If it is not, nobody knows it.
-        match self.store.attach(lease, upload, session, due).await? {
+        match attached? {
             Attached::Tracked(tracked) => Ok(tracked),
             Attached::LeaseLost(_) => {
                 // Cancelled meanwhile, or another attempt has taken over: this session must not be deliverable.
-                if let Err(error) = self.storage.cancel(session, deadline).await {
+                // The time of the request is mostly spent by now, and this is not for the client alone.
+                if let Err(error) = self.storage.cancel(session, Instant::now() + REVOKE_WITHIN).await {
                     info!(upload.id = %upload.id, error = %error, "a session that nobody was told of stays until it expires");
                 }
                 Err(Error::Contended)

@@ -13,6 +13,7 @@ mod metrics;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::info;
 
 pub use create::{CreateContext, Created};
 pub use error::Error;
@@ -98,21 +99,42 @@ impl Uploads {
         deadline: Instant,
     ) -> Result<Tracked, Error> {
         let tracked = self.owned(principal, id).await?;
-        if self.has_run_out(&tracked.upload) {
-            return self.end(tracked, Evidence::TimeRanOut, Witness::Client, deadline).await;
-        }
         match freshness {
-            Freshness::Known => Ok(tracked),
+            Freshness::Known => self.ended_in_time(tracked, deadline).await,
+            Freshness::Refreshed if self.has_run_out(&tracked.upload) => {
+                self.end(tracked, Evidence::TimeRanOut, Witness::Client, deadline).await
+            }
             Freshness::Refreshed => self.refresh(tracked, deadline).await,
         }
     }
 
-    /// The caller's uploads, newest first.
+    /// The upload, ended if its time is over. While storage cannot do its part in that it is given as it is known, but
+    /// without its session: that is not to be used any more.
+    async fn ended_in_time(&self, tracked: Tracked, deadline: Instant) -> Result<Tracked, Error> {
+        if !self.has_run_out(&tracked.upload) {
+            return Ok(tracked);
+        }
+        match self.end(tracked.clone(), Evidence::TimeRanOut, Witness::Client, deadline).await {
+            Err(Error::Storage(error)) => {
+                info!(upload.id = %tracked.upload.id, error = %error, "an upload whose time is over is not ended yet");
+                Ok(Tracked { session: None, ..tracked })
+            }
+            ended => ended,
+        }
+    }
+
+    /// The caller's uploads, newest first. Those whose time is over and that nothing has ended are without a session.
     ///
     /// # Errors
     /// [`Error::Store`] when the store fails.
     pub async fn list(&self, principal: &Principal, page: &Page) -> Result<Listing, Error> {
-        Ok(self.store.list(principal.id, page, self.clock.now()).await?)
+        let mut listing = self.store.list(principal.id, page, self.clock.now()).await?;
+        for tracked in &mut listing.uploads {
+            if self.has_run_out(&tracked.upload) {
+                tracked.session = None;
+            }
+        }
+        Ok(listing)
     }
 
     /// The policies that admit the caller, in configuration order, with what is left of each limit.

@@ -7,6 +7,7 @@
 mod api;
 mod command_line;
 mod documents;
+mod endings;
 mod faults;
 mod limits;
 mod processes;

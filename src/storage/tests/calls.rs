@@ -52,7 +52,8 @@ async fn an_initiation_has_the_documented_form_on_the_wire() {
         ]
     );
 
-    let bare = Promise { size: PromisedSize::AtMost(ByteCount(5)), md5: None, crc32c: None, ..promise.clone() };
+    let bounds = PromisedSize::Between { least: ByteCount::ZERO, most: ByteCount(5) };
+    let bare = Promise { size: bounds, md5: None, crc32c: None, ..promise.clone() };
     let none = BTreeMap::new();
     let initiation = Initiation {
         promise: &bare,

@@ -64,7 +64,7 @@ fn opened() -> Step {
 async fn initiate(storage: &Storage, deadline: Instant) -> Result<SessionUri, Error> {
     let promise = Promise {
         content_type: "video/mp4".parse().unwrap(),
-        size: PromisedSize::AtMost(ByteCount::gib(1)),
+        size: PromisedSize::Between { least: ByteCount::ZERO, most: ByteCount::gib(1) },
         md5: None,
         crc32c: None,
     };

@@ -75,6 +75,14 @@ impl RedisServer {
         self.wait().await;
     }
 
+    /// Lets the server answer nobody for so long; what it is asked meanwhile it does after.
+    pub async fn pause(&self, time: Duration) {
+        let client = redis::Client::open(format!("unix://{}", self.socket().display())).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let millis = u64::try_from(time.as_millis()).unwrap();
+        let () = redis::cmd("CLIENT").arg("PAUSE").arg(millis).query_async(&mut connection).await.unwrap();
+    }
+
     /// Every value of the server, as its serialised bytes, and every key.
     pub async fn everything(&self) -> Vec<u8> {
         let client = redis::Client::open(format!("unix://{}", self.socket().display())).unwrap();
