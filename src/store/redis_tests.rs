@@ -104,7 +104,14 @@ async fn every_key_but_the_due_queue_ends_by_itself() {
     let second = intent_of(user(2), 1, NOW);
     let tracked = store.create(&plain(&second, UNLIMITED)).await;
     store.end(&tracked, verified(1), NOW).await;
-    assert_eq!(life(&keys.ledger(user(2), &second.policy)).await, 48);
+    let ledger = keys.ledger(user(2), &second.policy);
+    assert_eq!(life(&ledger).await, 48);
+    // So does one that would have ended before the day did.
+    let third = intent_of(user(2), 2, NOW);
+    let tracked = store.create(&plain(&third, UNLIMITED)).await;
+    let _: Value = redis(&store).raw(cmd("PEXPIRE").arg(&ledger).arg(1_000)).await;
+    store.end(&tracked, verified(1), NOW).await;
+    assert_eq!(life(&ledger).await, 48);
 }
 
 #[tokio::test]

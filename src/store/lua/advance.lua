@@ -25,8 +25,12 @@ if ARGV[7] == '' then
 else
   redis.call('SET', record, ARGV[3], 'PX', ARGV[7])
 end
--- Whoever takes the reservation away is the one who settles it.
-if ARGV[4] ~= 'keep' and redis.call('HDEL', ledger, id) == 1 and ARGV[4] == 'settle' then
+if ARGV[4] ~= 'keep' then
+  redis.call('HDEL', ledger, id)
+end
+-- Bytes that are stored count, also when the reservation for them has ended: a final state is entered once, so this
+-- happens once.
+if ARGV[4] == 'settle' then
   local day = tonumber(redis.call('HGET', ledger, 'd') or 0)
   local sum = 0
   if day >= today then
@@ -34,8 +38,8 @@ if ARGV[4] ~= 'keep' and redis.call('HDEL', ledger, id) == 1 and ARGV[4] == 'set
   end
   redis.call('HSET', ledger, 'd', string.format('%.0f', math.max(day, today)),
     's', string.format('%.0f', sum + tonumber(ARGV[5])))
-  -- The reservation may have been the hash's last field, and its life gone with it.
-  if redis.call('PTTL', ledger) < 0 then
+  -- The ledger may be new, or near its end; it outlives the day.
+  if redis.call('PTTL', ledger) < 172800000 then
     redis.call('PEXPIRE', ledger, 172800000)
   end
 end
