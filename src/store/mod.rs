@@ -26,6 +26,7 @@ mod reply;
 mod seal;
 mod session;
 mod settings;
+mod silence;
 #[cfg(test)]
 mod suite;
 #[cfg(test)]
