@@ -31,6 +31,8 @@ mod silence;
 mod suite;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tls_tests;
 mod words;
 
 use std::time::{Duration, Instant};
