@@ -1,7 +1,7 @@
 -- Move an upload to its next state, with everything that follows from it; or change nothing.
 --   KEYS[1] the record   KEYS[2] the ledger   KEYS[3] the due queue      all in the principal's {pNN}
 --   ARGV[1] the upload, 16 bytes   ARGV[2] the revision that the record must be at, 4 bytes   ARGV[3] the record
---   ARGV[4] what becomes of the reservation: 'keep', 'release' or 'settle'
+--   ARGV[4] what becomes of the reservation: 'keep', 'release', or 'settle': bytes count in its place
 --   ARGV[5] bytes to settle        ARGV[6] the UTC day
 --   ARGV[7] life of the record from now, ms, or empty to keep the one it has
 --   ARGV[8] due at, ms, or empty for never again
