@@ -1,10 +1,11 @@
 //! The connections to Redis: bounded in number, in what waits on them and in how long it waits.
 //!
 //! Every operation is idempotent, so one that failed with its connection is tried once more on a new one; a time-out is
-//! not, since it has used up the caller's patience.
+//! not, since it has used up the caller's patience. When nothing is heard at all, one time-out is enough: what follows
+//! fails at once (`silence.rs`) while each connection goes on asking in the background.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -18,6 +19,7 @@ use url::Url;
 
 use super::error::{Cause, Error, OpenError};
 use super::metrics::Metrics;
+use super::silence::Silence;
 
 /// How many connections there are. Bursts of 4000 creates take as long with one, two or four; with two, making one anew
 /// does not hold up everything.
@@ -39,6 +41,9 @@ const DEADLINE: Duration = Duration::from_millis(2500);
 /// After so many time-outs in a row a connection is made anew: the server may have moved behind its name.
 const TIMEOUTS_IN_A_ROW: u32 = 3;
 
+/// How long a connection rests before it asks a silent server once more.
+const PROBE_PAUSE: Duration = Duration::from_millis(250);
+
 /// What can be asked of the server.
 pub(super) enum Request<'a> {
     /// A script, loaded again should the server have forgotten it.
@@ -49,7 +54,8 @@ pub(super) enum Request<'a> {
 
 /// A few connections, used in turns.
 pub(super) struct Connections {
-    links: Vec<Link>,
+    links: Vec<Arc<Link>>,
+    silence: Arc<Silence>,
     next: AtomicUsize,
     permits: Semaphore,
 }
@@ -58,15 +64,27 @@ impl Connections {
     /// Makes connections that are opened when they are first used.
     pub(super) fn new(url: &str, metrics: &Metrics) -> Result<Self, OpenError> {
         let client = client(url)?;
-        let links = (0..LINKS).map(|_| Link::new(client.clone(), metrics.clone())).collect::<Result<_, _>>()?;
-        Ok(Self { links, next: AtomicUsize::new(0), permits: Semaphore::new(IN_FLIGHT) })
+        let silence = Arc::new(Silence::new());
+        let link = |_| Link::new(client.clone(), Arc::clone(&silence), metrics.clone()).map(Arc::new);
+        let links = (0..LINKS).map(link).collect::<Result<_, _>>()?;
+        Ok(Self { links, silence, next: AtomicUsize::new(0), permits: Semaphore::new(IN_FLIGHT) })
     }
 
     /// The server's answer.
     pub(super) async fn ask(&self, request: Request<'_>) -> Result<Value, Error> {
+        if self.silence.is_silent() {
+            return Err(Error::Unavailable(Cause::new(Cause::SILENT)));
+        }
         let Ok(_permit) = self.permits.try_acquire() else { return Err(Error::Overloaded) };
         let link = &self.links[self.next.fetch_add(1, Ordering::Relaxed) % self.links.len()];
-        link.ask(&request).await
+        let answer = link.ask(&request).await;
+        if matches!(answer, Err(Error::TimedOut(_))) && self.silence.missed() {
+            // Any of them may be the first to hear it again.
+            for link in &self.links {
+                tokio::spawn(probe(Arc::downgrade(link)));
+            }
+        }
+        answer
     }
 }
 
@@ -75,13 +93,14 @@ struct Link {
     client: Client,
     manager: ArcSwap<ConnectionManager>,
     timeouts: AtomicU32,
+    silence: Arc<Silence>,
     metrics: Metrics,
 }
 
 impl Link {
-    fn new(client: Client, metrics: Metrics) -> Result<Self, OpenError> {
+    fn new(client: Client, silence: Arc<Silence>, metrics: Metrics) -> Result<Self, OpenError> {
         let manager = manager(&client, &metrics).map_err(|error| OpenError::Client(Cause::from(&error)))?;
-        Ok(Self { client, manager: ArcSwap::from_pointee(manager), timeouts: AtomicU32::new(0), metrics })
+        Ok(Self { client, manager: ArcSwap::from_pointee(manager), timeouts: AtomicU32::new(0), silence, metrics })
     }
 
     async fn ask(&self, request: &Request<'_>) -> Result<Value, Error> {
@@ -90,10 +109,14 @@ impl Link {
         let error = match answer {
             Ok(Ok(answer)) => {
                 self.timeouts.store(0, Ordering::Relaxed);
+                self.silence.heard();
                 return Ok(answer);
             }
             Ok(Err(error)) if error.is_timeout() => Error::TimedOut(RESPONSE_TIMEOUT),
             Ok(Err(error)) => {
+                if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
+                    self.silence.heard();
+                }
                 if is_elsewhere(&error) {
                     self.replace(&manager);
                 }
@@ -108,6 +131,16 @@ impl Link {
         Err(error)
     }
 
+    /// Asks a silent server whether it is there; whatever it says ends the silence.
+    async fn probe(&self) {
+        let manager = self.manager.load_full();
+        let answer = self.ask(&Request::Command(&redis::cmd("PING"))).await;
+        // After an operation, a probe too was in vain: perhaps it is only this connection that leads nowhere.
+        if matches!(answer, Err(Error::TimedOut(_))) {
+            self.replace(&manager);
+        }
+    }
+
     /// Connects anew, so that the server's name is resolved again; once, of all who found the same connection bad.
     fn replace(&self, bad: &Arc<ConnectionManager>) {
         if let Ok(fresh) = manager(&self.client, &self.metrics) {
@@ -117,6 +150,15 @@ impl Link {
                 self.metrics.reconnects.inc();
             }
         }
+    }
+}
+
+/// Probes until the server is heard, or nobody has the connection any more.
+async fn probe(link: Weak<Link>) {
+    while let Some(link) = link.upgrade().filter(|link| link.silence.is_silent()) {
+        link.probe().await;
+        drop(link);
+        tokio::time::sleep(PROBE_PAUSE).await;
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Cause(String);
 impl Cause {
     pub(super) const UNEXPECTED_ANSWER: &str = "the server answered in a form that no script of ours has";
 
+    pub(super) const SILENT: &str = "the server has stopped answering";
+
     pub(super) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }

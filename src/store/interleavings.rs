@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
+use super::ledger::reservation_end;
 use super::testing::*;
 use super::*;
 use crate::model::upload::Evidence;
@@ -40,7 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
             Step::Advance { number, evidence, stale }
         }),
         1 => (1_u8..3, 1_usize..5).prop_map(|(user, limit)| Step::List { user, limit }),
-        2 => prop_oneof![1_u64..40, Just(3_000), Just(43_200)].prop_map(|seconds| Step::Wait { seconds }),
+        2 => prop_oneof![1_u64..40, Just(3_000), Just(43_200), Just(86_400)].prop_map(|seconds| Step::Wait { seconds }),
     ]
 }
 
@@ -55,11 +56,23 @@ struct History {
     seen: HashMap<UploadId, Vec<Tracked>>,
     /// Whether a limit was only reported for a user.
     reported: bool,
+    /// Every object that was found complete.
+    stored: HashMap<UploadId, Stored>,
+}
+
+/// What is known of an object when it is first found complete.
+struct Stored {
+    user: PrincipalId,
+    day: i64,
+    size: u64,
+    /// Its reservation had ended, so that its bytes come on top of what was made room for.
+    late: bool,
 }
 
 /// Plays `steps`, comparing what both stores say to each.
 async fn play(steps: &[Step], redis: &Store, memory: &Store) {
-    let mut history = History { now: NOW, leases: Vec::new(), seen: HashMap::new(), reported: false };
+    let mut history =
+        History { now: NOW, leases: Vec::new(), seen: HashMap::new(), reported: false, stored: HashMap::new() };
     for step in steps {
         history.take(step, redis, memory).await;
         let both = [redis, memory];
@@ -69,8 +82,12 @@ async fn play(steps: &[Step], redis: &Store, memory: &Store) {
             assert_eq!(one, other, "usage after {step:?}");
             if !history.reported {
                 assert!(one.active <= 3, "{} active after {step:?}", one.active);
-                assert!(one.bytes_today.0 <= 150, "{} bytes after {step:?}", one.bytes_today);
+                let late = history.stored_today(user, |stored| stored.late);
+                assert!(one.bytes_today.0 <= 150 + late, "{} bytes after {step:?}", one.bytes_today);
             }
+            let stored = history.stored_today(user, |_| true);
+            assert!(one.bytes_today.0 >= stored, "{} of {stored} bytes after {step:?}", one.bytes_today);
+            assert!(one.active > 0 || one.bytes_today.0 == stored, "{} for {stored} after {step:?}", one.bytes_today);
         }
         for (_, upload) in &history.leases {
             let (one, other) = tokio::join!(redis.find(upload.id), memory.find(upload.id));
@@ -83,8 +100,8 @@ async fn play(steps: &[Step], redis: &Store, memory: &Store) {
 impl History {
     async fn take(&mut self, step: &Step, redis: &Store, memory: &Store) {
         match step {
-            // Idempotency keys live a day of the server's own time, which does not pass here.
-            Step::Wait { seconds } => self.now = self.now.plus(SECONDS(*seconds)).min(NOW.plus(SECONDS(86_000))),
+            // Records live a week of the server's own time, which does not pass here.
+            Step::Wait { seconds } => self.now = self.now.plus(SECONDS(*seconds)).min(NOW.plus(SECONDS(6 * 86_400))),
             Step::Admit { user: number_of_user, number, key, fingerprint, size, report } => {
                 let upload = Upload {
                     expires_at: self.now.plus(SECONDS(3_600)),
@@ -145,6 +162,18 @@ impl History {
                 assert_eq!(one, other, "{step:?}");
                 match one {
                     Advanced::Done(found) | Advanced::Conflict(found) => {
+                        if let UploadState::Completed { object, .. } = &found.upload.state {
+                            let ends = match tracked.upload.state {
+                                UploadState::Admitted { lease_until } => lease_until,
+                                _ => Timestamp::from_millis(i64::try_from(reservation_end(&tracked.upload)).unwrap()),
+                            };
+                            self.stored.entry(found.upload.id).or_insert(Stored {
+                                user: found.upload.principal,
+                                day: self.now.utc_day(),
+                                size: object.size.0,
+                                late: ends <= self.now,
+                            });
+                        }
                         let was_final = tracked.upload.state.is_final();
                         assert!(!was_final || found == *tracked, "a final state was left");
                         self.see(found);
@@ -169,6 +198,12 @@ impl History {
                 panic!("a listing does not end");
             }
         }
+    }
+
+    fn stored_today(&self, user: PrincipalId, which: fn(&Stored) -> bool) -> u64 {
+        let today = self.now.utc_day();
+        let stored = self.stored.values().filter(|stored| stored.user == user && stored.day == today && which(stored));
+        stored.map(|stored| stored.size).sum()
     }
 
     fn see(&mut self, tracked: Tracked) {

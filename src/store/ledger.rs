@@ -206,12 +206,11 @@ impl Ledger {
         self.reservations.remove(&id);
     }
 
-    /// Turns a reservation into bytes used, on the day on which that happens. Without the reservation, nothing.
+    /// Counts bytes as used, on the day on which that happens, in place of the reservation if it is still there.
     pub(super) fn settle(&mut self, id: [u8; 16], bytes: u64, now: Timestamp) {
-        if self.reservations.remove(&id).is_some() {
-            self.settled = self.settled(now).saturating_add(bytes);
-            self.day = self.day.max(now.utc_day());
-        }
+        self.reservations.remove(&id);
+        self.settled = self.settled(now).saturating_add(bytes);
+        self.day = self.day.max(now.utc_day());
     }
 
     pub(super) fn usage(&self, limits: &Limits, now: Timestamp) -> Usage {

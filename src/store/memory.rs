@@ -132,7 +132,7 @@ impl MemoryStore {
     pub(super) fn abandon(&self, lease: &Lease, upload: &Upload) {
         let known = &mut *self.known();
         if known.uploads.get(&upload.id).is_some_and(|kept| kept.is_leased(lease)) {
-            known.release(upload, Ledger::release);
+            known.release(upload);
             known.remove(upload.id);
             let key = lease.idempotency.map(|key| (upload.principal, key));
             if let Some(key) = key.filter(|key| known.keys.get(key).is_some_and(|found| found.id == upload.id)) {
@@ -194,8 +194,11 @@ impl MemoryStore {
         }
         match Ending::of(&next.upload.state) {
             Ending::Keep => {}
-            Ending::Release => known.release(&next.upload, Ledger::release),
-            Ending::Settle(size) => known.release(&next.upload, |ledger, id| ledger.settle(id, size.0, now)),
+            Ending::Release => known.release(&next.upload),
+            Ending::Settle(size) => {
+                let ledger = (next.upload.principal, next.upload.policy.clone());
+                known.ledgers.entry(ledger).or_default().settle(id.random(), size.0, now);
+            }
         }
         known.schedule(id, due);
         Advanced::Done(next)
@@ -280,9 +283,9 @@ impl Known {
         Admitted::Resumed { lease: intent.lease(next.revision, lease_until), upload: next.upload }
     }
 
-    fn release(&mut self, upload: &Upload, settle: impl FnOnce(&mut Ledger, [u8; 16])) {
+    fn release(&mut self, upload: &Upload) {
         if let Some(ledger) = self.ledgers.get_mut(&(upload.principal, upload.policy.clone())) {
-            settle(ledger, upload.id.random());
+            ledger.release(upload.id.random());
         }
     }
 

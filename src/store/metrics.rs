@@ -70,7 +70,7 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("store");
         registry.register("operations", "Operations by name and result", self.operations.clone());
-        registry.register("operation_seconds", "Duration of operations", self.seconds.clone());
+        registry.register("operation_duration_seconds", "Duration of operations", self.seconds.clone());
         registry.register("reconnects", "Connections to the server made anew", self.reconnects.clone());
     }
 
@@ -103,7 +103,7 @@ mod tests {
         for line in [
             r#"store_operations_total{operation="Admit",result="Ok"} 1"#,
             r#"store_operations_total{operation="Find",result="Overloaded"} 1"#,
-            r#"store_operation_seconds_count{operation="Admit"} 1"#,
+            r#"store_operation_duration_seconds_count{operation="Admit"} 1"#,
             "store_reconnects_total 0",
         ] {
             assert!(text.contains(line), "{line} is not in:\n{text}");

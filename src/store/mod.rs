@@ -26,10 +26,13 @@ mod reply;
 mod seal;
 mod session;
 mod settings;
+mod silence;
 #[cfg(test)]
 mod suite;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tls_tests;
 mod words;
 
 use std::time::{Duration, Instant};
@@ -310,8 +313,8 @@ impl Store {
     }
 
     /// Moves an upload to `next`, which [`UploadState::after`] gave for it, if it has not changed since it was read.
-    /// Final states release or settle the reservation, the latter with the object's true size on the day of `now`, and
-    /// are forgotten after [`FINAL_RETENTION`]. The upload will be looked at again when `due`, or never. One round trip.
+    /// Final states end the reservation and are forgotten after [`FINAL_RETENTION`]. A completed upload counts with its
+    /// object's true size on the day of `now`, also when its reservation ended before. The upload will be looked at again when `due`, or never. One round trip.
     ///
     /// # Errors
     /// When the store cannot tell. Repeating the call tells.

@@ -104,7 +104,14 @@ async fn every_key_but_the_due_queue_ends_by_itself() {
     let second = intent_of(user(2), 1, NOW);
     let tracked = store.create(&plain(&second, UNLIMITED)).await;
     store.end(&tracked, verified(1), NOW).await;
-    assert_eq!(life(&keys.ledger(user(2), &second.policy)).await, 48);
+    let ledger = keys.ledger(user(2), &second.policy);
+    assert_eq!(life(&ledger).await, 48);
+    // So does one that would have ended before the day did.
+    let third = intent_of(user(2), 2, NOW);
+    let tracked = store.create(&plain(&third, UNLIMITED)).await;
+    let _: Value = redis(&store).raw(cmd("PEXPIRE").arg(&ledger).arg(1_000)).await;
+    store.end(&tracked, verified(1), NOW).await;
+    assert_eq!(life(&ledger).await, 48);
 }
 
 #[tokio::test]
@@ -270,6 +277,65 @@ async fn a_server_that_became_a_replica_is_left_and_found_again() {
     store.grant(&plain(&intent_of(user(1), 2, NOW), UNLIMITED)).await;
 }
 
+/// Waits for a store that had no answer to have one again, and tells how long that took.
+async fn until_it_answers(store: &Store) -> Duration {
+    let started = Instant::now();
+    while store.ping().await.is_err() {
+        assert!(started.elapsed() < SECONDS(5), "the store does not find its server again");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    started.elapsed()
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_costs_one_time_out() {
+    let Some(server) = Server::start() else { return };
+    let store = server.store().await;
+    for round in 0..2_u32 {
+        let upload = |number| intent_of(user(1), 20 * round + number, NOW);
+        store.grant(&plain(&upload(0), UNLIMITED)).await;
+        server.hang();
+        let started = Instant::now();
+        let first = store.admit(&plain(&upload(1), UNLIMITED)).await.unwrap_err();
+        assert!(matches!(first, Error::TimedOut(_)), "{first}");
+        assert!(started.elapsed() < Duration::from_millis(2_600), "{:?}", started.elapsed());
+        for number in 2..10 {
+            let started = Instant::now();
+            let error = store.admit(&plain(&upload(number), UNLIMITED)).await.unwrap_err();
+            assert!(matches!(error, Error::Unavailable(_)), "{error}");
+            assert!(started.elapsed() < Duration::from_millis(300), "{:?}", started.elapsed());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        if round == 1 {
+            // Long enough for the connections to be made anew, and to be given up in their turn.
+            tokio::time::sleep(Duration::from_millis(4_500)).await;
+            assert!(store.ping().await.is_err());
+        }
+        server.go_on();
+        let took = until_it_answers(&store).await;
+        assert!(took < SECONDS(1), "{took:?}");
+        store.grant(&plain(&upload(2), UNLIMITED)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_dropped_stops_asking_its_silent_server() {
+    let Some(server) = Server::start() else { return };
+    let store = server.store().await;
+    store.ping().await.unwrap();
+    let metrics = tokio::runtime::Handle::current().metrics();
+    server.hang();
+    assert!(matches!(store.ping().await, Err(Error::TimedOut(_))));
+    drop(store);
+    for _ in 0..500 {
+        if metrics.num_alive_tasks() == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} tasks go on", metrics.num_alive_tasks());
+}
+
 #[tokio::test]
 async fn a_server_that_hangs_is_waited_for_no_longer_than_promised() {
     let Some(server) = Server::start() else { return };
@@ -287,6 +353,7 @@ async fn a_server_that_hangs_is_waited_for_no_longer_than_promised() {
     assert!(started.elapsed() < Duration::from_millis(2_900), "{:?}", started.elapsed());
     let after = redis(&store).metrics().reconnects.get();
     assert!(after >= before + 2, "connections that time out in a row are made anew");
+    until_it_answers(&store).await;
     // The script may run all the same, when the server goes on: repeating it counts nothing twice.
     store.grant(&plain(&upload, limits(Some(1), None, None))).await;
     assert_eq!(store.used(user(1), UNLIMITED, NOW).await.active, 1);

@@ -25,6 +25,8 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("an intent that ran out of time frees its key", |s| Box::pin(an_intent_out_of_time_frees_its_key(s))),
     ("a change is made to the revision it was decided for", |s| Box::pin(a_change_needs_its_revision(s))),
     ("a final state is entered once and settled once", |s| Box::pin(a_final_state_is_entered_once(s))),
+    ("bytes count whenever they are known to be stored", |s| Box::pin(bytes_count_whenever_they_are_known(s))),
+    ("a key is forgotten after a day of the caller's clock", |s| Box::pin(a_key_is_forgotten_after_a_day(s))),
     ("a listing is in pages, newest first", |s| Box::pin(a_listing_is_in_pages(s))),
     ("a listing goes on behind what is gone", |s| Box::pin(a_listing_goes_on_behind_what_is_gone(s))),
     ("a listing looks at no more than 1000 uploads", |s| Box::pin(a_listing_is_bounded(s))),
@@ -362,12 +364,58 @@ async fn a_final_state_is_entered_once(store: Arc<Store>) {
     assert_eq!(forced, Advanced::Conflict(completed));
     let usage = store.used(user(1), day, NOW).await;
     assert_eq!((usage.active, usage.bytes_today), (0, ByteCount(70)), "settled once");
-    // A reservation that had ended, and made room, is not settled after all.
+}
+
+async fn bytes_count_whenever_they_are_known(store: Arc<Store>) {
+    let day = limits(None, None, Some(100));
     let late = NOW.plus(SECONDS(86_400 + 301));
-    let lapsed = store.create(&plain(&with_size(&intent_of(user(2), 1, NOW), 100), day)).await;
-    store.grant(&plain(&with_size(&intent_of(user(2), 2, late), 100), day)).await;
-    store.end(&lapsed, verified(70), late).await;
+    let upload = |number, at| with_size(&intent_of(user(1), number, at), 30);
+    let (first, second) = (upload(1, NOW), upload(2, NOW));
+    let first = store.create(&plain(&first, day)).await;
+    let second = store.create(&plain(&second, day)).await;
+    // Its reservations have ended: the next admission forgets them.
+    assert_eq!(store.used(user(1), day, late).await.bytes_today, ByteCount(0));
+    store.grant(&plain(&upload(3, late), day)).await;
+    for (tracked, expected) in [(&first, 60), (&second, 90)] {
+        let completed = store.end(tracked, verified(30), late).await;
+        let again = store.learn(tracked, verified(30), late).await;
+        assert_eq!(again, Advanced::Done(completed.clone()), "a repeat has the same result");
+        let conflict = store.learn(tracked, verified(31), late).await;
+        assert_eq!(conflict, Advanced::Conflict(completed));
+        assert_eq!(store.used(user(1), day, late).await.bytes_today, ByteCount(expected), "counted once");
+    }
+    let hit = store.refuse(&plain(&upload(4, late), day)).await;
+    assert!(matches!(hit, LimitHit::DailyBytes { left: ByteCount(10), .. }), "{hit:?}");
+
+    // An intent that was taken for dead, whose object is there all the same.
+    let intent = with_size(&intent_of(user(2), 1, NOW), 30);
+    store.grant(&plain(&intent, day)).await;
+    let found = store.find(intent.id).await.unwrap().unwrap();
+    let late = NOW.plus(SECONDS(31));
+    store.grant(&plain(&with_size(&intent_of(user(2), 2, late), 70), day)).await;
+    store.end(&found, verified(30), late).await;
     assert_eq!(store.used(user(2), day, late).await.bytes_today, ByteCount(100));
+}
+
+async fn a_key_is_forgotten_after_a_day(store: Arc<Store>) {
+    // Records live longer than keys: it is the key that is forgotten, by the clock of whoever asks.
+    let at = |number, seconds| intent_of(user(1), number, NOW.plus(SECONDS(seconds)));
+    let first = at(1, 0);
+    let tracked = store.create(&keyed(&first, 1, 1, UNLIMITED)).await;
+    let last_moment =
+        Intent { now: NOW.plus(KEY_LIFE).minus(Duration::from_millis(1)), ..keyed(&first, 1, 1, UNLIMITED) };
+    let repeat = Upload { id: at(2, 0).id, ..first.clone() };
+    let last_repeat = Intent { upload: &repeat, ..last_moment };
+    assert_eq!(store.admit(&last_repeat).await.unwrap(), Admitted::Replayed(tracked.clone()));
+    let (next_day, other) = (at(3, 86_400), at(4, 86_401));
+    let fresh = store.create(&keyed(&next_day, 1, 2, UNLIMITED)).await;
+    assert_eq!(store.find(first.id).await.unwrap(), Some(tracked), "the upload is still known");
+    assert_eq!(
+        store.admit(&keyed(&other, 1, 2, UNLIMITED)).await.unwrap(),
+        Admitted::Replayed(fresh),
+        "the key names the new upload now"
+    );
+    assert_eq!(store.admit(&keyed(&other, 1, 1, UNLIMITED)).await.unwrap(), Admitted::Mismatch);
 }
 
 async fn ids(store: &Store, page: Page) -> (Vec<u32>, Option<Cursor>) {

@@ -48,6 +48,21 @@ impl Server {
         self.process.wait().unwrap();
     }
 
+    /// Makes the process hang, as a whole: connections stay open, and nothing is answered.
+    pub(super) fn hang(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on after [`Server::hang`].
+    pub(super) fn go_on(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.process.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
     /// Starts it again on the same socket.
     pub(super) fn restart(&mut self) {
         std::fs::remove_file(self.directory.path().join("s")).unwrap();

@@ -1,7 +1,7 @@
 -- Move an upload to its next state, with everything that follows from it; or change nothing.
 --   KEYS[1] the record   KEYS[2] the ledger   KEYS[3] the due queue      all in the principal's {pNN}
 --   ARGV[1] the upload, 16 bytes   ARGV[2] the revision that the record must be at, 4 bytes   ARGV[3] the record
---   ARGV[4] what becomes of the reservation: 'keep', 'release' or 'settle'
+--   ARGV[4] what becomes of the reservation: 'keep', 'release', or 'settle': bytes count in its place
 --   ARGV[5] bytes to settle        ARGV[6] the UTC day
 --   ARGV[7] life of the record from now, ms, or empty to keep the one it has
 --   ARGV[8] due at, ms, or empty for never again
@@ -25,8 +25,12 @@ if ARGV[7] == '' then
 else
   redis.call('SET', record, ARGV[3], 'PX', ARGV[7])
 end
--- Whoever takes the reservation away is the one who settles it.
-if ARGV[4] ~= 'keep' and redis.call('HDEL', ledger, id) == 1 and ARGV[4] == 'settle' then
+if ARGV[4] ~= 'keep' then
+  redis.call('HDEL', ledger, id)
+end
+-- Bytes that are stored count, also when the reservation for them has ended: a final state is entered once, so this
+-- happens once.
+if ARGV[4] == 'settle' then
   local day = tonumber(redis.call('HGET', ledger, 'd') or 0)
   local sum = 0
   if day >= today then
@@ -34,8 +38,8 @@ if ARGV[4] ~= 'keep' and redis.call('HDEL', ledger, id) == 1 and ARGV[4] == 'set
   end
   redis.call('HSET', ledger, 'd', string.format('%.0f', math.max(day, today)),
     's', string.format('%.0f', sum + tonumber(ARGV[5])))
-  -- The reservation may have been the hash's last field, and its life gone with it.
-  if redis.call('PTTL', ledger) < 0 then
+  -- The ledger may be new, or near its end; it outlives the day.
+  if redis.call('PTTL', ledger) < 172800000 then
     redis.call('PEXPIRE', ledger, 172800000)
   end
 end
