@@ -67,7 +67,7 @@ impl World {
     }
 }
 
-/// Why a service could not start. `Display` names what to mend.
+/// Why a service could not start. `Display`, with the sources, names what to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A value of the configuration is refused; the text says where it stands.
@@ -82,16 +82,16 @@ pub enum StartError {
         reason: String,
     },
     /// The certificate cannot be used.
-    #[error("server.tls: {0}")]
+    #[error("server.tls")]
     Tls(#[from] TlsError),
     /// The store cannot be set up. It being out of reach is no reason.
-    #[error("store: {0}")]
+    #[error("store")]
     Store(#[from] store::OpenError),
     /// Storage cannot be set up. It being out of reach is no reason.
-    #[error("storage: {0}")]
+    #[error("storage")]
     Storage(#[from] storage::OpenError),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -99,10 +99,10 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The HTTP client cannot be set up.
-    #[error("the HTTP client cannot be set up: {0}")]
+    #[error("the HTTP client cannot be set up")]
     Client(#[from] reqwest::Error),
     /// The OpenAPI document cannot be written.
-    #[error("the OpenAPI document cannot be written: {0}")]
+    #[error("the OpenAPI document cannot be written")]
     Document(#[from] serde_json::Error),
 }
 

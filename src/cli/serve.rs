@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use crate::app::{App, Ended, World};
 use crate::config;
 use crate::http::gate::Transport;
+use crate::telemetry::chain;
 
 /// How long new connections are taken after SIGTERM: a load balancer learns from its probes that it must stop sending.
 const NOTICE: Duration = Duration::from_secs(2);
@@ -41,7 +42,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let app = match App::bind(&config, world).await {
         Ok(app) => app,
         Err(error) => {
-            super::tell(&error.to_string());
+            super::tell(&chain(&error));
             return Ok(ExitCode::from(super::UNUSABLE));
         }
     };

@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 
+use crate::telemetry::chain;
 use crate::uploads::Uploads;
 
 /// How long a readiness probe waits for the store.
@@ -52,11 +53,11 @@ async fn ready(State(operations): State<Arc<Operations>>) -> Response {
     }
     match tokio::time::timeout(PROBE_PATIENCE, operations.uploads.store.ping()).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => reasons.push(format!("the store: {error}")),
+        Ok(Err(error)) => reasons.push(format!("the store: {}", chain(&error))),
         Err(_) => reasons.push("the store does not answer".to_owned()),
     }
     if let Err(reason) = operations.uploads.storage.ready() {
-        reasons.push(format!("storage: {reason}"));
+        reasons.push(format!("storage: {}", chain(&reason)));
     }
     if reasons.is_empty() {
         Json(Report { status: "ready", reasons }).into_response()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 
 use super::{Error, LOOK_AFTER, Uploads};
 use crate::model::id::UploadId;
@@ -55,7 +55,8 @@ impl Uploads {
         context: CreateContext,
     ) -> Result<Created, Error> {
         let uploads = Arc::clone(self);
-        let task = tokio::spawn(async move { uploads.create_now(&principal, &request, &context).await });
+        let create = async move { uploads.create_now(&principal, &request, &context).await };
+        let task = tokio::spawn(create.in_current_span());
         match task.await {
             Ok(outcome) => outcome,
             Err(failure) => match failure.try_into_panic() {
