@@ -35,7 +35,20 @@ pub fn router(operations: Arc<Operations>) -> Router {
         .route("/livez", get(async || Json(Report { status: "alive", reasons: Vec::new() })))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .fallback(nothing)
         .with_state(operations)
+}
+
+/// Like the public listener's, without an id: operators' requests are not logged.
+async fn nothing() -> Response {
+    let problem = serde_json::json!({
+        "type": "urn:upload-broker:problem:not-found",
+        "title": "There is nothing here",
+        "status": 404,
+        "detail": "operators find /livez, /readyz and /metrics here",
+        "code": "not-found",
+    });
+    (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "application/problem+json")], problem.to_string()).into_response()
 }
 
 #[derive(Serialize)]
