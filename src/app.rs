@@ -26,8 +26,9 @@ use crate::storage::{self, Storage};
 use crate::store::{self, Store};
 use crate::uploads::{Region, Uploads};
 
-/// How many requests may be answered at once, those that only read included. At most as many as the operations that
-/// storage and the store take on: one more is refused here, before anything is reserved for it.
+/// How many requests may be answered at once, those that only read included: as many as the operations that storage
+/// takes on, and far fewer than the store does. One more is refused here, before anything is reserved for it. Only
+/// creates whose client has gone work on without being counted.
 const REQUESTS_AT_ONCE: usize = 1024;
 
 /// How long the body of a request may take to arrive: 64 KiB at most, over a bad mobile network.
