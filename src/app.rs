@@ -26,14 +26,18 @@ use crate::storage::{self, Storage};
 use crate::store::{self, Store};
 use crate::uploads::{Region, Uploads};
 
-/// How many requests may be answered at once. A create holds a few kilobytes, and 4096 of them keep storage busy at
-/// any latency that clients would wait for.
-const REQUESTS_AT_ONCE: usize = 4096;
+/// How many requests may be answered at once, those that only read included: as many as the operations that storage
+/// takes on, and far fewer than the store does. One more is refused here, before anything is reserved for it. Only
+/// creates whose client has gone work on without being counted.
+const REQUESTS_AT_ONCE: usize = 1024;
 
 /// How long the body of a request may take to arrive: 64 KiB at most, over a bad mobile network.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a request may take beyond its body and one operation of storage: for the store, and for a second operation.
+///
+/// With the longest `storage.timeout`, a request whose body has come is answered within the listener's `drain`, and any
+/// request long before its `stall_timeout`; a test holds the three together.
 const PATIENCE_MARGIN: Duration = Duration::from_secs(10);
 
 /// How often certificate files are compared with what is served. Kubernetes swaps links, which no file watch sees.
@@ -67,7 +71,7 @@ impl World {
     }
 }
 
-/// Why a service could not start. `Display` names what to mend.
+/// Why a service could not start. `Display`, with the sources, names what to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A value of the configuration is refused; the text says where it stands.
@@ -82,16 +86,16 @@ pub enum StartError {
         reason: String,
     },
     /// The certificate cannot be used.
-    #[error("server.tls: {0}")]
+    #[error("server.tls")]
     Tls(#[from] TlsError),
     /// The store cannot be set up. It being out of reach is no reason.
-    #[error("store: {0}")]
+    #[error("store")]
     Store(#[from] store::OpenError),
     /// Storage cannot be set up. It being out of reach is no reason.
-    #[error("storage: {0}")]
+    #[error("storage")]
     Storage(#[from] storage::OpenError),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -99,10 +103,10 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The HTTP client cannot be set up.
-    #[error("the HTTP client cannot be set up: {0}")]
+    #[error("the HTTP client cannot be set up")]
     Client(#[from] reqwest::Error),
     /// The OpenAPI document cannot be written.
-    #[error("the OpenAPI document cannot be written: {0}")]
+    #[error("the OpenAPI document cannot be written")]
     Document(#[from] serde_json::Error),
 }
 
@@ -155,11 +159,13 @@ impl App {
 
         let http_metrics = Arc::new(http::Metrics::default());
         let mut registry = Registry::default();
+        // These have the names of the HTTP semantic conventions of OpenTelemetry; all others are the broker's own.
         http_metrics.register(&mut registry);
-        uploads.metrics.register(&mut registry);
-        uploads.store.metrics().register(&mut registry);
-        uploads.storage.metrics().register(&mut registry);
-        identity.metrics().register(&mut registry);
+        let own = registry.sub_registry_with_prefix("upload_broker");
+        uploads.metrics.register(own);
+        uploads.store.metrics().register(own);
+        uploads.storage.metrics().register(own);
+        identity.metrics().register(own);
 
         let gate = Gate {
             trusted_proxies: config.server.trusted_proxies.clone().into(),
@@ -189,6 +195,11 @@ impl App {
     /// Where operators reach it.
     pub fn operations_addr(&self) -> SocketAddr {
         self.operations.local_addr()
+    }
+
+    /// The certificate that clients are shown, to be reloaded when somebody asks for it. None without TLS.
+    pub fn certificate(&self) -> Option<TlsCertificate> {
+        self.certificate.clone()
     }
 
     /// Serves until `shutdown` is cancelled, then answers what is under way and returns.
@@ -292,4 +303,17 @@ async fn bind(address: SocketAddr, certificate: Option<TlsCertificate>) -> Resul
     let listener =
         Listener::bind(address, certificate, Limits { body_timeout: BODY_TIMEOUT, ..Limits::default() }).await;
     listener.map_err(|source| StartError::Listen { address, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_request_ends_by_itself() {
+        let limits = Limits::default();
+        let answer = config::check::LONGEST_TIMEOUT.0 + PATIENCE_MARGIN;
+        assert!(answer <= limits.drain, "a request is cut although its body had come");
+        assert!(BODY_TIMEOUT + answer < limits.stall_timeout, "a request is taken for one that hangs");
+    }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::app::{self, World};
 use crate::config;
 use crate::http::gate::Transport;
+use crate::telemetry::chain;
 
 /// Validate a configuration
 #[derive(clap::Args)]
@@ -27,7 +28,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mistakes = app::mistakes(&config, &World::of_this_process(Transport::HttpsOnly)).await;
     if !mistakes.is_empty() {
         for mistake in mistakes {
-            super::tell(&mistake.to_string());
+            super::tell(&chain(&mistake));
         }
         return Ok(ExitCode::from(super::UNUSABLE));
     }

@@ -10,10 +10,11 @@ use url::Url;
 
 use crate::client::{Http, presentable, read_body, read_roots};
 
-/// Orchestrators give a probe a few seconds; an answer that takes longer is none.
-const TIMEOUT: Duration = Duration::from_secs(4);
+/// The image gives the probe 3 s, and the broker takes 1 s for its own look at the store. An answer that takes longer is
+/// none, and there must be time left to say so.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The reason why a broker is not ready is a line.
+/// The reasons why a broker is not ready are a few lines.
 const MAX_ANSWER: usize = 4 << 10;
 
 /// Exits with 0 if the broker is ready, with 1 if it is not or does not answer.
@@ -68,11 +69,24 @@ async fn check(arguments: &HealthcheckArguments) -> anyhow::Result<Health> {
     })
 }
 
-/// The detail of a problem document (RFC 9457), or the text as it is.
+/// What the answer of an operators' listener says.
+#[derive(serde::Deserialize)]
+struct Answer {
+    /// Of `/readyz`.
+    #[serde(default)]
+    reasons: Vec<String>,
+    /// Of a problem document (RFC 9457).
+    #[serde(default)]
+    detail: String,
+}
+
+/// The reasons that the broker gives, or the text as it is: something else may stand before it.
 fn reason(body: &[u8]) -> String {
-    let problem: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let detail = problem.as_ref().and_then(|problem| problem.get("detail")).and_then(serde_json::Value::as_str);
-    detail.map_or_else(|| String::from_utf8_lossy(body).trim().to_owned(), str::to_owned)
+    match serde_json::from_slice::<Answer>(body) {
+        Ok(answer) if !answer.reasons.is_empty() => answer.reasons.join("; "),
+        Ok(answer) if !answer.detail.is_empty() => answer.detail,
+        Ok(_) | Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -83,11 +97,14 @@ mod tests {
 
     use super::*;
 
+    /// What `/readyz` answers.
+    const AWAY: &str = r#"{"status":"not ready","reasons":["the process is draining","the store does not answer"]}"#;
+
     async fn serve() -> std::net::SocketAddr {
         let router = Router::new()
             .route("/ready", get(async || "fine"))
             .route("/draining", get(async || (StatusCode::SERVICE_UNAVAILABLE, "draining\u{1b}[2J\n")))
-            .route("/away", get(async || (StatusCode::SERVICE_UNAVAILABLE, r#"{"detail": "the store is away"}"#)))
+            .route("/away", get(async || (StatusCode::SERVICE_UNAVAILABLE, AWAY)))
             .route("/moved", get(async || (StatusCode::FOUND, [("location", "/ready")])));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -102,7 +119,7 @@ mod tests {
         for (path, expected) in [
             ("ready", Health::Ready),
             ("draining", not_ready("503 draining[2J")),
-            ("away", not_ready("503 the store is away")),
+            ("away", not_ready("503 the process is draining; the store does not answer")),
             ("moved", not_ready("302")),
             ("nothing", not_ready("404")),
         ] {

@@ -11,6 +11,8 @@ use tracing::{info, warn};
 use crate::app::{App, Ended, World};
 use crate::config;
 use crate::http::gate::Transport;
+use crate::server::{Reloaded, TlsCertificate};
+use crate::telemetry::chain;
 
 /// How long new connections are taken after SIGTERM: a load balancer learns from its probes that it must stop sending.
 const NOTICE: Duration = Duration::from_secs(2);
@@ -27,7 +29,8 @@ pub(super) struct Arguments {
     insecure_loopback: bool,
 }
 
-/// Serves until SIGTERM or SIGINT, then answers what is under way. A second signal ends it at once.
+/// Serves until SIGTERM or SIGINT, then answers what is under way. A second signal ends it at once. SIGHUP, which would
+/// end other processes, reads the certificate again.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = match config::load_file(&arguments.config) {
         Ok(config) => config,
@@ -41,15 +44,18 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let app = match App::bind(&config, world).await {
         Ok(app) => app,
         Err(error) => {
-            super::tell(&error.to_string());
+            super::tell(&chain(&error));
             return Ok(ExitCode::from(super::UNUSABLE));
         }
     };
+    // Before anyone can read that this listens, and send one.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     info!(region = %config.region, address = %app.public_addr(), operations = %app.operations_addr(), "listening");
 
     let shutdown = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let certificate = app.certificate();
     let serving = app.serve(shutdown.clone(), NOTICE);
     tokio::pin!(serving);
     loop {
@@ -66,11 +72,27 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             }),
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {
+                reload(certificate.clone()).await;
+                continue;
+            }
         }
         if shutdown.is_cancelled() {
             warn!("told to stop twice");
             return Ok(ExitCode::FAILURE);
         }
         shutdown.cancel();
+    }
+}
+
+/// Reads the certificate again now; the watch would do so within half a minute.
+async fn reload(certificate: Option<TlsCertificate>) {
+    info!("told to reload: the TLS certificate is read again; other settings need a restart in this version");
+    let Some(certificate) = certificate else { return };
+    match tokio::task::spawn_blocking(move || certificate.reload()).await {
+        Ok(Ok(Reloaded::Changed)) => info!("the TLS certificate was replaced"),
+        Ok(Ok(Reloaded::Unchanged)) => info!("the TLS certificate is the same as before"),
+        Ok(Err(error)) => warn!(error = chain(&error), "the TLS certificate cannot be used; the old one is served on"),
+        Err(error) => warn!(error = chain(&error), "the TLS certificate was not read"),
     }
 }

@@ -14,8 +14,9 @@ use crate::model::time::Span;
 use crate::policy::PolicySettings;
 use crate::{server, storage, store};
 
-/// The longest time that an operation on storage may be given: clients have long gone by then.
-const LONGEST_TIMEOUT: Span = Span::seconds(120);
+/// The longest time that an operation on storage may be given: a request under way when the process is told to end must
+/// be answered before it is killed, and storage is only a part of what it waits for.
+pub(crate) const LONGEST_TIMEOUT: Span = Span::seconds(15);
 
 /// What is wrong, each with the path of its key.
 #[derive(Default)]
@@ -72,7 +73,9 @@ impl Complaints {
 
     pub(super) fn storage(&mut self, settings: &storage::Settings) {
         if settings.timeout.0.is_zero() || settings.timeout > LONGEST_TIMEOUT {
-            let reason = format!("must be more than 0s, and at most {LONGEST_TIMEOUT}");
+            let reason = format!(
+                "must be more than 0s, and at most {LONGEST_TIMEOUT}: a request has to be answered before a process that ends is killed"
+            );
             self.add("storage.timeout".to_owned(), reason);
         }
         let endpoint = settings.endpoint.as_url();

@@ -8,7 +8,7 @@
 //! a line of the file, or a variable of the environment. Every later complaint about a key finds its place there, also
 //! one of another module, by [`Config::locate`].
 
-mod check;
+pub(crate) mod check;
 mod document;
 mod environment;
 mod error;

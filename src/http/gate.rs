@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::header::{ACCEPT, CACHE_CONTROL};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use ipnet::IpNet;
@@ -60,6 +60,7 @@ pub async fn gate(State(gate): State<Gate>, mut request: Request, next: Next) ->
         return Err(Problem::new(Code::NotAcceptable).detail("answers are application/json; accept that"));
     }
     let deadline = Instant::now() + gate.patience;
+    let late = late(request.method(), request.uri().query());
     request.extensions_mut().insert(Deadline(deadline));
     match tokio::time::timeout_at(deadline, next.run(request)).await {
         Ok(mut response) => {
@@ -67,17 +68,28 @@ pub async fn gate(State(gate): State<Gate>, mut request: Request, next: Next) ->
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             Ok(response)
         }
-        Err(_) => Err(Problem::new(Code::StorageTimeout).retry_after(Duration::from_secs(5))),
+        Err(_) => Err(Problem::new(late).retry_after(Duration::from_secs(5))),
     }
+}
+
+/// What to call it when time runs out. Only operations on storage can have waited for it; whatever else takes this long
+/// finds too much going on.
+fn late(method: &Method, query: Option<&str>) -> Code {
+    let refreshes = || query.is_some_and(|query| query.split('&').any(|pair| pair == "refresh=true"));
+    if *method != Method::GET || refreshes() { Code::StorageTimeout } else { Code::Overloaded }
 }
 
 impl Gate {
     /// Whether nobody between the client and the broker can read along.
     fn is_private(&self, peer: Peer, headers: &HeaderMap) -> bool {
         let address = peer.address.ip().to_canonical();
-        peer.tls
-            || (self.transport == Transport::PlainOnLoopback && address.is_loopback())
-            || (self.trusts(address) && forwarded_over_https(headers))
+        // A proxy that speaks TLS to us may have been spoken to in the clear: what it says of that comes first.
+        if self.trusts(address)
+            && let Some(secured) = forwarded_over_https(headers)
+        {
+            return secured;
+        }
+        peer.tls || (self.transport == Transport::PlainOnLoopback && address.is_loopback())
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
@@ -85,15 +97,16 @@ impl Gate {
     }
 }
 
-/// Whether every hop that the proxies speak of was HTTPS.
-fn forwarded_over_https(headers: &HeaderMap) -> bool {
+/// Whether every hop that the proxies speak of was HTTPS, if they speak of any.
+fn forwarded_over_https(headers: &HeaderMap) -> Option<bool> {
     let mut hops = headers
         .get_all(FORWARDED_PROTO)
         .iter()
         .flat_map(|value| value.to_str().unwrap_or_default().split(','))
         .map(str::trim)
         .peekable();
-    hops.peek().is_some() && hops.all(|protocol| protocol.eq_ignore_ascii_case("https"))
+    hops.peek()?;
+    Some(hops.all(|protocol| protocol.eq_ignore_ascii_case("https")))
 }
 
 /// Whether the client can take `application/json` (RFC 9110, section 12.5.1).
@@ -120,6 +133,7 @@ fn accepts_json(headers: &HeaderMap) -> bool {
 mod tests {
     use super::Transport::{HttpsOnly, PlainOnLoopback};
     use super::*;
+    use tower::ServiceExt as _;
 
     fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
@@ -135,6 +149,7 @@ mod tests {
         };
         let forwarded = headers(&[(FORWARDED_PROTO, "https")]);
         let mixed = headers(&[(FORWARDED_PROTO, "https, http")]);
+        let clear = headers(&[(FORWARDED_PROTO, "http")]);
         let nothing = HeaderMap::new();
         for (name, transport, address, tls, headers, expected) in [
             ("TLS", HttpsOnly, "203.0.113.7:1", true, &nothing, true),
@@ -147,10 +162,65 @@ mod tests {
             ("the same, written as IPv6", HttpsOnly, "[::ffff:10.1.2.3]:1", false, &forwarded, true),
             ("a trusted proxy that says nothing", HttpsOnly, "10.1.2.3:1", false, &nothing, false),
             ("a trusted proxy behind a plain hop", HttpsOnly, "10.1.2.3:1", false, &mixed, false),
+            ("a trusted proxy with TLS behind a plain hop", HttpsOnly, "10.1.2.3:1", true, &clear, false),
+            ("the same behind two", HttpsOnly, "10.1.2.3:1", true, &mixed, false),
+            ("a trusted proxy with TLS that says nothing", HttpsOnly, "10.1.2.3:1", true, &nothing, true),
+            ("a trusted proxy in development behind a plain hop", PlainOnLoopback, "10.1.2.3:1", false, &clear, false),
+            ("anyone with TLS who claims plain HTTP", HttpsOnly, "203.0.113.7:1", true, &clear, true),
             ("anyone who claims HTTPS", HttpsOnly, "203.0.113.7:1", false, &forwarded, false),
         ] {
             let peer = Peer { address: address.parse().unwrap(), tls };
             assert_eq!(gate(transport).is_private(peer, headers), expected, "{name}");
+        }
+    }
+
+    fn open_gate(permits: usize) -> Gate {
+        Gate {
+            trusted_proxies: [].into(),
+            transport: HttpsOnly,
+            permits: Arc::new(Semaphore::new(permits)),
+            patience: Duration::from_secs(1),
+        }
+    }
+
+    /// What the gate answers to a request that is private, and whose handler does `work` first.
+    async fn ask(gate: Gate, method: Method, target: &str, work: Duration) -> Response {
+        let router = axum::Router::new()
+            .fallback(async move || tokio::time::sleep(work).await)
+            .layer(axum::middleware::from_fn_with_state(gate, super::gate));
+        let mut request = Request::builder().method(method).uri(target).body(axum::body::Body::empty()).unwrap();
+        request.extensions_mut().insert(Peer { address: "203.0.113.7:1".parse().unwrap(), tls: true });
+        router.oneshot(request).await.unwrap()
+    }
+
+    fn code(response: &Response) -> Option<Code> {
+        response.extensions().get::<Problem>().map(Problem::code)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_request_too_many_is_refused_before_anything_is_done() {
+        let gate = open_gate(0);
+        let response = ask(gate.clone(), Method::GET, "/", Duration::ZERO).await;
+        assert_eq!(code(&response), Some(Code::Overloaded));
+        gate.permits.add_permits(1);
+        for round in 0..2 {
+            let response = ask(gate.clone(), Method::GET, "/", Duration::ZERO).await;
+            assert_eq!(code(&response), None, "the permit is given back, round {round}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_asks_storage_is_said_to_have_waited_for_it() {
+        for (method, target, expected) in [
+            (Method::POST, "/v1/uploads", Code::StorageTimeout),
+            (Method::DELETE, "/v1/uploads/1", Code::StorageTimeout),
+            (Method::GET, "/v1/uploads/1?refresh=true", Code::StorageTimeout),
+            (Method::GET, "/v1/uploads/1?refresh=false", Code::Overloaded),
+            (Method::GET, "/v1/uploads?limit=1", Code::Overloaded),
+            (Method::GET, "/v1/policies", Code::Overloaded),
+        ] {
+            let response = ask(open_gate(1), method.clone(), target, Duration::from_secs(2)).await;
+            assert_eq!(code(&response), Some(expected), "{method} {target}");
         }
     }
 

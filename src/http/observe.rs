@@ -13,7 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use tracing::{Instrument as _, debug, debug_span};
+use tracing::{Instrument as _, debug, error_span};
 
 use super::problem::{Code, Problem};
 use crate::clock::Randomness;
@@ -100,7 +100,8 @@ pub async fn observe(State(observer): State<Observer>, request: Request, next: N
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     // Only the route's pattern: a path may hold an id, and a query anything.
-    let span = debug_span!("request", request.id = %id.as_str(), http.request.method = method, http.route = route);
+    // Of the highest level, so that no filter takes the id from the lines of errors.
+    let span = error_span!("request", request.id = %id.as_str(), http.request.method = method, http.route = route);
     let mut response = next.run(request).instrument(span.clone()).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let outer = std::mem::take(response.headers_mut());
@@ -109,9 +110,11 @@ pub async fn observe(State(observer): State<Observer>, request: Request, next: N
         }
         let mut rendered = problem.render(id.as_str());
         // What inner layers said, an `Allow` or a CORS grant for instance, stays said.
-        for (name, value) in &outer {
+        for name in outer.keys() {
             if !rendered.headers().contains_key(name) && name != axum::http::header::CONTENT_LENGTH {
-                rendered.headers_mut().append(name, value.clone());
+                for value in outer.get_all(name) {
+                    rendered.headers_mut().append(name, value.clone());
+                }
             }
         }
         response = rendered;
@@ -167,5 +170,75 @@ fn method_label(method: &Method) -> &'static str {
         Method::DELETE => "DELETE",
         Method::OPTIONS => "OPTIONS",
         _ => "_OTHER",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    use axum::body::Body;
+    use axum::http::StatusCode;
+    use axum::http::header::VARY;
+    use axum::response::{AppendHeaders, IntoResponse};
+    use axum::routing::get;
+    use tower::ServiceExt as _;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+    use crate::storage::{Error, Outage};
+
+    async fn ask<H, T>(handler: H) -> Response
+    where
+        H: axum::handler::Handler<T, ()>,
+        T: 'static,
+    {
+        let observer = Observer { metrics: Arc::default(), randomness: Randomness::System };
+        let router =
+            axum::Router::new().route("/", get(handler)).layer(axum::middleware::from_fn_with_state(observer, observe));
+        router.oneshot(Request::new(Body::empty())).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_inner_layers_said_stays_said_each_time() {
+        let handler = async || {
+            (AppendHeaders([(VARY, "origin"), (VARY, "accept")]), Problem::new(Code::NotFound)).into_response()
+        };
+        let response = ask(handler).await;
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
+        let vary: Vec<_> = response.headers().get_all(VARY).iter().collect();
+        assert_eq!(vary, ["origin", "accept"]);
+    }
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_logged_with_its_request_and_its_causes() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_span_list(false);
+        let filter = tracing_subscriber::EnvFilter::new("info");
+        let subscriber = tracing_subscriber::registry().with(filter).with(layer.with_writer(move || writer.clone()));
+        let subscriber = tracing::subscriber::set_default(subscriber);
+        let failing = async || Problem::from(Error::Unavailable { cause: Outage::Answered(503), retry_after: None });
+        let response = ask(failing).await;
+        drop(subscriber);
+        let id = response.headers()[REQUEST_ID].to_str().unwrap();
+        let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(lines.contains("storage is not available: it answered with status 503"), "{lines}");
+        assert!(lines.contains(&format!("\"request.id\":\"{id}\"")), "{lines}");
     }
 }

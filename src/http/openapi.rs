@@ -1,7 +1,10 @@
 //! The OpenAPI document, assembled from the same list as the router.
 
 use utoipa::OpenApi;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -47,14 +50,67 @@ impl utoipa::Modify for Bearer {
     }
 }
 
+/// What every operation can answer, because it stands behind the same layers. An operation that has more to say of a
+/// status says it itself.
+const COMMON_PROBLEMS: [(&str, &str); 5] = [
+    ("401", "`unauthenticated`"),
+    ("403", "`https-required`"),
+    ("406", "`not-acceptable`"),
+    ("500", "`internal-error`"),
+    ("503", "`store-unavailable`, `identity-unavailable`, `overloaded`"),
+];
+
+/// The headers of answers, each with the statuses that have it; with no status named, all have it.
+const COMMON_HEADERS: [(&str, &[&str], Type, &str); 5] = [
+    ("x-request-id", &[], Type::String, "Names the request in the broker's logs"),
+    (
+        "www-authenticate",
+        &["401"],
+        Type::String,
+        "What kind of token is needed, and what is wrong with this one (RFC 6750)",
+    ),
+    ("retry-after", &["429", "503", "504"], Type::Integer, "The seconds after which to try again"),
+    ("ratelimit", &["429"], Type::String, "What is left of the limit, and the seconds until there is more"),
+    ("ratelimit-policy", &["429"], Type::String, "The limit that is reached, and its window in seconds"),
+];
+
+/// Adds what all operations have in common.
+fn add_common(document: &mut utoipa::openapi::OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        for operation in [&mut item.get, &mut item.post, &mut item.delete].into_iter().flatten() {
+            let responses = &mut operation.responses.responses;
+            for (status, description) in COMMON_PROBLEMS {
+                responses.entry(status.to_owned()).or_insert_with(|| problem(description).into());
+            }
+            for (status, response) in responses {
+                let RefOr::T(response) = response else { continue };
+                for (name, statuses, kind, description) in COMMON_HEADERS {
+                    if statuses.is_empty() || statuses.contains(&&status[..]) {
+                        let schema = ObjectBuilder::new().schema_type(kind);
+                        let header = HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build();
+                        response.headers.insert(name.to_owned(), header.into());
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn problem(description: &str) -> Response {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    ResponseBuilder::new().description(description).content("application/problem+json", content).build()
+}
+
 /// The operations of version 1, as routes and as a document.
 pub(super) fn operations() -> (axum::Router<Services>, utoipa::openapi::OpenApi) {
-    OpenApiRouter::with_openapi(Document::openapi())
+    let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(uploads::create, uploads::list))
         .routes(routes!(uploads::get, uploads::cancel))
         .routes(routes!(uploads::complete))
         .routes(routes!(policies::list))
-        .split_for_parts()
+        .split_for_parts();
+    add_common(&mut document);
+    (router, document)
 }
 
 /// The document as it is served, printed and kept in the repository: indented JSON with a line break at the end.

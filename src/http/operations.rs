@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 
+use crate::telemetry::chain;
 use crate::uploads::Uploads;
 
 /// How long a readiness probe waits for the store.
@@ -34,7 +35,20 @@ pub fn router(operations: Arc<Operations>) -> Router {
         .route("/livez", get(async || Json(Report { status: "alive", reasons: Vec::new() })))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .fallback(nothing)
         .with_state(operations)
+}
+
+/// Like the public listener's, without an id: operators' requests are not logged.
+async fn nothing() -> Response {
+    let problem = serde_json::json!({
+        "type": "urn:upload-broker:problem:not-found",
+        "title": "There is nothing here",
+        "status": 404,
+        "detail": "operators find /livez, /readyz and /metrics here",
+        "code": "not-found",
+    });
+    (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "application/problem+json")], problem.to_string()).into_response()
 }
 
 #[derive(Serialize)]
@@ -52,11 +66,11 @@ async fn ready(State(operations): State<Arc<Operations>>) -> Response {
     }
     match tokio::time::timeout(PROBE_PATIENCE, operations.uploads.store.ping()).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => reasons.push(format!("the store: {error}")),
+        Ok(Err(error)) => reasons.push(format!("the store: {}", chain(&error))),
         Err(_) => reasons.push("the store does not answer".to_owned()),
     }
     if let Err(reason) = operations.uploads.storage.ready() {
-        reasons.push(format!("storage: {reason}"));
+        reasons.push(format!("storage: {}", chain(&reason)));
     }
     if reasons.is_empty() {
         Json(Report { status: "ready", reasons }).into_response()

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 
 use super::extract::Caller;
-use super::problem::{self, Problem};
+use super::problem::Problem;
 use super::wire;
 use crate::uploads::Uploads;
 
@@ -17,9 +17,6 @@ use crate::uploads::Uploads;
     get, path = "/v1/policies", operation_id = "listPolicies", tag = "policies",
     responses(
         (status = 200, description = "The policies that admit the caller", body = wire::PolicyList),
-        (status = 401, description = "`unauthenticated`", body = problem::Document, content_type = "application/problem+json"),
-        (status = 403, description = "`https-required`", body = problem::Document, content_type = "application/problem+json"),
-        (status = 503, description = "`store-unavailable`, `identity-unavailable`, `overloaded`", body = problem::Document, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn list(

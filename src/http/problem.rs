@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use crate::model::Invalid;
 use crate::model::name::PolicyName;
 use crate::store::LimitHit;
+use crate::telemetry::chain;
 use crate::{identity, storage, store, uploads};
 
 /// How long a client is asked to wait where nothing better is known.
@@ -382,7 +383,7 @@ impl Problem {
 impl From<storage::Error> for Problem {
     fn from(error: storage::Error) -> Self {
         use storage::Error as Storage;
-        warn!(error = &error as &dyn std::error::Error, "storage did not do its part");
+        warn!(error = chain(&error), "storage did not do its part");
         match error {
             Storage::Refused { .. } | Storage::Unauthenticated | Storage::Nonsense(_) => {
                 Self::new(Code::StorageError).detail("storage refused, or gave an answer that makes no sense")
@@ -402,7 +403,7 @@ impl From<storage::Error> for Problem {
 impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
         use store::Error as Store;
-        warn!(error = &error as &dyn std::error::Error, "the store failed");
+        warn!(error = chain(&error), "the store failed");
         match error {
             Store::Unavailable { .. } | Store::TimedOut(_) => {
                 Self::new(Code::StoreUnavailable).retry_after(DEFAULT_RETRY)

@@ -39,9 +39,7 @@ const LARGEST_PAGE: u32 = 200;
             ("idempotent-replayed" = Option<String>, description = "`true` where an earlier request created the upload"),
         )),
         (status = 400, description = "`invalid-request`", body = problem::Document, content_type = "application/problem+json"),
-        (status = 401, description = "`unauthenticated`", body = problem::Document, content_type = "application/problem+json"),
         (status = 403, description = "`policy-denied`, `https-required`", body = problem::Document, content_type = "application/problem+json"),
-        (status = 406, description = "`not-acceptable`", body = problem::Document, content_type = "application/problem+json"),
         (status = 408, description = "`request-timeout`", body = problem::Document, content_type = "application/problem+json"),
         (status = 409, description = "`idempotency-in-progress`", body = problem::Document, content_type = "application/problem+json"),
         (status = 413, description = "`body-too-large`", body = problem::Document, content_type = "application/problem+json"),
@@ -82,9 +80,6 @@ pub(super) async fn create(
     responses(
         (status = 200, description = "A page of uploads", body = wire::UploadList),
         (status = 400, description = "`invalid-request`", body = problem::Document, content_type = "application/problem+json"),
-        (status = 401, description = "`unauthenticated`", body = problem::Document, content_type = "application/problem+json"),
-        (status = 403, description = "`https-required`", body = problem::Document, content_type = "application/problem+json"),
-        (status = 503, description = "`store-unavailable`, `identity-unavailable`, `overloaded`", body = problem::Document, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn list(
@@ -113,8 +108,6 @@ pub(super) async fn list(
     responses(
         (status = 200, description = "The upload", body = wire::Upload),
         (status = 400, description = "`invalid-request`", body = problem::Document, content_type = "application/problem+json"),
-        (status = 401, description = "`unauthenticated`", body = problem::Document, content_type = "application/problem+json"),
-        (status = 403, description = "`https-required`", body = problem::Document, content_type = "application/problem+json"),
         (status = 404, description = "`not-found`", body = problem::Document, content_type = "application/problem+json"),
         (status = 502, description = "`storage-error`", body = problem::Document, content_type = "application/problem+json"),
         (status = 503, description = "`storage-unavailable`, `store-unavailable`, `identity-unavailable`, `overloaded`", body = problem::Document, content_type = "application/problem+json"),
@@ -142,8 +135,6 @@ pub(super) async fn get(
     params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34)),
     responses(
         (status = 200, description = "The upload, `completed` or `rejected`", body = wire::Upload),
-        (status = 401, description = "`unauthenticated`", body = problem::Document, content_type = "application/problem+json"),
-        (status = 403, description = "`https-required`", body = problem::Document, content_type = "application/problem+json"),
         (status = 404, description = "`not-found`", body = problem::Document, content_type = "application/problem+json"),
         (status = 409, description = "`not-complete`, `session-lost`, `invalid-state`", body = problem::Document, content_type = "application/problem+json"),
         (status = 502, description = "`storage-error`", body = problem::Document, content_type = "application/problem+json"),
@@ -168,8 +159,6 @@ pub(super) async fn complete(
     params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34)),
     responses(
         (status = 200, description = "The upload as it then is", body = wire::Upload),
-        (status = 401, description = "`unauthenticated`", body = problem::Document, content_type = "application/problem+json"),
-        (status = 403, description = "`https-required`", body = problem::Document, content_type = "application/problem+json"),
         (status = 404, description = "`not-found`", body = problem::Document, content_type = "application/problem+json"),
         (status = 502, description = "`storage-error`", body = problem::Document, content_type = "application/problem+json"),
         (status = 503, description = "`storage-unavailable`, `store-unavailable`, `identity-unavailable`, `overloaded`", body = problem::Document, content_type = "application/problem+json"),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use axum::http::uri::{Authority, Scheme};
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -63,7 +63,7 @@ pub(super) async fn answer(
                 Err(never) => match never {},
             }
         }
-        Err(detail) => refusal(detail),
+        Err(fault) => refusal(fault),
     };
     // HTTP/2 has no such field. There a stream is refused alone: its framing cannot be mistaken.
     if version < Version::HTTP_2 && (coded.is_some() || response.extensions().get::<Refused>().is_some()) {
@@ -72,37 +72,41 @@ pub(super) async fn answer(
     response
 }
 
+/// A part of a request, and what is wrong with it.
+type Fault = (&'static str, &'static str);
+
 /// Why the request could be read in two ways, if it could.
-fn check(version: Version, target: &Uri, headers: &HeaderMap, coded: Option<Coded>) -> Result<(), &'static str> {
+fn check(version: Version, target: &Uri, headers: &HeaderMap, coded: Option<Coded>) -> Result<(), Fault> {
+    let host_form = ("Host", "must name a host, and perhaps a port");
     if coded.is_some_and(|coded| coded.with_length) {
-        return Err("Content-Length and Transfer-Encoding exclude each other.");
+        return Err(("Transfer-Encoding", "excludes Content-Length"));
     }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => {}
         (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {}
-        _ => return Err("The only transfer coding understood is chunked, once."),
+        _ => return Err(("Transfer-Encoding", "must be chunked, once")),
     }
     let mut hosts = headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
-        (None, _) if version == Version::HTTP_11 => return Err("An HTTP/1.1 request needs a Host field."),
+        (None, _) if version == Version::HTTP_11 => return Err(("Host", "is missing")),
         (None, _) if version == Version::HTTP_2 && target.authority().is_none() => {
-            return Err("An HTTP/2 request needs an authority.");
+            return Err((":authority", "is missing"));
         }
         (None, _) => return Ok(()),
-        (Some(_), Some(_)) => return Err("A request has only one Host field."),
+        (Some(_), Some(_)) => return Err(("Host", "must be there only once")),
         (Some(host), None) => host,
     };
     let host: Authority = match host.to_str().map(str::parse) {
         Ok(Ok(host)) => host,
-        _ => return Err("The Host field must name a host, and perhaps a port."),
+        _ => return Err(host_form),
     };
     if host.as_str().contains('@') {
-        return Err("The Host field must name a host, and perhaps a port.");
+        return Err(host_form);
     }
     match target.authority() {
         Some(authority) if !same_authority(authority, &host, target.scheme()) => {
-            Err("The request's target and its Host field name different hosts.")
+            Err(("Host", "must name the same host as the request's target"))
         }
         _ => Ok(()),
     }
@@ -124,21 +128,24 @@ fn same_authority(one: &Authority, other: &Authority, scheme: Option<&Scheme>) -
 struct Refused;
 
 /// The problem document (RFC 9457) for a request that the router never sees.
-fn refusal(detail: &str) -> Response<Body> {
-    let id = u128::from_be_bytes(Randomness::System.bytes());
-    let id = format!("{id:032x}");
+/// It has the form of those that the router gives.
+fn refusal((pointer, detail): Fault) -> Response<Body> {
+    let id = u64::from_be_bytes(Randomness::System.bytes());
+    let id = format!("{id:016x}");
     let problem = serde_json::json!({
-        "type": "about:blank",
-        "title": "Bad Request",
+        "type": "urn:upload-broker:problem:invalid-request",
+        "title": "The request is malformed",
         "status": 400,
-        "detail": detail,
+        "detail": format!("{pointer}: {detail}"),
         "code": "invalid-request",
         "request_id": id,
+        "errors": [{ "pointer": pointer, "detail": detail }],
     });
     let mut response = Response::new(Body::from(problem.to_string()));
     *response.status_mut() = StatusCode::BAD_REQUEST;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("x-request-id", id);
     }
@@ -154,7 +161,14 @@ fn timed(body: Incoming, deadline: Instant) -> Body {
     }
 }
 
-/// A request's body that fails with [`BodyTimedOut`] when it is not complete at its deadline.
+/// How long a body may keep its reader waiting that begins to read after the deadline: what lies in the socket is not
+/// late, and HTTP/1 fetches it only when it is asked for.
+const FETCH: Duration = Duration::from_millis(100);
+
+/// A request's body that fails with [`BodyTimedOut`] when its reader has to wait for it at its deadline.
+///
+/// What is there is given after the deadline, too: a handler may take long before it reads. A client that sends faster
+/// than the handler reads is not slow, and the handler's own limit ends its body.
 struct Timed {
     /// `None` after the error, so that nothing more is read.
     body: Option<Incoming>,
@@ -173,16 +187,15 @@ impl hyper::body::Body for Timed {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = &mut *self;
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
-        // The deadline comes first: a client that always has one more byte must not outrun it.
-        if Instant::now() < this.deadline {
-            if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
-                return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
-            }
-            let deadline = this.deadline;
-            let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            if timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
+        if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let deadline = this.deadline;
+        // Set once, so that a client that sends byte by byte gets no more time.
+        let timer =
+            this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.max(Instant::now() + FETCH))));
+        if timer.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
         }
         this.body = None;
         Poll::Ready(Some(Err(BodyTimedOut.into())))

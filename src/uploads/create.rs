@@ -115,7 +115,10 @@ impl Uploads {
                 return Err(Error::IdempotencyInProgress { retry_after: until.since(now) });
             }
             Admitted::Mismatch => return Err(Error::IdempotencyMismatch),
-            Admitted::Refused(hit) => return Err(Error::Limit { policy: admission.policy, hit }),
+            Admitted::Refused(hit) => {
+                self.metrics.observe_refusal(&admission.policy, hit.name());
+                return Err(Error::Limit { policy: admission.policy, hit });
+            }
         };
         let session = match self.open_session(&upload, &admission, context).await {
             Ok(session) => session,

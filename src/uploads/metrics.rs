@@ -13,7 +13,8 @@ use crate::model::upload::{Upload, UploadState};
 pub struct Metrics {
     created: Family<UploadLabels, Counter>,
     ended: Family<OutcomeLabels, Counter>,
-    reported: Family<ReportLabels, Counter>,
+    reported: Family<LimitLabels, Counter>,
+    refused: Family<LimitLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -30,7 +31,7 @@ struct OutcomeLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReportLabels {
+struct LimitLabels {
     policy: String,
     limit: &'static str,
 }
@@ -38,16 +39,17 @@ struct ReportLabels {
 impl Metrics {
     /// Makes the counters visible in `registry`.
     pub fn register(&self, registry: &mut Registry) {
+        registry.register("uploads_created", "Uploads whose session was handed out", self.created.clone());
+        registry.register("uploads_ended", "Uploads that entered a final state", self.ended.clone());
         registry.register(
-            "upload_broker_uploads_created",
-            "Uploads whose session was handed out",
-            self.created.clone(),
-        );
-        registry.register("upload_broker_uploads_ended", "Uploads that entered a final state", self.ended.clone());
-        registry.register(
-            "upload_broker_policy_reports",
+            "policy_reports",
             "Uploads that a policy with report_only would have refused",
             self.reported.clone(),
+        );
+        registry.register(
+            "limit_refusals",
+            "Uploads refused because a limit of their policy was reached",
+            self.refused.clone(),
         );
     }
 
@@ -70,6 +72,10 @@ impl Metrics {
     }
 
     pub(super) fn observe_report(&self, policy: &PolicyName, limit: &'static str) {
-        self.reported.get_or_create(&ReportLabels { policy: policy.to_string(), limit }).inc();
+        self.reported.get_or_create(&LimitLabels { policy: policy.to_string(), limit }).inc();
+    }
+
+    pub(super) fn observe_refusal(&self, policy: &PolicyName, limit: &'static str) {
+        self.refused.get_or_create(&LimitLabels { policy: policy.to_string(), limit }).inc();
     }
 }

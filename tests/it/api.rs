@@ -306,9 +306,17 @@ async fn operators_see_whether_it_lives_is_ready_and_what_it_counts() {
     broker.user("ada").create(10).await.is(201);
     assert_eq!(broker.operator_get("/livez").await.0, 200);
     assert_eq!(broker.operator_get("/readyz").await.0, 200);
+    let (status, nothing) = broker.operator_get("/nothing").await;
+    assert!(status == 404 && nothing.contains("urn:upload-broker:problem:not-found"), "{status} {nothing}");
     let (status, metrics) = broker.operator_get("/metrics").await;
     assert_eq!(status, 200);
-    for name in ["http_server_request_duration_seconds_bucket", "upload_broker_uploads_created_total"] {
+    for name in [
+        "http_server_request_duration_seconds_bucket",
+        "upload_broker_uploads_created_total",
+        "upload_broker_store_operations_total",
+        "upload_broker_storage_calls_total",
+        "upload_broker_identity_token_checks_total",
+    ] {
         assert!(metrics.contains(name), "no {name} in {metrics}");
     }
     assert!(!metrics.contains("ada"), "a user in a label");

@@ -5,7 +5,9 @@ use std::process::Output;
 
 use tempfile::TempDir;
 
-use crate::support::process::command;
+use crate::support::Settings;
+use crate::support::broker::configuration;
+use crate::support::process::{Process, command};
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
     command().args(arguments).current_dir(folder).output().unwrap()
@@ -45,6 +47,32 @@ fn what_cannot_be_used_is_one_clear_message_and_exit_2() {
         assert_eq!(output.status.code(), Some(2), "{name}: {}", text(&output.stderr));
         assert!(text(&output.stderr).contains(message), "{name}: {}", text(&output.stderr));
     }
+}
+
+#[test]
+fn a_mistake_is_told_with_its_cause() {
+    let folder = TempDir::new().unwrap();
+    let config = configuration(folder.path(), "http://127.0.0.1:1", &Settings::default());
+    std::fs::write(folder.path().join("broker.toml"), config.replace("memory", "redis://127.0.0.1:1")).unwrap();
+    std::fs::remove_file(folder.path().join("session.key")).unwrap();
+    for name in ["check", "serve"] {
+        let output = run(folder.path(), &[name, "--config", "broker.toml"]);
+        assert_eq!(output.status.code(), Some(2), "{name}");
+        let told = text(&output.stderr);
+        assert!(told.contains("cannot be read: No such file"), "{name}: {told}");
+    }
+}
+
+#[test]
+fn sighup_reloads_and_ends_nothing() {
+    let folder = TempDir::new().unwrap();
+    let config = folder.path().join("broker.toml");
+    std::fs::write(&config, configuration(folder.path(), "http://127.0.0.1:1", &Settings::default())).unwrap();
+    let (mut broker, ..) = Process::serve(&config, "info");
+    broker.signal("HUP");
+    broker.line_with("other settings need a restart");
+    broker.signal("TERM");
+    assert_eq!(broker.wait().code(), Some(0), "{}", broker.printed());
 }
 
 #[test]

@@ -54,3 +54,26 @@ fn every_operation_is_described_and_every_reference_leads_somewhere() {
         assert!(document.pointer(pointer).is_some(), "{pointer} leads nowhere");
     }
 }
+
+#[test]
+fn every_operation_tells_what_the_layers_before_it_can_answer() {
+    let document: Value = serde_json::from_str(&openapi::document().unwrap()).unwrap();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let responses = &operation["responses"];
+            for status in ["401", "403", "406", "500", "503"] {
+                let body = &responses[status]["content"]["application/problem+json"]["schema"]["$ref"];
+                assert_eq!(body, "#/components/schemas/Problem", "{method} {path} {status}");
+            }
+            for (status, response) in responses.as_object().unwrap() {
+                let headers = &response["headers"];
+                assert!(headers["x-request-id"].is_object(), "{method} {path} {status}");
+                let waits = ["429", "503", "504"].contains(&&status[..]);
+                assert_eq!(headers["retry-after"].is_object(), waits, "{method} {path} {status}");
+                assert_eq!(headers["ratelimit"].is_object(), status == "429", "{method} {path} {status}");
+            }
+        }
+    }
+    let create = &document["paths"]["/v1/uploads"]["post"]["responses"];
+    assert!(create["403"]["description"].as_str().unwrap().contains("policy-denied"), "its own words stay");
+}

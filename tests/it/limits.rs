@@ -79,6 +79,9 @@ async fn a_rate_lets_a_burst_through_and_refills() {
     let refused = broker.user("ada").create(1).await.is_problem(429, "rate-limited");
     let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=20).contains(&wait), "{wait}");
+    let (_, metrics) = broker.operator_get("/metrics").await;
+    let refusals = "upload_broker_limit_refusals_total{policy=\"videos\",limit=\"rate\"} 1";
+    assert!(metrics.contains(refusals), "{metrics}");
     broker.clock.advance(Duration::from_secs(wait));
     broker.user("ada").create(1).await.is(201);
     broker.user("ada").create(1).await.is_problem(429, "rate-limited");

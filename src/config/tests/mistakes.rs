@@ -226,8 +226,8 @@ const MISTAKES: &[(&str, usize, &str, &str)] = &[
     (
         "too much time for storage",
         4,
-        "[storage]\ntimeout = \"3m\"\n[store]",
-        "storage.timeout: must be more than 0s, and at most 2m",
+        "[storage]\ntimeout = \"16s\"\n[store]",
+        "storage.timeout: must be more than 0s, and at most 15s: a request has",
     ),
     (
         "storage with a query",

@@ -82,7 +82,14 @@ impl Served {
             .route("/wait", get(wait))
             .route("/large", get(|| async { Bytes::from(vec![0; 32 << 20]) }))
             .route("/endless", get(|| async { Body::new(Endless) }))
-            .route("/echo", post(echo));
+            .route("/echo", post(echo))
+            .route(
+                "/late-echo",
+                post(|request| async {
+                    tokio::time::sleep(2 * SOON).await;
+                    echo(request).await
+                }),
+            );
         let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), tls, limits).await.unwrap();
         let address = listener.local_addr();
         let shutdown = CancellationToken::new();

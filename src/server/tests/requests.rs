@@ -13,6 +13,12 @@ fn assert_refused(name: &str, answer: &str) {
     assert_eq!(problem["status"], 400, "{name}");
     let id = problem["request_id"].as_str().unwrap();
     assert!(head.contains(&format!("x-request-id: {id}")), "{name}: {answer}");
+    assert_eq!(id.len(), 16, "{name}");
+    assert!(head.contains("x-content-type-options: nosniff"), "{name}: {answer}");
+    assert_eq!(problem["type"], "urn:upload-broker:problem:invalid-request", "{name}");
+    let error = &problem["errors"][0];
+    let detail = format!("{}: {}", error["pointer"].as_str().unwrap(), error["detail"].as_str().unwrap());
+    assert_eq!(problem["detail"], detail, "{name}");
 }
 
 #[tokio::test]
@@ -116,6 +122,20 @@ async fn a_body_that_never_comes_times_out() {
         client.send(&format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{body}")).await;
         let answer = client.rest().await;
         assert!(answer.starts_with("HTTP/1.1 408"), "{name}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_there_is_not_late_however_late_it_is_read() {
+    let served = Served::start(Limits { body_timeout: SOON, ..patient() }).await;
+    for (name, body, expected) in
+        [("all is there", "whole body", "HTTP/1.1 200"), ("half is there", "half ", "HTTP/1.1 408")]
+    {
+        let mut client = served.connect().await;
+        client.send("POST /late-echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 10\r\n\r\n").await;
+        client.send(body).await;
+        let answer = client.rest().await;
+        assert!(answer.starts_with(expected), "{name}: {answer}");
     }
 }
 
