@@ -141,13 +141,12 @@ pub(super) fn read_initiated(endpoint: &Endpoint, asked: &Url, answer: &Answer) 
     let Ok(text) = location.to_str() else { return Err(unreadable) };
     // An absolute one is opaque and kept byte for byte, so it is checked as its user will read it: `https:other.example`
     // has no base there, though against the address that was asked it would be a path.
-    let (url, session) = match Url::parse(text) {
-        Ok(url) => (url, SessionUri::parse(text)),
-        Err(_) => {
-            let Ok(url) = asked.join(text) else { return Err(unreadable) };
-            let session = SessionUri::parse(url.as_str());
-            (url, session)
-        }
+    let (url, session) = if let Ok(url) = Url::parse(text) {
+        (url, SessionUri::parse(text))
+    } else {
+        let Ok(url) = asked.join(text) else { return Err(unreadable) };
+        let session = SessionUri::parse(url.as_str());
+        (url, session)
     };
     let Ok(session) = session else { return Err(unreadable) };
     endpoint.check_session(&url).map_err(Error::Nonsense)?;
