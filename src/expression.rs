@@ -6,7 +6,7 @@
 //! deep, over claims whose size the token bounds, and a regular expression, which is compiled anew at each use, is a
 //! short literal.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::LazyLock;
 
@@ -32,6 +32,7 @@ const COMPILER_STACK: usize = 64 << 20;
 pub struct Expression {
     text: Box<str>,
     program: Program,
+    reads: ClaimNames,
 }
 
 impl Expression {
@@ -69,20 +70,27 @@ impl Expression {
 
     fn compile_here(text: &str) -> Result<Self, Invalid> {
         let program = Program::compile(text).map_err(|errors| explain(&errors))?;
-        Inspection::default().visit(program.expression(), 1)?;
-        Ok(Self { text: text.into(), program })
+        let mut inspection = Inspection::default();
+        inspection.visit(program.expression(), 1)?;
+        let reads = inspection.claim_names();
+        Ok(Self { text: text.into(), program, reads })
     }
 
     /// Whether the condition is true of `claims`. Anything but `true` is false: an absent claim, an error, another type.
     ///
     /// For more than one condition about the same claims, convert them once: [`Claims::new`].
     pub fn holds(&self, claims: &Map<String, serde_json::Value>) -> bool {
-        self.holds_for(&Claims::new(claims))
+        self.holds_for(&Claims::new(claims, &self.reads))
     }
 
-    /// [`Expression::holds`], of claims that have been converted already.
+    /// [`Expression::holds`], of claims that have been converted already: those that it reads, and perhaps more.
     pub fn holds_for(&self, claims: &Claims) -> bool {
         matches!(self.program.execute(&claims.0), Ok(cel::Value::Bool(true)))
+    }
+
+    /// The claims that can make a difference to it.
+    pub fn reads(&self) -> &ClaimNames {
+        &self.reads
     }
 
     /// What the operator wrote.
@@ -97,14 +105,45 @@ impl fmt::Debug for Expression {
     }
 }
 
+/// The claims that conditions read. Tokens have many more, and what nobody reads need not be converted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimNames {
+    /// Some condition speaks of the claims as a whole, or computes a name.
+    All,
+    /// These and no others.
+    Only(BTreeSet<String>),
+}
+
+impl ClaimNames {
+    /// What is read by any of several conditions.
+    pub fn of_all<'a>(conditions: impl IntoIterator<Item = &'a Expression>) -> Self {
+        let mut union = BTreeSet::new();
+        for condition in conditions {
+            match &condition.reads {
+                Self::All => return Self::All,
+                Self::Only(names) => union.extend(names.iter().cloned()),
+            }
+        }
+        Self::Only(union)
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(name),
+        }
+    }
+}
+
 /// The claims of one token, converted for any number of conditions.
 pub struct Claims(Context<'static, 'static>);
 
 impl Claims {
-    /// Converts the claims, in time linear in their size.
-    pub fn new(claims: &Map<String, serde_json::Value>) -> Self {
+    /// Converts those of the claims that have one of `names`, in time linear in their size.
+    pub fn new(claims: &Map<String, serde_json::Value>, names: &ClaimNames) -> Self {
         let mut scope = ROOT.new_inner_scope();
-        scope.add_variable_from_value(VARIABLE, convert_map(claims));
+        let read = claims.iter().filter(|(name, _)| names.contains(name));
+        scope.add_variable_from_value(VARIABLE, convert_map(read));
         Self(scope)
     }
 }
@@ -133,8 +172,8 @@ fn convert(value: &serde_json::Value) -> cel::Value {
     }
 }
 
-fn convert_map(map: &Map<String, serde_json::Value>) -> cel::Value {
-    let entries = map.iter().map(|(key, value)| (Key::from(key.as_str()), convert(value)));
+fn convert_map<'a>(map: impl IntoIterator<Item = (&'a String, &'a serde_json::Value)>) -> cel::Value {
+    let entries = map.into_iter().map(|(key, value)| (Key::from(key.as_str()), convert(value)));
     cel::Value::from(entries.collect::<HashMap<_, _>>())
 }
 
@@ -146,12 +185,17 @@ fn explain(errors: &cel::ParseErrors) -> Invalid {
     Invalid::new(format!("the condition is no expression, at line {line}, column {column}: {message}"))
 }
 
-/// A walk through a compiled condition that refuses what [`Expression`] promises not to contain.
+/// A walk through a compiled condition that refuses what [`Expression`] promises not to contain, and finds out which
+/// claims it reads.
 #[derive(Default)]
 struct Inspection<'a> {
     /// The variables of the loops around the place, two or three each.
     bound: Vec<&'a str>,
     loops: usize,
+    /// How often the variable stands there.
+    mentions: usize,
+    /// The fields of it that are selected, one for each of those mentions that is followed by one.
+    selected: Vec<&'a str>,
 }
 
 impl<'a> Inspection<'a> {
@@ -162,8 +206,16 @@ impl<'a> Inspection<'a> {
         let below = depth + 1;
         match &node.expr {
             Expr::Unspecified | Expr::Literal(_) => Ok(()),
-            Expr::Ident(name) => self.check_name(name),
-            Expr::Select(select) => self.visit(&select.operand, below),
+            Expr::Ident(name) => {
+                self.mentions += usize::from(name == VARIABLE);
+                self.check_name(name)
+            }
+            Expr::Select(select) => {
+                if matches!(&select.operand.expr, Expr::Ident(name) if name == VARIABLE) {
+                    self.selected.push(&select.field);
+                }
+                self.visit(&select.operand, below)
+            }
             Expr::List(list) => list.elements.iter().try_for_each(|element| self.visit(element, below)),
             Expr::Map(map) => self.visit_entries(&map.entries, below),
             Expr::Struct(_) => Err(Invalid::new("the condition makes a message, and there are no message types")),
@@ -204,6 +256,13 @@ impl<'a> Inspection<'a> {
                 self.visit(&entry.value, depth)
             }
         })
+    }
+
+    fn claim_names(self) -> ClaimNames {
+        if self.mentions > self.selected.len() {
+            return ClaimNames::All;
+        }
+        ClaimNames::Only(self.selected.into_iter().map(str::to_owned).collect())
     }
 
     /// Refuses names that would make the condition an error, and so false, for ever.
@@ -308,15 +367,38 @@ mod tests {
         ] {
             let condition = Expression::compile(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(condition.holds(&claims()), expected, "{text}");
+            let all = Claims::new(&claims(), &ClaimNames::All);
+            assert_eq!(condition.holds_for(&all), expected, "{text}, of all claims");
         }
     }
 
     #[test]
     fn claims_are_converted_once_for_many_conditions() {
-        let converted = Claims::new(&claims());
-        assert!(Expression::compile("claims.level == 3").unwrap().holds_for(&converted));
+        let conditions = ["claims.level == 3", "claims.sub == 'ada'"].map(|text| Expression::compile(text).unwrap());
+        let converted = Claims::new(&claims(), &ClaimNames::of_all(&conditions));
+        assert!(conditions.iter().all(|condition| condition.holds_for(&converted)));
         assert!(!Expression::compile("claims.level == 4").unwrap().holds_for(&converted));
         assert!(!format!("{converted:?}").contains("ada"));
+    }
+
+    #[test]
+    fn only_claims_that_are_read_are_converted() {
+        for (text, expected) in [
+            ("true", Some(&[][..])),
+            ("claims.sub == 'ada'", Some(&["sub"])),
+            ("claims.firebase.tenant == claims.sub", Some(&["firebase", "sub"])),
+            ("has(claims.level) && claims.level > 1", Some(&["level"])),
+            ("claims.groups.all(g, claims.groups.exists(h, h.id >= g.id))", Some(&["groups"])),
+            ("claims['sub'] == 'ada'", None),
+            ("claims.sub == 'ada' && size(claims) > 3", None),
+            ("claims.exists(name, name == claims.sub)", None),
+        ] {
+            let names = |names: &[&str]| ClaimNames::Only(names.iter().map(|name| (*name).to_owned()).collect());
+            let expected = expected.map_or(ClaimNames::All, names);
+            let condition = Expression::compile(text).unwrap();
+            assert_eq!(*condition.reads(), expected, "{text}");
+            assert_eq!(ClaimNames::of_all([&condition]), expected, "{text}");
+        }
     }
 
     #[test]

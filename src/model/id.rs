@@ -79,8 +79,15 @@ impl std::str::FromStr for UploadId {
 
 impl fmt::Display for UploadId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:02x}", self.partition.0)?;
-        self.random.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // Written out some ten times for each upload, so not byte by byte through the formatter.
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let bytes = std::iter::once(self.partition.0).chain(self.random);
+        let mut text = [0; Self::TEXT_LEN];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        f.write_str(str::from_utf8(&text).unwrap_or_default())
     }
 }
 

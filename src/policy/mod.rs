@@ -18,7 +18,7 @@ pub use decide::{Admission, Denial, Overwrite, ViolatedLimit, Violation};
 pub use metadata::RESERVED_KEY;
 pub use settings::{DigestRule, PolicySettings, TransferSetting};
 
-use crate::expression::{Claims, Expression};
+use crate::expression::{ClaimNames, Claims, Expression};
 use crate::model::id::UploadId;
 use crate::model::limits::{Enforcement, Limits};
 use crate::model::name::{PolicyName, RegionName};
@@ -28,7 +28,11 @@ use crate::model::upload::NewUpload;
 
 /// All policies, in configuration order.
 #[derive(Debug)]
-pub struct Policies(Vec<Policy>);
+pub struct Policies {
+    policies: Vec<Policy>,
+    /// What the conditions of all of them read.
+    claims: ClaimNames,
+}
 
 /// Why the policies of a configuration cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +61,8 @@ impl Policies {
             let policy = Policy::new(settings).map_err(|(key, reason)| SettingsError { index, key, reason })?;
             policies.push(policy);
         }
-        Ok(Self(policies))
+        let claims = ClaimNames::of_all(policies.iter().filter_map(|policy| policy.when.as_ref()));
+        Ok(Self { policies, claims })
     }
 
     /// Decides whether, and as what, an upload may be made. It will have the id `id`; `now` dates its name.
@@ -71,7 +76,7 @@ impl Policies {
         id: UploadId,
         now: Timestamp,
     ) -> Result<Admission, Denial> {
-        let caller = Caller::new(principal);
+        let caller = Caller::new(principal, &self.claims);
         let policy = match &request.policy {
             Some(name) => self.get(name).filter(|policy| policy.admits(&caller)).ok_or(Denial::NotAdmitted)?,
             None => self.only(&caller)?,
@@ -81,7 +86,7 @@ impl Policies {
 
     /// The one policy that admits the caller.
     fn only(&self, caller: &Caller<'_>) -> Result<&Policy, Denial> {
-        let mut admitting = self.0.iter().filter(|policy| policy.admits(caller));
+        let mut admitting = self.policies.iter().filter(|policy| policy.admits(caller));
         match (admitting.next(), admitting.next()) {
             (None, _) => Err(Denial::NotAdmitted),
             (Some(policy), None) => Ok(policy),
@@ -94,13 +99,13 @@ impl Policies {
 
     /// The policies that the caller may use, in configuration order.
     pub fn admitting<'a>(&'a self, principal: &'a Principal) -> impl Iterator<Item = &'a Policy> {
-        let caller = Caller::new(principal);
-        self.0.iter().filter(move |policy| policy.admits(&caller))
+        let caller = Caller::new(principal, &self.claims);
+        self.policies.iter().filter(move |policy| policy.admits(&caller))
     }
 
     /// The policy of that name, whoever may use it.
     pub fn get(&self, name: &PolicyName) -> Option<&Policy> {
-        self.0.iter().find(|policy| policy.name() == name)
+        self.policies.iter().find(|policy| policy.name() == name)
     }
 }
 
@@ -158,16 +163,17 @@ impl Policy {
 /// A principal whose claims are converted for conditions when the first one asks, and only once.
 struct Caller<'a> {
     principal: &'a Principal,
+    read: &'a ClaimNames,
     claims: OnceCell<Claims>,
 }
 
 impl<'a> Caller<'a> {
-    fn new(principal: &'a Principal) -> Self {
-        Self { principal, claims: OnceCell::new() }
+    fn new(principal: &'a Principal, read: &'a ClaimNames) -> Self {
+        Self { principal, read, claims: OnceCell::new() }
     }
 
     fn claims(&self) -> &Claims {
-        self.claims.get_or_init(|| Claims::new(&self.principal.claims))
+        self.claims.get_or_init(|| Claims::new(&self.principal.claims, self.read))
     }
 }
 

@@ -108,13 +108,16 @@ pub(super) async fn serve(tcp: TcpStream, address: SocketAddr, shared: Arc<Share
 
 async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Peer, shared: &Shared) -> End {
     let limits = &shared.limits;
-    let activity = Arc::new(Activity::new(Instant::now()));
+    let activity = Arc::new(Activity::new(Instant::now(), *limits));
     let stream = Watched::new(stream, Arc::clone(&activity), limits.write_timeout);
     let service = service_fn(|request| {
         answer(request, peer, Activity::begin(&activity), shared.router.clone(), limits.body_timeout)
     });
     let mut connection = pin!(shared.protocol.serve_connection(TokioIo::new(stream), service));
-    let mut timer = pin!(tokio::time::sleep_until(Instant::now() + limits.header_timeout));
+    let mut timer = pin!(tokio::time::sleep_until(activity.next_alarm()));
+    // Made once: what is made for each turn enters and leaves a list that all connections share.
+    let mut shutdown = pin!(shared.shutdown.cancelled());
+    let mut cut = pin!(shared.cut.cancelled());
     let mut closing = false;
     loop {
         tokio::select! {
@@ -126,17 +129,17 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Peer
                 }
                 return End::Closed;
             }
-            () = shared.cut.cancelled() => {
-                return if matches!(activity.wait(limits), Wait::Request(_)) { End::Cut } else { End::Closed };
+            () = cut.as_mut() => {
+                return if matches!(activity.wait(), Wait::Request(_)) { End::Cut } else { End::Closed };
             }
-            () = shared.shutdown.cancelled(), if !closing => {
+            () = shutdown.as_mut(), if !closing => {
                 closing = true;
                 activity.closing();
                 connection.as_mut().graceful_shutdown();
             }
-            () = activity.changed.notified() => {}
-            () = timer.as_mut() => match activity.wait(limits) {
-                Wait::Request(due) | Wait::Until(due, _) if due > Instant::now() => timer.as_mut().reset(due),
+            () = activity.sooner.notified() => {}
+            () = timer.as_mut() => match activity.wait() {
+                Wait::Request(due) | Wait::Until(due, _) if due > Instant::now() => {}
                 Wait::Request(_) => {
                     tracing::debug!("a connection was closed because none of its requests went on");
                     return End::Cut;
@@ -145,7 +148,6 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Peer
                     closing = true;
                     activity.closing();
                     connection.as_mut().graceful_shutdown();
-                    timer.as_mut().reset(Instant::now() + limits.closing_timeout);
                 }
                 Wait::Until(..) => {
                     tracing::debug!("a connection was closed because its client was silent");
@@ -153,11 +155,9 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Peer
                 }
             },
         }
-        // A later instant is found out when the timer fires, so that a busy connection does not touch the timer.
-        if let Wait::Until(due, _) = activity.wait(limits)
-            && due < timer.deadline()
-        {
-            timer.as_mut().reset(due);
+        let alarm = activity.next_alarm();
+        if alarm != timer.deadline() {
+            timer.as_mut().reset(alarm);
         }
     }
 }
@@ -182,8 +182,9 @@ async fn answer(
 /// What a connection is doing: written by its stream and its requests, read by its task.
 pub(super) struct Activity {
     state: Mutex<State>,
-    /// The state changed in a way that may end the connection sooner.
-    changed: Notify,
+    limits: Limits,
+    /// The connection may now end before its task looks again by itself.
+    sooner: Notify,
     coded: OnceLock<Coded>,
 }
 
@@ -202,6 +203,8 @@ struct State {
     head_since: Option<Instant>,
     /// When the connection was asked to close.
     closing_since: Option<Instant>,
+    /// When the connection's task looks again by itself.
+    alarm: Instant,
 }
 
 /// What a connection's task waits for.
@@ -237,13 +240,18 @@ impl State {
             Wait::Until(self.idle_since + limits.idle_timeout, Then::Close)
         }
     }
+
+    /// Whether the connection may end before its task looks again by itself.
+    fn ends_sooner(&self, limits: &Limits) -> bool {
+        matches!(self.wait(limits), Wait::Until(due, _) if due < self.alarm)
+    }
 }
 
 /// A request that has begun: what the scanner found in its head, and what ends it when dropped.
 pub(super) type Begun = (Option<Coded>, InFlight);
 
 impl Activity {
-    fn new(now: Instant) -> Self {
+    fn new(now: Instant, limits: Limits) -> Self {
         let state = State {
             in_flight: 0,
             requests: 0,
@@ -252,8 +260,9 @@ impl Activity {
             moved: now,
             head_since: None,
             closing_since: None,
+            alarm: now,
         };
-        Self { state: Mutex::new(state), changed: Notify::new(), coded: OnceLock::new() }
+        Self { state: Mutex::new(state), limits, sooner: Notify::new(), coded: OnceLock::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -261,8 +270,19 @@ impl Activity {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait(&self, limits: &Limits) -> Wait {
-        self.lock().wait(limits)
+    fn wait(&self) -> Wait {
+        self.lock().wait(&self.limits)
+    }
+
+    /// When to look again, which is noted. Neither a request nor its end moves an alarm that is early enough: that there
+    /// is more time is found out when it goes off, so that a busy connection rarely touches its timer.
+    fn next_alarm(&self) -> Instant {
+        let mut state = self.lock();
+        let (Wait::Request(due) | Wait::Until(due, _)) = state.wait(&self.limits);
+        if due < state.alarm || state.alarm <= Instant::now() {
+            state.alarm = due;
+        }
+        state.alarm
     }
 
     /// Notes that the connection was asked to close.
@@ -279,8 +299,11 @@ impl Activity {
         let mut state = self.lock();
         if state.in_flight == 0 && state.requests > 0 && !state.http2 && state.head_since.is_none() {
             state.head_since = Some(Instant::now());
+            let sooner = state.ends_sooner(&self.limits);
             drop(state);
-            self.changed.notify_one();
+            if sooner {
+                self.sooner.notify_one();
+            }
         }
     }
 
@@ -307,8 +330,11 @@ impl Drop for InFlight {
         let mut state = self.activity.lock();
         state.in_flight -= 1;
         state.idle_since = Instant::now();
+        let sooner = state.ends_sooner(&self.activity.limits);
         drop(state);
-        self.activity.changed.notify_one();
+        if sooner {
+            self.activity.sooner.notify_one();
+        }
     }
 }
 
@@ -360,6 +386,7 @@ mod tests {
             moved: at(80),
             head_since: None,
             closing_since: None,
+            alarm: at(100),
         };
         for (name, state, expected) in [
             ("a request is under way", State { in_flight: 1, ..state() }, Wait::Request(at(200))),
@@ -382,9 +409,36 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_is_brought_forward_and_otherwise_left_to_go_off() {
+        let limits = Limits::default();
+        let pass = async |seconds| tokio::time::advance(Duration::from_secs(seconds)).await;
+        let sooner = |activity: &Activity| activity.lock().ends_sooner(&limits);
+        let start = Instant::now();
+        let activity = Arc::new(Activity::new(start, limits));
+        assert_eq!(activity.next_alarm(), start + limits.header_timeout);
+        for _ in 0..3 {
+            pass(1).await;
+            let (_, request) = Activity::begin(&activity);
+            drop(request);
+            activity.bytes_read(None);
+            assert!(!sooner(&activity));
+            assert_eq!(activity.next_alarm(), start + limits.header_timeout, "a busy connection's stays");
+        }
+        let (_, request) = Activity::begin(&activity);
+        pass(10).await;
+        assert_eq!(activity.next_alarm(), start + Duration::from_secs(3) + limits.stall_timeout, "it went off");
+        drop(request);
+        assert!(sooner(&activity));
+        assert_eq!(activity.next_alarm(), Instant::now() + limits.idle_timeout, "idle");
+        activity.bytes_read(None);
+        assert!(sooner(&activity));
+        assert_eq!(activity.next_alarm(), Instant::now() + limits.header_timeout, "the next head");
+    }
+
     #[test]
     fn bytes_between_requests_begin_a_header_except_on_http_2() {
-        let activity = Arc::new(Activity::new(Instant::now()));
+        let activity = Arc::new(Activity::new(Instant::now(), Limits::default()));
         activity.bytes_read(None);
         assert_eq!(activity.lock().head_since, None, "the first header is timed from the start");
         let (_, first) = Activity::begin(&activity);

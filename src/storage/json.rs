@@ -139,10 +139,16 @@ pub(super) fn read_initiated(endpoint: &Endpoint, asked: &Url, answer: &Answer) 
     let location = answer.headers.get(LOCATION).ok_or(Error::Nonsense("a session was opened without a Location"))?;
     let unreadable = Error::Nonsense("the Location is no session URI");
     let Ok(text) = location.to_str() else { return Err(unreadable) };
-    let Ok(url) = asked.join(text) else { return Err(unreadable) };
-    // An absolute one is opaque and kept byte for byte.
-    let absolute = Url::parse(text).is_ok();
-    let Ok(session) = SessionUri::parse(if absolute { text } else { url.as_str() }) else { return Err(unreadable) };
+    // An absolute one is opaque and kept byte for byte, so it is checked as its user will read it: `https:other.example`
+    // has no base there, though against the address that was asked it would be a path.
+    let (url, session) = if let Ok(url) = Url::parse(text) {
+        (url, SessionUri::parse(text))
+    } else {
+        let Ok(url) = asked.join(text) else { return Err(unreadable) };
+        let session = SessionUri::parse(url.as_str());
+        (url, session)
+    };
+    let Ok(session) = session else { return Err(unreadable) };
     endpoint.check_session(&url).map_err(Error::Nonsense)?;
     Ok(session)
 }
@@ -356,6 +362,7 @@ mod tests {
             ),
             ("another host without a scheme", 200, Some("//evil.example/up?upload_id=A"), Err("foreign host")),
             ("another host", 200, Some("https://evil.example/up?upload_id=A"), Err("foreign host")),
+            ("another host without slashes", 200, Some("https:evil.example/up?upload_id=A"), Err("foreign host")),
             ("without TLS", 200, Some("http://storage.googleapis.com/up?upload_id=A"), Err("not https")),
             ("another scheme", 200, Some("javascript:alert(1)"), Err("no session URI")),
             ("user information", 200, Some("https://a:b@storage.googleapis.com/up?upload_id=A"), Err("no session URI")),

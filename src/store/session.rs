@@ -25,27 +25,33 @@ const SECRET_NAME: &str = "upload_id=";
 /// The shortest form of `session`.
 pub(super) fn shorten(session: &SessionUri, upload: &Upload) -> Zeroizing<Vec<u8>> {
     let uri = session.expose();
-    [decoded(uri, upload), Some(packed(uri, upload)), Some(plain(uri))]
-        .into_iter()
-        .flatten()
-        .find(|short| expand(short, upload).is_some_and(|expanded| expanded == *session))
+    let words = OwnWords::of(upload);
+    let expands = |short: &Zeroizing<Vec<u8>>| text(short, &words).is_some_and(|text| *text == uri);
+    decoded(uri, &words)
+        .filter(expands)
+        .or_else(|| Some(packed(uri, &words)).filter(expands))
         .unwrap_or_else(|| plain(uri))
 }
 
 /// The session that was shortened, or `None` if none was.
 pub(super) fn expand(short: &[u8], upload: &Upload) -> Option<SessionUri> {
+    SessionUri::parse(&text(short, &OwnWords::of(upload))?).ok()
+}
+
+/// The text of the session that was shortened.
+fn text(short: &[u8], words: &OwnWords<'_>) -> Option<Zeroizing<String>> {
     let (&form, rest) = short.split_first()?;
-    let text = Zeroizing::new(match form {
+    let text = match form {
         PLAIN => String::from_utf8(rest.to_vec()).ok()?,
-        PACKED => unpack(rest, upload)?,
+        PACKED => words.unpack(rest)?,
         DECODED.. => {
             let (head, secret) = rest.split_at_checked(usize::from(form - DECODED))?;
-            let mut text = unpack(head, upload)?;
+            let mut text = words.unpack(head)?;
             URL_SAFE_NO_PAD.encode_string(secret, &mut text);
             text
         }
-    });
-    SessionUri::parse(&text).ok()
+    };
+    Some(Zeroizing::new(text))
 }
 
 fn plain(uri: &str) -> Zeroizing<Vec<u8>> {
@@ -54,36 +60,47 @@ fn plain(uri: &str) -> Zeroizing<Vec<u8>> {
     short
 }
 
-fn packed(uri: &str, upload: &Upload) -> Zeroizing<Vec<u8>> {
+fn packed(uri: &str, words: &OwnWords<'_>) -> Zeroizing<Vec<u8>> {
     let mut short = Zeroizing::new(vec![PACKED]);
-    short.extend_from_slice(&pack(uri, upload));
+    short.extend_from_slice(&words.pack(uri));
     short
 }
 
-fn decoded(uri: &str, upload: &Upload) -> Option<Zeroizing<Vec<u8>>> {
+fn decoded(uri: &str, words: &OwnWords<'_>) -> Option<Zeroizing<Vec<u8>>> {
     let secret_at = uri.rfind(SECRET_NAME)? + SECRET_NAME.len();
-    let head = pack(&uri[..secret_at], upload);
-    let length = u8::try_from(head.len()).ok()?.checked_add(DECODED)?;
     let secret = Zeroizing::new(URL_SAFE_NO_PAD.decode(&uri[secret_at..]).ok()?);
+    let head = words.pack(&uri[..secret_at]);
+    let length = u8::try_from(head.len()).ok()?.checked_add(DECODED)?;
     let mut short = Zeroizing::new(vec![length]);
     short.extend_from_slice(&head);
     short.extend_from_slice(&secret);
     Some(short)
 }
 
-fn pack(uri: &str, upload: &Upload) -> Zeroizing<Vec<u8>> {
-    let (encoded, id) = (percent_encoded(upload.object.as_str()), upload.id.to_string());
-    Zeroizing::new(words::pack(uri, &own_words(upload, &encoded, &id)))
+/// What of an upload occurs in URIs.
+struct OwnWords<'a> {
+    upload: &'a Upload,
+    encoded_object: String,
+    id: String,
 }
 
-fn unpack(packed: &[u8], upload: &Upload) -> Option<String> {
-    let (encoded, id) = (percent_encoded(upload.object.as_str()), upload.id.to_string());
-    words::unpack(packed, &own_words(upload, &encoded, &id))
-}
+impl<'a> OwnWords<'a> {
+    fn of(upload: &'a Upload) -> Self {
+        Self { upload, encoded_object: percent_encoded(upload.object.as_str()), id: upload.id.to_string() }
+    }
 
-/// What of an upload occurs in URIs. Stored records name these by position: append, never change.
-fn own_words<'a>(upload: &'a Upload, encoded: &'a str, id: &'a str) -> [&'a str; 4] {
-    [encoded, upload.object.as_str(), upload.bucket.as_str(), id]
+    fn pack(&self, uri: &str) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(words::pack(uri, &self.list()))
+    }
+
+    fn unpack(&self, packed: &[u8]) -> Option<String> {
+        words::unpack(packed, &self.list())
+    }
+
+    /// Stored records name these by position: append, never change.
+    fn list(&self) -> [&str; 4] {
+        [&self.encoded_object, self.upload.object.as_str(), self.upload.bucket.as_str(), &self.id]
+    }
 }
 
 /// As a query has it (RFC 3986, section 2.3): everything but unreserved characters as `%XX`.

@@ -57,6 +57,28 @@ const FIRST_WORD: u8 = 0x80;
 const LAST_WORD: u8 = 0xBF;
 const FIRST_OWN: u8 = 0xF5;
 
+/// Which of [`WORDS`] begin with a byte, one bit each. At most places in a text none does, and nothing is compared.
+const BEGINNING_WITH: [u64; 256] = {
+    let mut words = [0; 256];
+    let mut position = 0;
+    while position < WORDS.len() {
+        words[WORDS[position].as_bytes()[0] as usize] |= 1 << position;
+        position += 1;
+    }
+    words
+};
+
+/// The known words that begin with `byte`, with their codes.
+fn beginning_with<'a>(byte: u8) -> impl Iterator<Item = (u8, &'a str)> {
+    let mut left = BEGINNING_WITH[usize::from(byte)];
+    std::iter::from_fn(move || {
+        let position = left.checked_ilog2()?;
+        left ^= 1 << position;
+        let word: &'a str = WORDS.get(position as usize)?;
+        Some((FIRST_WORD + u8::try_from(position).ok()?, word))
+    })
+}
+
 /// Packs `text`. Of `own`, the first eleven are used; [`unpack`] wants the same ones. Empty words are never used.
 pub(super) fn pack(text: &str, own: &[&str]) -> Vec<u8> {
     let mut packed = Vec::with_capacity(text.len());
@@ -64,7 +86,7 @@ pub(super) fn pack(text: &str, own: &[&str]) -> Vec<u8> {
     while let Some(character) = rest.chars().next() {
         let word = (FIRST_OWN..=u8::MAX)
             .zip(own.iter().copied())
-            .chain((FIRST_WORD..=LAST_WORD).zip(WORDS))
+            .chain(beginning_with(rest.as_bytes()[0]))
             .filter(|(_, word)| !word.is_empty() && rest.starts_with(word))
             .max_by_key(|(_, word)| word.len());
         let taken = if let Some((code, word)) = word {
