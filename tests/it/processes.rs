@@ -10,8 +10,8 @@ use upload_broker::clock::Clock;
 
 use crate::support::broker::configuration;
 use crate::support::process::{Process, command};
-use crate::support::user::token;
-use crate::support::{Settings, User, noise, redis};
+use crate::support::user::{Answer, token};
+use crate::support::{Settings, User, join_all, noise, redis};
 
 /// The files of a deployment.
 struct Deployment {
@@ -23,15 +23,14 @@ struct Deployment {
 
 impl Deployment {
     async fn start(policies: &str) -> Option<Self> {
+        Self::start_with(Settings { policies: policies.to_owned(), storage_timeout: "1s", ..Settings::default() }).await
+    }
+
+    async fn start_with(settings: Settings) -> Option<Self> {
         let redis = redis::start().await?;
         let (storage, storage_url) = Process::emulator();
         let folder = TempDir::new().unwrap();
-        let settings = Settings {
-            store: redis.url(),
-            policies: policies.to_owned(),
-            storage_timeout: "1s",
-            ..Settings::default()
-        };
+        let settings = Settings { store: redis.url(), ..settings };
         std::fs::write(folder.path().join("broker.toml"), configuration(folder.path(), &storage_url, &settings))
             .unwrap();
         Some(Self { folder, storage, storage_url, redis })
@@ -115,20 +114,21 @@ async fn what_one_broker_created_another_completes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_killed_between_session_and_record_loses_nothing_for_good() {
-    let Some(deployment) = Deployment::start("[[policies]]\nname = \"one\"\nobject = \"{id}\"\nmax_active = 1\n").await
-    else {
-        return;
-    };
+    let policies = "[[policies]]\nname = \"one\"\nobject = \"{id}\"\nmax_active = 1\n".to_owned();
+    let settings = Settings { policies, storage_timeout: "3s", ..Settings::default() };
+    let Some(deployment) = Deployment::start_with(settings).await else { return };
     let (mut first, ada, _) = deployment.serve("info");
-    let hold = json!([{"operation": "initiate", "action": {"kind": "hold"}}]);
+    let hold = json!([{"operation": "initiate", "action": {"kind": "act_then_hold"}}]);
     deployment.emulator("faults", Some(hold)).await;
     let keyed = ada.clone().with("idempotency-key", "once");
     let creating = tokio::spawn(async move {
         keyed.try_call(reqwest::Method::POST, "/v1/uploads", Some(&json!({"filename": "f", "size_bytes": 10}))).await
     });
-    deployment.faults_are_used_up().await;
+    deployment.called("initiate", 1).await;
     first.kill();
     assert!(creating.await.unwrap().is_err(), "the broker died before it could answer");
+    let before = deployment.emulator("sessions", None).await;
+    assert_eq!(before["live"], 1, "the session exists: {before}");
     deployment.emulator("faults/release", Some(json!({}))).await;
 
     let (_second, ada, _) = deployment.serve("info");
@@ -136,15 +136,74 @@ async fn a_broker_killed_between_session_and_record_loses_nothing_for_good() {
     let body = json!({"filename": "f", "size_bytes": 10});
     let waiting = keyed.create_from(body.clone()).await.is_problem(409, "idempotency-in-progress");
     let wait: u64 = waiting.header("retry-after").unwrap().parse().unwrap();
-    assert!(wait <= 7, "the lease is storage's time and a margin: {wait}");
+    assert!(wait <= 9, "the lease is storage's time and a margin: {wait}");
     ada.create_from(body.clone()).await.is_problem(429, "quota-exceeded");
     tokio::time::sleep(Duration::from_secs(wait)).await;
 
     let created = keyed.create_from(body.clone()).await.is(201);
-    assert_eq!(keyed.create_from(body).await.is(201).id(), created.id());
+    let repeated = keyed.create_from(body).await.is(201);
+    assert_eq!((repeated.id(), repeated.uri()), (created.id(), created.uri()));
     assert_eq!(ada.put(&created.uri(), None, noise(10, 2)).await, 200);
     ada.complete(&created.id()).await.is_upload(200, "completed");
+    // The URI is that of another session, for the same object; the first one never gets a byte.
+    let after = deployment.emulator("sessions", None).await;
+    let session = |number: u64| {
+        let sessions = after["sessions"].as_array().unwrap();
+        sessions.iter().find(|session| session["session"] == number).unwrap_or_else(|| panic!("{after}"))
+    };
+    assert_eq!(after["sessions"].as_array().unwrap().len(), 2, "{after}");
+    assert_eq!((&session(1)["state"], &session(2)["state"]), (&json!("open"), &json!("completed")));
+    assert_eq!(session(1)["object"], session(2)["object"]);
     ada.create(10).await.is(201);
+}
+
+/// `count` creates at once, every other one at the other broker.
+async fn create_at_both(users: [User; 2], count: usize) -> Vec<Answer> {
+    let creates = (0..count).map(|position| {
+        let user = users[position % 2].clone();
+        async move { user.create(10).await }
+    });
+    join_all(creates).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parallel_creates_at_two_processes_stop_exactly_at_the_limit() {
+    let policies = "[[policies]]\nname = \"ten\"\nobject = \"{id}\"\nmax_active = 10\n".to_owned();
+    let settings = Settings { policies, storage_timeout: "10s", ..Settings::default() };
+    let Some(deployment) = Deployment::start_with(settings).await else { return };
+    let (_first, one, _) = deployment.serve("info");
+    let (_second, two, _) = deployment.serve("info");
+    let answers = create_at_both([one.clone(), two.clone()], 200).await;
+    let (created, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 201);
+    assert_eq!(created.len(), 10);
+    for answer in refused {
+        answer.is_problem(429, "quota-exceeded");
+    }
+    assert_eq!(deployment.calls("initiate").await, 10, "no session was opened for a refusal");
+    one.cancel(&created[0].id()).await.is_upload(200, "cancelled");
+    two.create(10).await.is(201);
+    one.create(10).await.is_problem(429, "quota-exceeded");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parallel_creates_with_one_key_at_two_processes_make_one_upload() {
+    let settings = Settings { policies: ANY.to_owned(), storage_timeout: "10s", ..Settings::default() };
+    let Some(deployment) = Deployment::start_with(settings).await else { return };
+    let (_first, one, _) = deployment.serve("info");
+    let (_second, two, _) = deployment.serve("info");
+    let keyed = [one, two].map(|user| user.with("idempotency-key", "one"));
+    let answers = create_at_both(keyed.clone(), 50).await;
+    let (created, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 201);
+    for answer in refused {
+        answer.is_problem(409, "idempotency-in-progress");
+    }
+    let [one, two] = keyed;
+    let known = one.create(10).await.is(201);
+    assert!(!created.is_empty());
+    for answer in created.iter().chain([&two.create(10).await.is(201)]) {
+        assert_eq!((answer.id(), answer.uri()), (known.id(), known.uri()));
+    }
+    assert_eq!(deployment.calls("initiate").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
