@@ -1,17 +1,20 @@
 //! Real processes: brokers, Redis and the emulator, killed where it hurts.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use upload_broker::clock::Clock;
 
 use crate::support::broker::configuration;
-use crate::support::process::{Process, command};
+use crate::support::process::{Process, command, serve};
 use crate::support::user::{Answer, token};
-use crate::support::{Settings, User, join_all, noise, redis};
+use crate::support::{Broker, Settings, User, join_all, noise, redis};
 
 /// The files of a deployment.
 struct Deployment {
@@ -45,6 +48,22 @@ impl Deployment {
         let (process, address, operations) = Process::serve(&self.config(), log);
         let user = User::new(format!("http://{address}"), "ada", Clock::System.now());
         (process, user, operations)
+    }
+
+    /// Uploads these bytes as `upload` does, once for each call.
+    fn upload_of(&self, bytes: &[u8], chunk: &'static str, broker: &str) -> impl Fn() -> Process + use<> {
+        let file = self.folder.path().join("film.bin");
+        std::fs::write(&file, bytes).unwrap();
+        let token_file = self.folder.path().join("ada.token");
+        std::fs::write(&token_file, token("ada", Clock::System.now(), &[])).unwrap();
+        let ca = Some(self.folder.path().join("tls.crt")).filter(|_| broker.starts_with("https:"));
+        let broker = broker.to_owned();
+        move || {
+            let mut command = command();
+            command.arg("upload").arg(&file).args(["--broker", &broker, "--chunk-size", chunk, "--token-file"]);
+            command.arg(&token_file).args(ca.iter().flat_map(|ca| [OsStr::new("--ca"), ca.as_os_str()]));
+            Process::spawn(command)
+        }
     }
 
     async fn emulator(&self, path: &str, body: Option<Value>) -> Value {
@@ -232,31 +251,19 @@ async fn sigterm_answers_what_is_under_way_and_leaves_in_good_order() {
 async fn the_reference_client_survives_kill_minus_nine() {
     let Some(deployment) = Deployment::start(ANY).await else { return };
     let (_broker, ada, _) = deployment.serve("info");
-    let file = deployment.folder.path().join("film.bin");
     let bytes = noise(24 << 20, 3);
-    std::fs::write(&file, &bytes).unwrap();
-    let token_file = deployment.folder.path().join("ada.token");
-    std::fs::write(&token_file, token("ada", Clock::System.now(), &[])).unwrap();
-    let upload = |file: &Path| {
-        let mut command = command();
-        command
-            .arg("upload")
-            .arg(file)
-            .args(["--broker", &ada.broker, "--chunk-size", "1MiB", "--token-file"])
-            .arg(&token_file);
-        Process::spawn(command)
-    };
+    let upload = deployment.upload_of(&bytes, "1MiB", &ada.broker);
     deployment
         .emulator(
             "faults",
             Some(json!([{"operation": "chunk", "count": null, "action": {"kind": "delay", "for": "100ms"}}])),
         )
         .await;
-    let mut first = upload(&file);
+    let mut first = upload();
     deployment.called("chunk", 6).await;
     first.kill();
     let before = deployment.calls("chunk").await;
-    let mut second = upload(&file);
+    let mut second = upload();
     assert_eq!(second.wait().code(), Some(0), "{}", second.printed());
     let printed = second.printed();
     assert!(printed.contains("resumed at"), "{printed}");
@@ -272,4 +279,86 @@ async fn the_reference_client_survives_kill_minus_nine() {
     assert_eq!(upload["result"]["crc32c"], expected);
     assert!(!deployment.storage.printed().contains("panicked"));
     let _ = &deployment.redis;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_https_an_upload_survives_kill_minus_nine() {
+    let tls = "tls = { certificate = \"tls.crt\", key = \"tls.key\" }".to_owned();
+    let settings = Settings { policies: ANY.to_owned(), server: tls, storage_timeout: "5s", ..Settings::default() };
+    let Some(deployment) = Deployment::start_with(settings).await else { return };
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(deployment.folder.path().join("tls.crt"), made.cert.pem()).unwrap();
+    std::fs::write(deployment.folder.path().join("tls.key"), made.signing_key.serialize_pem()).unwrap();
+    let (_broker, address, _) = Process::listening(serve(&deployment.config(), "info"));
+
+    // The pattern is no divisor of a chunk, so that no chunk passes for another.
+    let bytes: Vec<u8> = noise((1 << 20) + 7, 4).into_iter().cycle().take(64 << 20).collect();
+    let upload = deployment.upload_of(&bytes, "4MiB", &format!("https://{address}"));
+    let delay = json!([{"operation": "chunk", "count": null, "action": {"kind": "delay", "for": "100ms"}}]);
+    deployment.emulator("faults", Some(delay)).await;
+    let mut first = upload();
+    deployment.called("chunk", 4).await;
+    first.kill();
+    let before = deployment.calls("chunk").await;
+    assert!(before < 16, "it was done before it could be killed");
+    let mut second = upload();
+    assert_eq!(second.wait().code(), Some(0), "{}", second.printed());
+    assert!(second.printed().contains("resumed at"), "{}", second.printed());
+    let after = deployment.calls("chunk").await - before;
+    assert!(after < 16, "{after} of 16 chunks were sent again");
+
+    let certificate = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
+    let mut ada = User::new(format!("https://{address}"), "ada", Clock::System.now());
+    ada.client = Client::builder().tls_certs_only([certificate]).no_proxy().build().unwrap();
+    let listed = ada.get("/v1/uploads").await.is(200);
+    assert_eq!(listed.body["uploads"].as_array().unwrap().len(), 1, "one upload, not two");
+    let upload = &listed.body["uploads"][0];
+    assert_eq!((&upload["state"], &upload["size_bytes"]), (&json!("completed"), &json!(64 << 20)));
+    let expected = upload_broker::model::digest::Crc32c(crc32c::crc32c(&bytes)).to_string();
+    assert_eq!(upload["result"]["crc32c"], expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_plain_http_nothing_is_given_out() {
+    let Some(deployment) = Deployment::start(ANY).await else { return };
+    let (_broker, address, _) = Process::listening(serve(&deployment.config(), "info"));
+    let ada = User::new(format!("http://{address}"), "ada", Clock::System.now());
+    ada.create(10).await.is_problem(403, "https-required");
+    ada.get("/v1/uploads").await.is_problem(403, "https-required");
+    // Nor does anybody's word for it help, who is no trusted proxy.
+    let claiming = ada.with("x-forwarded-proto", "https");
+    claiming.create(10).await.is_problem(403, "https-required");
+    assert_eq!(deployment.calls("initiate").await, 0);
+}
+
+#[tokio::test]
+async fn a_body_that_trickles_in_is_given_up() {
+    let broker = Broker::start().await;
+    let mut stream = TcpStream::connect(broker.address).await.unwrap();
+    let head = format!(
+        "POST /v1/uploads HTTP/1.1\r\nhost: broker\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ncontent-length: 1000\r\n\r\n",
+        broker.user("ada").token
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut reading, mut writing) = stream.split();
+    let trickle = async {
+        for _ in 0..60 {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            if writing.write_all(b" ").await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut answer = Vec::new();
+    tokio::select! {
+        () = trickle => {}
+        _ = reading.read_to_end(&mut answer) => {}
+        () = tokio::time::sleep(Duration::from_secs(30)) => panic!("no end: {}", String::from_utf8_lossy(&answer)),
+    }
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("\"code\":\"request-timeout\""), "{answer}");
+    assert_eq!(broker.storage.sessions(), 0);
 }
