@@ -20,14 +20,16 @@ use crate::model::size::ByteCount;
 pub struct Row {
     /// What was tried.
     pub sample: &'static str,
+    /// Whether something was put in its way that only a resumption gets over.
+    pub interrupted: bool,
     /// How it went.
     pub report: UploadReport,
 }
 
 impl Row {
-    /// Whether the upload ended as it should.
+    /// Whether the upload ended as it should, and what was to interrupt it did.
     pub fn is_good(&self) -> bool {
-        self.report.state == FinalState::Completed
+        self.report.state == FinalState::Completed && (self.report.resumes > 0) == self.interrupted
     }
 }
 
@@ -60,9 +62,9 @@ impl Demo {
         let resumed = client.upload(&holiday, &|_| {}).await?;
 
         Ok(vec![
-            Row { sample: "a small file", report: plain },
-            Row { sample: "the connection is cut", report: cut },
-            Row { sample: "the client dies, and is started again", report: resumed },
+            Row { sample: "a small file", interrupted: false, report: plain },
+            Row { sample: "the connection is cut", interrupted: true, report: cut },
+            Row { sample: "the client dies, and is started again", interrupted: true, report: resumed },
         ])
     }
 }
@@ -83,7 +85,7 @@ async fn die_halfway(client: &Client, order: &Order) -> anyhow::Result<()> {
         () = half.notified() => Ok(()),
         ended = client.upload(order, &watch) => {
             ended.context("the client could not even begin")?;
-            Ok(())
+            anyhow::bail!("the client was done before it could die")
         }
     }
 }
@@ -126,7 +128,7 @@ pub fn table(rows: &[Row]) -> String {
 }
 
 fn cells(row: &Row) -> [String; 8] {
-    let Row { sample, report } = row;
+    let Row { sample, report, .. } = row;
     let state = match &report.state {
         FinalState::Completed => "completed".to_owned(),
         FinalState::Rejected { code, .. } => format!("rejected ({code})"),
@@ -143,4 +145,31 @@ fn cells(row: &Row) -> [String; 8] {
         state,
         report.elapsed.as_millis().to_string(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_good_when_its_interruption_took_place() {
+        let report = |resumes| UploadReport {
+            id: crate::model::id::UploadId::new(crate::model::id::Partition(0), [0; 16]),
+            policy: "videos".to_owned(),
+            region: None,
+            object: "videos/a".to_owned(),
+            bytes: 1,
+            crc32c: crate::model::digest::Crc32c(0),
+            chunks: 1,
+            resumes,
+            state: FinalState::Completed,
+            elapsed: Duration::ZERO,
+        };
+        for (interrupted, resumes, good) in [(false, 0, true), (true, 1, true), (true, 0, false), (false, 1, false)] {
+            let row = Row { sample: "a sample", interrupted, report: report(resumes) };
+            assert_eq!(row.is_good(), good, "{interrupted} {resumes}");
+        }
+        let cancelled = UploadReport { state: FinalState::Cancelled, ..report(0) };
+        assert!(!Row { sample: "a sample", interrupted: false, report: cancelled }.is_good());
+    }
 }

@@ -70,6 +70,9 @@ pub enum Action {
     ActThenRespond(Reply),
     /// Acts, journals, and resets the connection: the answer is lost.
     ActThenReset,
+    /// Acts, journals, and holds the answer until the held calls are released, the faults are cleared, or the client
+    /// goes away.
+    ActThenHold,
     /// Waits, before anything else.
     Delay {
         /// How long.
@@ -224,7 +227,7 @@ impl Faults {
         self.release();
     }
 
-    /// Lets the calls go on that [`Action::Hold`] holds now.
+    /// Lets the calls go on that [`Action::Hold`] and [`Action::ActThenHold`] hold now.
     pub fn release(&self) {
         self.shared.released.send_modify(|count| *count += 1);
     }
@@ -250,7 +253,12 @@ impl Faults {
             match &fault.action {
                 Action::Delay { by } => plan.pauses.push(Pause::For(by.0)),
                 Action::Hold => plan.pauses.push(Pause::UntilReleased(self.shared.released.subscribe())),
-                action => plan.action = Some(action.clone()),
+                action => {
+                    if *action == Action::ActThenHold {
+                        plan.last = Some(Pause::UntilReleased(self.shared.released.subscribe()));
+                    }
+                    plan.action = Some(action.clone());
+                }
             }
             fault.count.is_none_or(|count| *used < count)
         });
@@ -263,6 +271,8 @@ impl Faults {
 pub(super) struct Plan {
     pub(super) pauses: Vec<Pause>,
     pub(super) action: Option<Action>,
+    /// A wait between the deed and its answer.
+    pub(super) last: Option<Pause>,
 }
 
 impl Plan {
@@ -271,7 +281,7 @@ impl Plan {
     }
 }
 
-/// A wait before a call is served.
+/// A wait before a call is served, or before its answer is sent.
 #[derive(Debug)]
 pub(super) enum Pause {
     For(Duration),
@@ -344,5 +354,14 @@ mod tests {
         faults.add(Fault::once(Operation::Get, Action::Reset));
         let plan = faults.plan(Operation::Get, None);
         assert_eq!((plan.pauses.len(), plan.action), (2, Some(Action::Reset)));
+    }
+
+    #[test]
+    fn an_answer_is_held_after_the_deed() {
+        let faults = Faults::new();
+        faults.add(serde_json::from_str(r#"{"action": {"kind": "act_then_hold"}}"#).unwrap());
+        let plan = faults.plan(Operation::Initiate, None);
+        assert!(plan.pauses.is_empty(), "the deed itself waits for nothing");
+        assert!(plan.last.is_some());
     }
 }

@@ -11,7 +11,7 @@ use hyper::http::uri::Authority;
 use hyper::http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Map, Value};
 
-use super::faults::Action;
+use super::faults::{Action, Pause};
 use super::journal::{self, Operation, Recording};
 use super::problem::{self, Answer, Problem};
 use super::range::ContentRange;
@@ -59,6 +59,8 @@ pub(super) struct Call<'a> {
     pub(super) query: Query,
     /// What goes wrong with it, pauses aside.
     pub(super) action: Option<Action>,
+    /// What its answer waits for.
+    last: Option<Pause>,
     body: Incoming,
     received: u64,
     recording: Recording,
@@ -196,7 +198,7 @@ pub(super) async fn serve(world: Arc<World>, request: Request<Incoming>) -> Resu
     let is_readable = query.is_some();
     let route = Route::of(head.uri.path()).filter(|_| is_readable);
     let query = query.unwrap_or_default();
-    let mut call = Call { world: &world, head, query, action: None, body, received: 0, recording };
+    let mut call = Call { world: &world, head, query, action: None, last: None, body, received: 0, recording };
     let answer = match route {
         Some(route) => answer(&mut call, &route).await,
         None => Ok(Problem::invalid("The request target is not percent-encoded UTF-8.").answer()),
@@ -210,6 +212,10 @@ pub(super) async fn serve(world: Arc<World>, request: Request<Incoming>) -> Resu
         entry.at = at;
         entry.status = status;
     });
+    if let Some(pause) = call.last.take() {
+        call.recording.finish();
+        pause.wait().await;
+    }
     answer
 }
 
@@ -282,6 +288,7 @@ async fn answer(call: &mut Call<'_>, route: &Route) -> Result<Answer, Cut> {
         pause.wait().await;
     }
     call.action = plan.action;
+    call.last = plan.last;
 
     let acted = match &call.action {
         Some(Action::Respond(reply)) => Ok(reply.answer()),

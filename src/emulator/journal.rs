@@ -181,12 +181,17 @@ impl Recording {
             write(entry);
         }
     }
+
+    /// Records the entry now, before what made it is over.
+    pub(super) fn finish(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            self.journal.record(entry);
+        }
+    }
 }
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        if let Some(entry) = self.entry.take() {
-            self.journal.record(entry);
-        }
+        self.finish();
     }
 }

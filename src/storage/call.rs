@@ -63,6 +63,15 @@ impl Limits {
     }
 }
 
+/// What a call is told that ends with `error` after the `outage` of an earlier try: that the time was over in the middle
+/// of the last try says less than what went wrong with those before.
+fn tell(error: Error, outage: &mut Option<Error>) -> Error {
+    match error {
+        Error::TimedOut => outage.take().unwrap_or(Error::TimedOut),
+        other => other,
+    }
+}
+
 /// What one try came to.
 enum Try {
     Answered(Answer, Duration),
@@ -90,8 +99,10 @@ impl Caller {
         };
         let mut renewed = false;
         let mut tried = 0;
+        let mut outage = None;
         loop {
-            let failure = match self.try_once(operation, request, token.as_ref(), deadline).await? {
+            let outcome = self.try_once(operation, request, token.as_ref(), deadline).await;
+            let failure = match outcome.map_err(|error| tell(error, &mut outage))? {
                 Try::Answered(answer, took) => {
                     let outcome = read(&answer);
                     let result = match &outcome {
@@ -118,14 +129,17 @@ impl Caller {
             let pause = pause.max(failure.after.unwrap_or_default());
             // Not worth waiting for: the answer would come too late.
             if Instant::now() + pause >= deadline {
-                return Err(failure.error);
+                return Err(tell(failure.error, &mut outage));
             }
             if !self.limits.budget.spend(Instant::now()) {
                 self.metrics.withheld();
-                return Err(failure.error);
+                return Err(tell(failure.error, &mut outage));
             }
             tracing::debug!(operation = operation.as_str(), error = %failure.error, "storage is asked again");
             self.metrics.retried(operation);
+            if matches!(failure.error, Error::Unavailable { .. }) {
+                outage = Some(failure.error);
+            }
             sleep(pause).await;
             tried += 1;
         }

@@ -105,7 +105,22 @@ fn the_demo_uploads_its_samples_and_leaves() {
     let output = run(folder.path(), &["demo", "--exit", "--port", "0"]);
     let printed = text(&output.stdout);
     assert!(output.status.success(), "{printed}{}", text(&output.stderr));
-    for word in ["policy", "object", "bytes", "chunks", "resumes", "state", "completed"] {
-        assert!(printed.contains(word), "no {word} in {printed}");
+    let columns = ["sample", "policy", "object", "bytes", "chunks", "resumes", "state", "ms"];
+    let lines: Vec<Vec<&str>> =
+        printed.lines().map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect();
+    let head = lines.iter().position(|cells| *cells == columns).unwrap_or_else(|| panic!("no table in {printed}"));
+    let rows = &lines[head + 1..head + 4];
+    for (row, (sample, policy, bytes, least_chunks, resumes)) in rows.iter().zip([
+        ("a small file", "notes", 1_500, 1, 0..=0),
+        ("the connection is cut", "videos", 6 << 20, 7, 1..=u64::MAX),
+        ("the client dies, and is started again", "videos", 12 << 20, 1, 1..=u64::MAX),
+    ]) {
+        let number = |column: usize| row[column].parse::<u64>().unwrap();
+        assert_eq!((row[0], row[1], number(3), row[6]), (sample, policy, bytes, "completed"), "{printed}");
+        assert!(row[2].starts_with(policy), "{printed}");
+        assert!(number(4) >= least_chunks && resumes.contains(&number(5)), "{printed}");
+        number(7);
     }
+    // What was persisted before the client died was not sent again by the second run.
+    assert!(rows[2][4].parse::<u64>().unwrap() < 12, "{printed}");
 }

@@ -21,6 +21,7 @@ async fn a_failed_initiation_is_told_and_its_reservation_freed() {
         ("refused", fails(status(400)), (502, "storage-error")),
         ("forbidden", fails(status(403)), (502, "storage-error")),
         ("no such bucket", fails(status(404)), (502, "storage-error")),
+        ("down, and then silent", fails(Action::Hold), (503, "storage-unavailable")),
         ("down", fails(status(503)), (503, "storage-unavailable")),
         ("busy", fails(status(429)), (503, "storage-unavailable")),
         ("cut", fails(Action::Reset), (503, "storage-unavailable")),
@@ -29,12 +30,13 @@ async fn a_failed_initiation_is_told_and_its_reservation_freed() {
         ("elsewhere", fails(Action::WrongLocation { host: "evil.example.com".to_owned() }), (502, "storage-error")),
     ] {
         let broker = Broker::start_with(tight()).await;
+        if name == "down, and then silent" {
+            broker.storage.faults().add(Fault::once(Operation::Initiate, status(503)));
+        }
         broker.storage.faults().add(fault);
         let answer = broker.user("ada").create(10).await;
         let told = (answer.status, answer.text("/code"));
-        // On a busy machine the time can be over in the middle of a try, before that one fails as well.
-        let late = expected.0 == 503 && told == (504, "storage-timeout".to_owned());
-        assert!(late || told == (expected.0, expected.1.to_owned()), "{name}: {told:?}");
+        assert_eq!(told, (expected.0, expected.1.to_owned()), "{name}");
         assert!(!answer.body.to_string().contains("evil"), "{name}: {}", answer.body);
         broker.storage.faults().clear();
         broker.user("ada").create(10).await.is(201);
@@ -102,25 +104,67 @@ async fn without_redis_nothing_is_opened_and_with_it_everything_goes_on() {
     assert_eq!(broker.operator_get("/readyz").await.0, 200);
 }
 
+/// Redis stops in the one moment in which a session exists that it does not know of.
 #[tokio::test]
-async fn a_redis_that_dies_while_storage_works_leaves_no_session_behind_that_anyone_knows() {
-    let Some(mut redis) = redis::start().await else { return };
+async fn a_redis_that_stops_while_storage_works_gives_the_session_to_nobody_but_its_owner() {
+    let Some(redis) = redis::start().await else { return };
     let broker = Broker::start_with(Settings { store: redis.url(), ..tight() }).await;
-    broker.storage.faults().add(Fault::once(Operation::Initiate, Action::Hold));
+    broker.storage.faults().add(Fault::once(Operation::Initiate, Action::ActThenHold));
+    let keyed = broker.user("ada").with("idempotency-key", "once");
+    let creating = tokio::spawn({
+        let keyed = keyed.clone();
+        async move { keyed.create(10).await }
+    });
+    broker.storage.journal().wait_for(|entry| entry.operation == Operation::Initiate).await;
+    assert_eq!(broker.storage.sessions(), 1);
+    redis.signal("STOP");
+    broker.storage.faults().release();
+    let refused = creating.await.unwrap().is_problem(503, "store-unavailable");
+    assert!(!refused.body.to_string().contains("upload_id"), "{}", refused.body);
+    redis.signal("CONT");
+
+    // Whether the record came to be is open; the owner's key leads to one working session either way.
+    let mut repeated = keyed.create(10).await;
+    if repeated.status != 201 {
+        repeated.is_problem(409, "idempotency-in-progress");
+        broker.clock.advance(Duration::from_secs(60));
+        repeated = keyed.create(10).await;
+    }
+    let created = repeated.is(201);
+    broker.user("ada").create(10).await.is_problem(429, "quota-exceeded");
+    assert_eq!(keyed.put(&created.uri(), None, noise(10, 5)).await, 200);
+    keyed.complete(&created.id()).await.is_upload(200, "completed");
+    broker.user("ada").create(10).await.is(201);
+}
+
+/// As above, but what Redis was to be told is lost for certain: it takes no writes for that long.
+#[tokio::test]
+async fn a_session_that_could_not_be_recorded_is_known_to_nobody_and_its_reservation_ends_with_the_lease() {
+    let Some(redis) = redis::start().await else { return };
+    let broker = Broker::start_with(Settings { store: redis.url(), ..tight() }).await;
+    broker.storage.faults().add(Fault::once(Operation::Initiate, Action::ActThenHold));
     let ada = broker.user("ada");
     let creating = tokio::spawn({
         let ada = ada.clone();
         async move { ada.create(10).await }
     });
-    // A fault that has met its call is dropped from the list.
-    while !broker.storage.faults().list().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    redis.kill();
+    broker.storage.journal().wait_for(|entry| entry.operation == Operation::Initiate).await;
+    assert_eq!(broker.storage.sessions(), 1);
+    redis.set("min-replicas-to-write", "1").await;
     broker.storage.faults().release();
-    creating.await.unwrap().is_problem(503, "store-unavailable");
-    redis.restart().await;
-    ada.create(10).await.is(201);
+    let refused = creating.await.unwrap().is_problem(503, "store-unavailable");
+    assert!(!refused.body.to_string().contains("upload_id"), "{}", refused.body);
+    redis.set("min-replicas-to-write", "0").await;
+
+    // Nobody can get at the session, and it counts as long as somebody could still come and record it.
+    let listed = ada.get("/v1/uploads").await.is(200);
+    assert!(!listed.body.to_string().contains("upload_id"), "{}", listed.body);
+    ada.create(10).await.is_problem(429, "quota-exceeded");
+    broker.clock.advance(Duration::from_secs(8));
+    let created = ada.create(10).await.is(201);
+    assert_eq!(broker.storage.sessions(), 2);
+    assert_eq!(ada.put(&created.uri(), None, noise(10, 6)).await, 200);
+    ada.complete(&created.id()).await.is_upload(200, "completed");
 }
 
 /// The same upload, from both sides at once, many times: one final state, and no object without a completed upload.

@@ -63,6 +63,21 @@ async fn a_connection_can_be_reset_before_or_after_acting() {
 }
 
 #[tokio::test]
+async fn an_answer_can_be_held_after_acting() {
+    let stand = stand().await;
+    let (faults, journal) = (stand.emulator.faults(), stand.emulator.journal());
+    let initiated = || journal.wait_for(|entry| entry.operation == Operation::Initiate && entry.status == Some(200));
+    faults.add(Fault::once(Operation::Initiate, Action::ActThenHold));
+    let held = tokio::spawn(stand.initiation("name=o", "").send());
+    initiated().await;
+    assert_eq!(stand.emulator.sessions(), 1, "the session exists");
+    assert!(!held.is_finished(), "and nobody was told");
+    faults.release();
+    assert_eq!(stand.put(&location(&held.await.unwrap().unwrap()), None, "hello").await.status, 200);
+    assert_eq!(journal.count(Operation::Initiate), 1, "one call is one entry");
+}
+
+#[tokio::test]
 async fn a_reset_is_a_tcp_reset() {
     let stand = stand().await;
     let uri = stand.session("o", None).await;

@@ -29,6 +29,8 @@ pub struct Settings {
     pub storage_timeout: &'static str,
     /// `region`, and the only one unless `more_regions` says otherwise.
     pub more_regions: String,
+    /// More of the `[server]` section.
+    pub server: String,
 }
 
 impl Default for Settings {
@@ -40,6 +42,7 @@ impl Default for Settings {
             origins: vec!["https://app.example.com".to_owned()],
             storage_timeout: "2s",
             more_regions: String::new(),
+            server: String::new(),
         }
     }
 }
@@ -138,7 +141,7 @@ pub fn configuration(folder: &Path, storage: &str, settings: &Settings) -> Strin
     std::fs::write(folder.join("jwks.json"), issuer_key().key_set().to_string()).unwrap();
     // Every broker of a test run seals with the same key, as the instances of a deployment do.
     std::fs::write(folder.join("session.key"), "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n").unwrap();
-    let Settings { store, policies, origins, storage_timeout, more_regions } = settings;
+    let Settings { store, policies, origins, storage_timeout, more_regions, server } = settings;
     format!(
         r#"
 region = "europe-west1"
@@ -148,6 +151,7 @@ listen = "127.0.0.1:0"
 admin_listen = "127.0.0.1:0"
 public_url = "https://eu.uploads.example.com"
 allowed_origins = {origins:?}
+{server}
 
 [store]
 url = "{store}"

@@ -19,6 +19,13 @@ pub fn command() -> Command {
     command
 }
 
+/// `serve` with this configuration, over HTTPS only and with no credentials but what is added.
+pub fn serve(config: &Path, log: &str) -> Command {
+    let mut command = command();
+    command.args(["serve", "--config"]).arg(config).env("RUST_LOG", log);
+    command
+}
+
 impl Process {
     pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -38,8 +45,13 @@ impl Process {
 
     /// `serve` with this configuration, once it listens: the process, its public address, its operators' address.
     pub fn serve(config: &Path, log: &str) -> (Self, String, String) {
-        let mut command = command();
-        command.args(["serve", "--insecure-loopback", "--config"]).arg(config).env("RUST_LOG", log);
+        let mut command = serve(config, log);
+        command.arg("--insecure-loopback");
+        Self::listening(command)
+    }
+
+    /// What [`serve`] gave, once it listens: the process, its public address, its operators' address.
+    pub fn listening(command: Command) -> (Self, String, String) {
         let process = Self::spawn(command);
         let line = process.line_with("\"listening\"");
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();

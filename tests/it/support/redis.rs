@@ -34,7 +34,8 @@ pub async fn start() -> Option<RedisServer> {
 
 fn spawn(folder: &TempDir) -> std::io::Result<Child> {
     Command::new("redis-server")
-        .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+        // Values are searched for secrets, which compression would hide.
+        .args(["--port", "0", "--save", "", "--appendonly", "no", "--rdbcompression", "no", "--unixsocket"])
         .arg(folder.path().join("redis.sock"))
         .current_dir(folder.path())
         .stdout(Stdio::null())
@@ -77,16 +78,31 @@ impl RedisServer {
 
     /// Lets the server answer nobody for so long; what it is asked meanwhile it does after.
     pub async fn pause(&self, time: Duration) {
-        let client = redis::Client::open(format!("unix://{}", self.socket().display())).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut connection = self.connect().await;
         let millis = u64::try_from(time.as_millis()).unwrap();
         let () = redis::cmd("CLIENT").arg("PAUSE").arg(millis).query_async(&mut connection).await.unwrap();
     }
 
+    /// Sends a signal by its name, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    async fn connect(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(format!("unix://{}", self.socket().display())).unwrap();
+        client.get_multiplexed_async_connection().await.unwrap()
+    }
+
+    /// Changes a setting of the running server.
+    pub async fn set(&self, setting: &str, value: &str) {
+        let mut connection = self.connect().await;
+        redis::cmd("CONFIG").arg("SET").arg(setting).arg(value).exec_async(&mut connection).await.unwrap();
+    }
+
     /// Every value of the server, as its serialised bytes, and every key.
     pub async fn everything(&self) -> Vec<u8> {
-        let client = redis::Client::open(format!("unix://{}", self.socket().display())).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut connection = self.connect().await;
         let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.unwrap();
         let mut everything = Vec::new();
         for key in keys {
