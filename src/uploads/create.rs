@@ -22,6 +22,13 @@ const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// How long it may take to revoke a session that came too late, whatever is left of the request's time.
 const REVOKE_WITHIN: Duration = Duration::from_secs(5);
 
+/// How often a session is attached before the request fails. A store that is away says so at once by then, so that this
+/// many pauses and one time-out stay within the margin of the lease.
+const ATTACH_ATTEMPTS: usize = 6;
+
+/// How long to wait in between: about as long as a store that answers again takes to be noticed.
+const ATTACH_PAUSE: Duration = Duration::from_millis(300);
+
 /// What belongs to a create request beside its body.
 #[derive(Clone, Debug)]
 pub struct CreateContext {
@@ -176,15 +183,15 @@ impl Uploads {
 
     async fn attach(&self, upload: &Upload, lease: &Lease, session: &SessionUri) -> Result<Tracked, Error> {
         let due = self.clock.now().plus(LOOK_AFTER).min(upload.expires_at);
-        let attached = match self.store.attach(lease, upload, session, due).await {
+        let mut attached = self.store.attach(lease, upload, session, due).await;
+        for _ in 1..ATTACH_ATTEMPTS {
             // Perhaps only the answer was lost. Asking again is safe, and finds out.
-            Err(error) => {
-                info!(upload.id = %upload.id, error = %error, "a session is attached once more");
-                self.store.attach(lease, upload, session, due).await
-            }
-            answered => answered,
-        };
-        // A second failure is passed on and the session left alone. It may be recorded all the same, when only
+            let Err(error) = &attached else { break };
+            info!(upload.id = %upload.id, error = %error, "a session is attached once more");
+            tokio::time::sleep(ATTACH_PAUSE).await;
+            attached = self.store.attach(lease, upload, session, due).await;
+        }
+        // The last failure is passed on and the session left alone. It may be recorded all the same, when only
         // the answer was lost, and a repeat with the same key then finds it working. If it is not, nobody knows it.
         match attached? {
             Attached::Tracked(tracked) => Ok(tracked),

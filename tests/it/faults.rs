@@ -122,6 +122,7 @@ async fn a_redis_that_stops_while_storage_works_gives_the_session_to_nobody_but_
     let refused = creating.await.unwrap().is_problem(503, "store-unavailable");
     assert!(!refused.body.to_string().contains("upload_id"), "{}", refused.body);
     redis.signal("CONT");
+    broker.ready().await;
 
     // Whether the record came to be is open; the owner's key leads to one working session either way.
     let mut repeated = keyed.create(10).await;

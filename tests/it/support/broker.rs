@@ -95,8 +95,8 @@ impl Broker {
         broker
     }
 
-    /// Waits until the first storage token is there.
-    async fn ready(&self) {
+    /// Waits until the broker is ready: the first storage token is there, and the store answers.
+    pub async fn ready(&self) {
         for _ in 0..200 {
             if self.operator_get("/readyz").await.0 == 200 {
                 return;
