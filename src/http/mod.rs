@@ -17,12 +17,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
-};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, Method};
-use axum::middleware::{from_fn_with_state, map_response};
-use axum::response::{IntoResponse, Response};
+use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -89,7 +87,6 @@ pub fn router(services: Services, gate: Gate, observer: Observer) -> Result<Rout
             drop(panic);
             Problem::new(Code::InternalError).into_response()
         }))
-        .layer(map_response(harden))
         .layer(from_fn_with_state(observer, observe::observe)))
 }
 
@@ -110,13 +107,4 @@ fn cors(AllowedOrigins(origins): &AllowedOrigins) -> CorsLayer {
             header("ratelimit-policy"),
         ])
         .max_age(Duration::from_secs(600))
-}
-
-/// What every response bears, so that no browser makes more of it than it is.
-async fn harden(mut response: Response) -> Response {
-    let headers = response.headers_mut();
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(docs::CONTENT_SECURITY_POLICY));
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
-    response
 }

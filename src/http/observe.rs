@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -15,6 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tracing::{Instrument as _, debug, error_span};
 
+use super::docs;
 use super::problem::{Code, Problem};
 use crate::clock::Randomness;
 
@@ -99,9 +101,8 @@ pub async fn observe(State(observer): State<Observer>, request: Request, next: N
     let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    // Only the route's pattern: a path may hold an id, and a query anything.
     // Of the highest level, so that no filter takes the id from the lines of errors.
-    let span = error_span!("request", request.id = %id.as_str(), http.request.method = method, http.route = route);
+    let span = error_span!("request", request.id = id.as_str());
     let mut response = next.run(request).instrument(span.clone()).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let outer = std::mem::take(response.headers_mut());
@@ -120,6 +121,7 @@ pub async fn observe(State(observer): State<Observer>, request: Request, next: N
         response = rendered;
     }
     response.headers_mut().insert(REQUEST_ID, id.header());
+    harden(response.headers_mut());
     let labels = RequestLabels {
         http_request_method: method,
         http_route: route.to_owned(),
@@ -127,13 +129,23 @@ pub async fn observe(State(observer): State<Observer>, request: Request, next: N
     };
     let elapsed = begun.elapsed();
     observer.metrics.durations.get_or_create(&labels).observe(elapsed.as_secs_f64());
+    // Only the route's pattern: a path may hold an id, and a query anything.
     debug!(
         parent: &span,
+        http.request.method = method,
+        http.route = route,
         http.response.status_code = labels.http_response_status_code,
         duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         "answered"
     );
     response
+}
+
+/// What every response bears, so that no browser makes more of it than it is.
+fn harden(headers: &mut HeaderMap) {
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(docs::CONTENT_SECURITY_POLICY));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
 }
 
 /// A request's id: 64 random bits as 16 hexadecimal digits.

@@ -21,9 +21,9 @@ use super::error::{Cause, Error, OpenError};
 use super::metrics::Metrics;
 use super::silence::Silence;
 
-/// How many connections there are. Bursts of 4000 creates take as long with one, two or four; with two, making one anew
-/// does not hold up everything.
-const LINKS: usize = 2;
+/// How many connections there are. Bursts of 4000 creates take as long with one, two or four; on one, the commands of
+/// many creates share packets, which spares both ends system calls.
+const LINKS: usize = 1;
 
 /// How many operations may be under way. At a few hundred microseconds each on a loaded server, so many take two
 /// seconds: more would only time out.
