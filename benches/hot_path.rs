@@ -27,7 +27,8 @@ use upload_broker::model::size::ByteCount;
 use upload_broker::model::time::Timestamp;
 use upload_broker::model::upload::{NewUpload, Promise, PromisedSize, TransferKind, Upload, UploadState};
 use upload_broker::policy::{Policies, PolicySettings};
-use upload_broker::store::{Admitted, Attached, Intent, Settings, Store};
+use upload_broker::store::seal::Keyring;
+use upload_broker::store::{Admitted, Attached, EncryptionKeySettings, Intent, Settings, Store};
 
 const ISSUER: &str = "https://issuer.example";
 const NOW: Timestamp = Timestamp::from_secs(1_772_841_600);
@@ -124,6 +125,22 @@ fn policy(criterion: &mut Criterion) {
 }
 
 /// The times are those of two round trips, and most of them is Redis's own.
+fn seal(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("session.key");
+    std::fs::write(&file, "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap();
+    let settings: Vec<EncryptionKeySettings> = serde_json::from_value(json!([{"id": "k1", "file": file}])).unwrap();
+    let keys = runtime().block_on(Keyring::open(&settings, Randomness::System)).unwrap();
+    let id = UploadId::new(Partition(7), [9; 16]);
+    // About what is left of a session URI once its known parts are taken out.
+    let plain = [0x5a; 160];
+    criterion.bench_function("session, sealed", |bencher| bencher.iter(|| keys.seal(id, black_box(&plain)).unwrap()));
+    let sealed = keys.seal(id, &plain).unwrap();
+    criterion.bench_function("session, opened", |bencher| {
+        bencher.iter(|| keys.open_sealed(id, black_box(&sealed)).unwrap());
+    });
+}
+
 fn store(criterion: &mut Criterion) {
     let Some(server) = Server::start() else { return };
     let threads = runtime();
@@ -265,5 +282,5 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-criterion_group!(benches, identity, policy, store);
+criterion_group!(benches, identity, policy, seal, store);
 criterion_main!(benches);

@@ -22,7 +22,7 @@ pub struct Settings {
     /// The certificate; left out, a trusted proxy ends TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSettings>,
-    /// The networks whose `x-forwarded-…` headers are believed.
+    /// The networks whose `x-forwarded-proto` is believed.
     #[serde(default)]
     pub trusted_proxies: Vec<IpNet>,
     /// The web origins that may use the broker, exactly as browsers send them.

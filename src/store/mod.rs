@@ -23,7 +23,7 @@ mod redis;
 #[cfg(test)]
 mod redis_tests;
 mod reply;
-mod seal;
+pub mod seal;
 mod session;
 mod settings;
 mod silence;

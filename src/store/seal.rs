@@ -17,7 +17,7 @@ use super::EncryptionKeySettings;
 use super::error::{Error, OpenError};
 
 /// The keys that a deployment was given: the first seals, all open, so that keys can be changed without downtime.
-pub(super) struct Keyring {
+pub struct Keyring {
     keys: Vec<Key>,
     randomness: Randomness,
 }
@@ -29,7 +29,10 @@ struct Key {
 
 impl Keyring {
     /// Reads the key files.
-    pub(super) async fn open(settings: &[EncryptionKeySettings], randomness: Randomness) -> Result<Self, OpenError> {
+    ///
+    /// # Errors
+    /// When there is no key, or an id or a file is none that could be used; the error names it.
+    pub async fn open(settings: &[EncryptionKeySettings], randomness: Randomness) -> Result<Self, OpenError> {
         if settings.is_empty() {
             return Err(OpenError::NoKeys);
         }
@@ -54,7 +57,10 @@ impl Keyring {
     /// Seals `plain` with the first key.
     ///
     /// Nonces are random: NIST SP 800-38D, section 8.3, allows 2^32 of them for one key.
-    pub(super) fn seal(&self, id: UploadId, plain: &[u8]) -> Result<Vec<u8>, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when there is no key, or the cipher refuses.
+    pub fn seal(&self, id: UploadId, plain: &[u8]) -> Result<Vec<u8>, Error> {
         let failed = Error::Corrupt { id, what: "its session cannot be sealed" };
         let Some(key) = self.keys.first() else { return Err(failed) };
         let nonce: [u8; NONCE_LEN] = self.randomness.bytes();
@@ -71,7 +77,11 @@ impl Keyring {
     }
 
     /// What was sealed for `id`, with whichever of the keys.
-    pub(super) fn open_sealed(&self, id: UploadId, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+    ///
+    /// # Errors
+    /// [`Error::SealedByUnknownKey`] when none of the keys sealed it, [`Error::Corrupt`] when it was changed or sealed
+    /// for another upload.
+    pub fn open_sealed(&self, id: UploadId, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
         let corrupt = |what| Error::Corrupt { id, what };
         let parts = sealed
             .split_first()
