@@ -352,7 +352,7 @@ async fn a_server_that_hangs_is_waited_for_no_longer_than_promised() {
     }
     assert!(started.elapsed() < Duration::from_millis(2_900), "{:?}", started.elapsed());
     let after = redis(&store).metrics().reconnects.get();
-    assert!(after >= before + 2, "connections that time out in a row are made anew");
+    assert!(after > before, "a connection whose time-outs come in a row is made anew");
     until_it_answers(&store).await;
     // The script may run all the same, when the server goes on: repeating it counts nothing twice.
     store.grant(&plain(&upload, limits(Some(1), None, None))).await;
