@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     insecure_loopback: bool,
 }
 
-/// Serves until SIGTERM or SIGINT, then answers what is under way. A second signal ends it at once. SIGHUP, which would
+/// Serves until SIGTERM or SIGINT, then answers what is under way. SIGINT while it drains ends it at once. SIGHUP, which would
 /// end other processes, reads the certificate again.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = match config::load_file(&arguments.config) {
@@ -70,18 +70,17 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                     ExitCode::FAILURE
                 }
             }),
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hang_up.recv() => {
-                reload(certificate.clone()).await;
-                continue;
+            // Supervisors may pass a signal on that the process has had already; being told twice is no hurry.
+            _ = terminate.recv() => shutdown.cancel(),
+            _ = interrupt.recv() => {
+                if shutdown.is_cancelled() {
+                    warn!("interrupted while draining");
+                    return Ok(ExitCode::FAILURE);
+                }
+                shutdown.cancel();
             }
+            _ = hang_up.recv() => reload(certificate.clone()).await,
         }
-        if shutdown.is_cancelled() {
-            warn!("told to stop twice");
-            return Ok(ExitCode::FAILURE);
-        }
-        shutdown.cancel();
     }
 }
 

@@ -239,6 +239,7 @@ async fn sigterm_answers_what_is_under_way_and_leaves_in_good_order() {
     });
     deployment.faults_are_used_up().await;
     broker.signal("TERM");
+    broker.signal("TERM");
     tokio::time::sleep(Duration::from_millis(200)).await;
     let ready = reqwest::get(format!("http://{operations}/readyz")).await.unwrap();
     assert_eq!(ready.status(), 503);
