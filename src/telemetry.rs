@@ -3,8 +3,6 @@
 //! Log lines are JSON on standard error, or text for people. Libraries that write URLs, headers or token answers into
 //! their own debug lines are capped here, under whatever filter the user sets: a session URI must appear in no log.
 
-use std::error::Error;
-use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
 use tracing::Metadata;
@@ -77,17 +75,6 @@ pub fn init(format: LogFormat, filter: Option<&str>) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The error with everything that caused it, from the outside in: no `Display` of ours repeats its source, and the
-/// writers of log lines print only the outermost.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |error| (*error).source()) {
-        // Writing to a string cannot fail.
-        let _ = write!(text, ": {cause}");
-    }
-    text
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::app::{self, World};
 use crate::config;
 use crate::http::gate::Transport;
-use crate::telemetry::chain;
+use crate::model::chain;
 
 /// Validate a configuration
 #[derive(clap::Args)]

@@ -11,8 +11,8 @@ use tracing::{info, warn};
 use crate::app::{App, Ended, World};
 use crate::config;
 use crate::http::gate::Transport;
+use crate::model::chain;
 use crate::server::{Reloaded, TlsCertificate};
-use crate::telemetry::chain;
 
 /// How long new connections are taken after SIGTERM: a load balancer learns from its probes that it must stop sending.
 const NOTICE: Duration = Duration::from_secs(2);
@@ -48,6 +48,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(super::UNUSABLE));
         }
     };
+    if config.server.tls.is_none() && config.server.trusted_proxies.is_empty() && transport == Transport::HttpsOnly {
+        warn!("every request will be refused: neither server.tls nor server.trusted_proxies is set");
+    }
     // Before anyone can read that this listens, and send one.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 
-use crate::telemetry::chain;
+use crate::model::chain;
 use crate::uploads::Uploads;
 
 /// How long a readiness probe waits for the store.

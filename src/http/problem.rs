@@ -10,9 +10,9 @@ use tracing::warn;
 use utoipa::ToSchema;
 
 use crate::model::Invalid;
+use crate::model::chain;
 use crate::model::name::PolicyName;
 use crate::store::LimitHit;
-use crate::telemetry::chain;
 use crate::{identity, storage, store, uploads};
 
 /// How long a client is asked to wait where nothing better is known.

@@ -95,7 +95,7 @@ pub(super) async fn list(
     let page = Page {
         after: after.map_err(|reason| Problem::invalid_field("cursor", &reason))?,
         limit: limit as usize,
-        state: query.state.map(wire::State::filter),
+        state: query.state.map(wire::State::kind),
     };
     let listing = uploads.list(&principal, &page).await?;
     Ok(Json(wire::UploadList::from(&listing)))

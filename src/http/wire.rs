@@ -13,9 +13,9 @@ use super::problem::{FieldError, Problem};
 use crate::model::limits::Limits;
 use crate::model::name::{ContentType, PolicyName};
 use crate::model::size::ByteCount;
-use crate::model::upload::{self, NewUpload, UploadState, Witness};
+use crate::model::upload::{self, NewUpload, StateKind, UploadState, Witness};
 use crate::policy::{DigestRule, TransferSetting};
-use crate::store::{Listing, StateFilter, Tracked};
+use crate::store::{Listing, Tracked};
 use crate::uploads::Allowance;
 
 /// Chunks are multiples of this (storage documentation, "Resumable uploads").
@@ -237,25 +237,25 @@ pub enum State {
 
 impl State {
     /// What takes uploads in this state.
-    pub(super) const fn filter(self) -> StateFilter {
+    pub(super) const fn kind(self) -> StateKind {
         match self {
-            Self::Pending => StateFilter::Pending,
-            Self::Uploading => StateFilter::Uploading,
-            Self::Completed => StateFilter::Completed,
-            Self::Rejected => StateFilter::Rejected,
-            Self::Cancelled => StateFilter::Cancelled,
-            Self::Expired => StateFilter::Expired,
+            Self::Pending => StateKind::Pending,
+            Self::Uploading => StateKind::Uploading,
+            Self::Completed => StateKind::Completed,
+            Self::Rejected => StateKind::Rejected,
+            Self::Cancelled => StateKind::Cancelled,
+            Self::Expired => StateKind::Expired,
         }
     }
 
-    const fn of(state: &UploadState) -> Self {
-        match state {
-            UploadState::Admitted { .. } | UploadState::Pending => Self::Pending,
-            UploadState::Uploading { .. } => Self::Uploading,
-            UploadState::Completed { .. } => Self::Completed,
-            UploadState::Rejected { .. } => Self::Rejected,
-            UploadState::Cancelled { .. } => Self::Cancelled,
-            UploadState::Expired { .. } => Self::Expired,
+    const fn of(kind: StateKind) -> Self {
+        match kind {
+            StateKind::Pending => Self::Pending,
+            StateKind::Uploading => Self::Uploading,
+            StateKind::Completed => Self::Completed,
+            StateKind::Rejected => Self::Rejected,
+            StateKind::Cancelled => Self::Cancelled,
+            StateKind::Expired => Self::Expired,
         }
     }
 }
@@ -455,7 +455,7 @@ impl Upload {
         };
         Self {
             id: upload.id.to_string(),
-            state: State::of(&upload.state),
+            state: State::of(upload.state.kind()),
             policy: upload.policy.to_string(),
             region: upload.region.to_string(),
             bucket: upload.bucket.to_string(),

@@ -213,7 +213,12 @@ impl KeySource {
             Err(error) => {
                 metrics.count_fetch(&self.issuer, FetchResult::Failure);
                 let kept = before.trusted(now).is_some();
-                tracing::warn!(issuer = &*self.issuer, error = chain(&error), kept, "cannot read an issuer's keys");
+                tracing::warn!(
+                    issuer = &*self.issuer,
+                    error = crate::model::chain(&error),
+                    kept,
+                    "cannot read an issuer's keys"
+                );
                 self.known.store(Arc::new(Known { confirmed: before.confirmed.clone(), attempted_at: Some(now) }));
             }
         }
@@ -226,15 +231,4 @@ impl KeySource {
     pub(super) async fn settled(&self) {
         drop(self.reading.lock().await);
     }
-}
-
-/// The error and what caused it, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

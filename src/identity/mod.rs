@@ -134,7 +134,7 @@ impl Identity {
                 KeySource::new(issuer, origin, accepted, surroundings.clone()).map_err(|error| SettingsError {
                     index,
                     key: "jwks_file",
-                    reason: keys::chain(&error),
+                    reason: crate::model::chain(&error),
                 })?
             };
             issuers.push(Issuer { rules, keys });

@@ -25,3 +25,9 @@ impl Invalid {
         Self(reason.into())
     }
 }
+
+/// The error and all that caused it, in one line: what log lines and messages for operators say.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

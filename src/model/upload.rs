@@ -30,6 +30,10 @@ pub struct NewUpload {
     pub transfer: TransferKind,
 }
 
+/// The key in an object's custom metadata that holds the id of its upload. A hint and no proof: whoever holds a session
+/// can overwrite it (storage documentation, "Resumable uploads": custom metadata on the final request).
+pub const UPLOAD_HINT: &str = "upload-broker-id";
+
 /// How the bytes of an upload go to storage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TransferKind {
@@ -239,6 +243,37 @@ pub enum UploadState {
     },
 }
 
+/// The states without what is known in them: as they are told, listed and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StateKind {
+    /// No byte seen.
+    Pending,
+    /// Some bytes seen.
+    Uploading,
+    /// Verified. Final.
+    Completed,
+    /// A promise was broken. Final.
+    Rejected,
+    /// The owner's wish. Final.
+    Cancelled,
+    /// Out of time. Final.
+    Expired,
+}
+
+impl StateKind {
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Uploading => "uploading",
+            Self::Completed => "completed",
+            Self::Rejected => "rejected",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        }
+    }
+}
+
 /// Who made the broker look, when it found the object complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Witness {
@@ -300,16 +335,21 @@ impl UploadState {
         }
     }
 
-    /// The name that the state has on the wire. An upload whose session is still being opened is `pending` to its owner.
-    pub const fn name(&self) -> &'static str {
+    /// Which state it is. An upload whose session is still being opened is pending to its owner.
+    pub const fn kind(&self) -> StateKind {
         match self {
-            Self::Admitted { .. } | Self::Pending => "pending",
-            Self::Uploading { .. } => "uploading",
-            Self::Completed { .. } => "completed",
-            Self::Rejected { .. } => "rejected",
-            Self::Cancelled { .. } => "cancelled",
-            Self::Expired { .. } => "expired",
+            Self::Admitted { .. } | Self::Pending => StateKind::Pending,
+            Self::Uploading { .. } => StateKind::Uploading,
+            Self::Completed { .. } => StateKind::Completed,
+            Self::Rejected { .. } => StateKind::Rejected,
+            Self::Cancelled { .. } => StateKind::Cancelled,
+            Self::Expired { .. } => StateKind::Expired,
         }
+    }
+
+    /// The name that the state has on the wire.
+    pub const fn name(&self) -> &'static str {
+        self.kind().name()
     }
 
     /// Whether nothing can change any more.

@@ -15,7 +15,6 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 pub use decide::{Admission, Denial, Overwrite, ViolatedLimit, Violation};
-pub use metadata::RESERVED_KEY;
 pub use settings::{DigestRule, PolicySettings, TransferSetting};
 
 use crate::expression::{ClaimNames, Claims, Expression};

@@ -10,6 +10,7 @@ use crate::model::digest::{Crc32c, Md5};
 use crate::model::id::Partition;
 use crate::model::principal::PrincipalId;
 use crate::model::size::ByteCount;
+use crate::model::upload::UPLOAD_HINT;
 use crate::model::upload::{PromisedSize, TransferKind};
 
 const ID: UploadId = UploadId::new(Partition(1), [7; 16]);
@@ -148,7 +149,7 @@ fn each_limit_is_kept_to_the_byte() {
         ("a signed PUT", "", moved(TransferKind::Simple), &["transfers"]),
         ("a signed start", "", moved(TransferKind::SignedResumable), &["transfers"]),
         ("a key of its own", "", noted("album"), &[]),
-        ("the broker's key", "", noted(RESERVED_KEY), &["metadata"]),
+        ("the broker's key", "", noted(UPLOAD_HINT), &["metadata"]),
         ("a key in capitals", "metadata = { a = \"b\" }", noted("A"), &["metadata"]),
     ] {
         assert_eq!(broken(decide(&policy(keys), &request)), expected, "{name}");

@@ -23,7 +23,7 @@ use crate::model::id::UploadId;
 use crate::model::name::{BucketName, ObjectName};
 use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
-use crate::model::upload::{Promise, StoredObject};
+use crate::model::upload::{Promise, StoredObject, UPLOAD_HINT};
 
 mod call;
 mod credentials;
@@ -52,14 +52,6 @@ use origin::Origin;
 use retry::Backoff;
 use token::TokenSource;
 use transport::Clients;
-
-/// The log targets that print tokens and signed assertions below `info`. Whoever sets up logging must cut them off
-/// there, whatever filter a user asks for.
-pub const TARGETS_WITH_SECRETS: [&str; 1] = ["yup_oauth2"];
-
-/// The key in an object's custom metadata that holds the id of its upload. A hint and no proof: whoever holds a session
-/// can overwrite it (storage documentation, "Resumable uploads": custom metadata on the final request).
-pub const UPLOAD_HINT: &str = "upload-broker-id";
 
 /// A client of storage. One is made at start and shared; dropping it ends its background task.
 ///

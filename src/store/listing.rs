@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::model::Invalid;
 use crate::model::id::UploadId;
 use crate::model::time::Timestamp;
-use crate::model::upload::Upload;
+use crate::model::upload::{StateKind, Upload};
 
 use super::Tracked;
 use super::record::{LARGEST, millis};
@@ -21,7 +21,7 @@ pub struct Page {
     /// How many uploads at most; taken as 1 to [`Page::LARGEST`].
     pub limit: usize,
     /// Only uploads in this state.
-    pub state: Option<StateFilter>,
+    pub state: Option<StateKind>,
 }
 
 impl Page {
@@ -36,52 +36,7 @@ impl Page {
     }
 
     pub(super) fn takes(&self, upload: &Upload) -> bool {
-        self.state.is_none_or(|filter| filter.name() == upload.state.name())
-    }
-}
-
-/// The states as they are known on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StateFilter {
-    /// No byte seen.
-    Pending,
-    /// Some bytes seen.
-    Uploading,
-    /// Verified.
-    Completed,
-    /// A promise was broken.
-    Rejected,
-    /// The owner's wish.
-    Cancelled,
-    /// Out of time.
-    Expired,
-}
-
-impl StateFilter {
-    const ALL: [Self; 6] =
-        [Self::Pending, Self::Uploading, Self::Completed, Self::Rejected, Self::Cancelled, Self::Expired];
-
-    /// The name of the state, as [`UploadState::name`](crate::model::upload::UploadState::name) has it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Uploading => "uploading",
-            Self::Completed => "completed",
-            Self::Rejected => "rejected",
-            Self::Cancelled => "cancelled",
-            Self::Expired => "expired",
-        }
-    }
-}
-
-impl std::str::FromStr for StateFilter {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::ALL
-            .into_iter()
-            .find(|state| state.name() == text)
-            .ok_or_else(|| Invalid::new(format!("a state is one of {}", Self::ALL.map(Self::name).join(", "))))
+        self.state.is_none_or(|kind| kind == upload.state.kind())
     }
 }
 

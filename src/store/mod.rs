@@ -50,7 +50,7 @@ use crate::model::upload::{Upload, UploadState};
 
 pub use error::{Cause, Error, OpenError};
 pub use keys::{ACTIVE_CEILING, FINAL_RETENTION, KEY_LIFE};
-pub use listing::{Cursor, Listing, Page, StateFilter};
+pub use listing::{Cursor, Listing, Page};
 pub use memory::MemoryStore;
 pub use metrics::Metrics;
 pub use redis::RedisStore;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::testing::*;
 use super::*;
+use crate::model::upload::StateKind;
 use crate::model::upload::{Breach, BreachCode, Evidence};
 
 type Behaviour = fn(Arc<Store>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -449,11 +450,11 @@ async fn a_listing_is_in_pages(store: Arc<Store>) {
         }
         assert_eq!((seen, page.after), (vec![6, 5, 4, 3, 2, 1, 0], None), "{limit}");
     }
-    let cancelled = Page { state: Some(StateFilter::Cancelled), limit: 2, ..Page::default() };
+    let cancelled = Page { state: Some(StateKind::Cancelled), limit: 2, ..Page::default() };
     let (numbers, next) = ids(&store, cancelled).await;
     assert_eq!(numbers, [6, 3]);
     assert_eq!(ids(&store, Page { after: next, ..cancelled }).await, (vec![0], None));
-    let pending = Page { state: Some(StateFilter::Pending), ..all };
+    let pending = Page { state: Some(StateKind::Pending), ..all };
     assert_eq!(ids(&store, pending).await, (vec![5, 4, 2, 1], None));
     let nobody = store.list(user(3), &all, NOW).await.unwrap();
     assert_eq!(nobody, Listing::default());
@@ -482,7 +483,7 @@ async fn a_listing_is_bounded(store: Arc<Store>) {
         let upload = intent_of(user(1), number, NOW.plus(Duration::from_millis(u64::from(number))));
         store.grant(&plain(&upload, UNLIMITED)).await;
     }
-    let cancelled = Page { state: Some(StateFilter::Cancelled), limit: 5, ..Page::default() };
+    let cancelled = Page { state: Some(StateKind::Cancelled), limit: 5, ..Page::default() };
     let (numbers, next) = ids(&store, cancelled).await;
     assert_eq!(numbers, [0_u32; 0]);
     assert!(next.is_some(), "more follow");

@@ -77,3 +77,23 @@ fn every_operation_tells_what_the_layers_before_it_can_answer() {
     let create = &document["paths"]["/v1/uploads"]["post"]["responses"];
     assert!(create["403"]["description"].as_str().unwrap().contains("policy-denied"), "its own words stay");
 }
+
+/// The tests that ARCHITECTURE.md says attack the invariants are there, under these names.
+#[test]
+fn every_test_that_the_architecture_names_exists() {
+    let architecture = std::fs::read_to_string(repository("ARCHITECTURE.md")).unwrap();
+    let invariants = architecture.split("## What must always hold").nth(1).unwrap().split("## ").next().unwrap();
+    let named: Vec<&str> = invariants.split('`').skip(1).step_by(2).filter(|name| name.contains("::")).collect();
+    assert!(named.len() > 10, "{named:?}");
+    for name in named {
+        let parts: Vec<&str> = name.split("::").collect();
+        let file = match parts[..] {
+            [module, _] => format!("tests/it/{module}.rs"),
+            ["model", module, "tests", _] => format!("src/model/{module}.rs"),
+            _ => panic!("{name} is in no place that this test knows"),
+        };
+        let test = parts[parts.len() - 1];
+        let source = std::fs::read_to_string(repository(&file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(source.contains(&format!("fn {test}()")), "{file} has no test {test}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Requests on the wire, retries, deadlines and limits.
 
 use super::*;
+use crate::model::chain;
 
 #[tokio::test]
 async fn an_initiation_has_the_documented_form_on_the_wire() {

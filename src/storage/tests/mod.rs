@@ -81,12 +81,6 @@ async fn initiate(storage: &Storage, deadline: Instant) -> Result<SessionUri, Er
     storage.initiate(&initiation, deadline).await
 }
 
-/// What an error says, with all its causes.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 /// A request as its first line, its header lines in order of the alphabet, and its body.
 fn sorted(request: &str) -> Vec<String> {
     let (head, body) = request.split_once("\r\n\r\n").unwrap();

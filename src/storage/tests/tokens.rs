@@ -1,5 +1,6 @@
 //! Tokens over the wire, and what becomes of calls without one.
 
+use crate::model::chain;
 use std::sync::{Arc, Mutex};
 
 use tokio::task::JoinSet;
