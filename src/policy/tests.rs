@@ -10,8 +10,7 @@ use crate::model::digest::{Crc32c, Md5};
 use crate::model::id::Partition;
 use crate::model::principal::PrincipalId;
 use crate::model::size::ByteCount;
-use crate::model::upload::UPLOAD_HINT;
-use crate::model::upload::{PromisedSize, TransferKind};
+use crate::model::upload::{PromisedSize, TransferKind, UPLOAD_HINT};
 
 const ID: UploadId = UploadId::new(Partition(1), [7; 16]);
 const NOW: Timestamp = Timestamp::from_secs(1_772_841_600);

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use super::testing::*;
 use super::*;
-use crate::model::upload::StateKind;
-use crate::model::upload::{Breach, BreachCode, Evidence};
+use crate::model::upload::{Breach, BreachCode, Evidence, StateKind};
 
 type Behaviour = fn(Arc<Store>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
