@@ -34,6 +34,8 @@ mod metrics;
 mod origin;
 mod retry;
 mod settings;
+#[expect(dead_code, reason = "what signs is being built on it")]
+mod signer;
 #[cfg(test)]
 mod tests;
 mod token;
