@@ -449,9 +449,9 @@ impl From<uploads::Error> for Problem {
                 Self { received_bytes: Some(received.0), ..Self::new(Code::NotComplete).detail(detail) }
             }
             Domain::SessionLost => Self::new(Code::SessionLost)
-                .detail("storage knows neither the session nor the object; cancel this upload and create a new one"),
+                .detail("storage knows neither the session nor the object; renew this upload, and begin anew"),
             Domain::InvalidState { state } => {
-                Self::new(Code::InvalidState).detail(format!("the upload is {state} already"))
+                Self::new(Code::InvalidState).detail(format!("the upload is {state}"))
             }
             Domain::Contended => Self::new(Code::Overloaded)
                 .detail("the upload was changed by other requests at the same time")

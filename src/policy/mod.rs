@@ -14,7 +14,7 @@ mod settings;
 use std::cell::OnceCell;
 use std::sync::Arc;
 
-pub use decide::{Admission, Denial, Overwrite, ViolatedLimit, Violation};
+pub use decide::{Admission, Denial, ViolatedLimit, Violation};
 pub use settings::{DigestRule, PolicySettings, TransferSetting};
 
 use crate::expression::{ClaimNames, Claims, Expression};
@@ -100,6 +100,11 @@ impl Policies {
     pub fn admitting<'a>(&'a self, principal: &'a Principal) -> impl Iterator<Item = &'a Policy> {
         let caller = Caller::new(principal, &self.claims);
         self.policies.iter().filter(move |policy| policy.admits(&caller))
+    }
+
+    /// Whether some policy lets clients work with URLs that the broker signed.
+    pub fn sign(&self) -> bool {
+        self.policies.iter().any(|policy| policy.settings.transfers.iter().any(|setting| setting.kind().is_signed()))
     }
 
     /// The policy of that name, whoever may use it.
