@@ -281,6 +281,7 @@ async fn open_storage(
         trusted_ca: extra_roots,
         environment: world.environment.clone(),
         user_agent: USER_AGENT.to_owned(),
+        signing: storage::Signing::Unused,
     };
     Ok(Storage::open(&config.storage, options).await?)
 }

@@ -385,7 +385,10 @@ impl From<storage::Error> for Problem {
         use storage::Error as Storage;
         warn!(error = chain(&error), "storage did not do its part");
         match error {
-            Storage::Refused { .. } | Storage::Unauthenticated | Storage::Nonsense(_) => {
+            Storage::Refused { .. }
+            | Storage::SigningRefused { .. }
+            | Storage::Unauthenticated
+            | Storage::Nonsense(_) => {
                 Self::new(Code::StorageError).detail("storage refused, or gave an answer that makes no sense")
             }
             Storage::Unavailable { retry_after, .. } => {
