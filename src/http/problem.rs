@@ -453,9 +453,7 @@ impl From<uploads::Error> for Problem {
             }
             Domain::SessionLost => Self::new(Code::SessionLost)
                 .detail("storage knows neither the session nor the object; renew this upload, and begin anew"),
-            Domain::InvalidState { state } => {
-                Self::new(Code::InvalidState).detail(format!("the upload is {state}"))
-            }
+            Domain::InvalidState { state } => Self::new(Code::InvalidState).detail(format!("the upload is {state}")),
             Domain::Contended => Self::new(Code::Overloaded)
                 .detail("the upload was changed by other requests at the same time")
                 .retry_after(Duration::from_secs(1)),

@@ -502,11 +502,7 @@ impl From<&Allowance<'_>> for Policy {
                 DigestRule::Required => Digest::Required,
                 DigestRule::None => Digest::None,
             },
-            transfers: settings
-                .transfers
-                .iter()
-                .map(|transfer| TransferKind::from_domain(transfer.kind()))
-                .collect(),
+            transfers: settings.transfers.iter().map(|transfer| TransferKind::from_domain(transfer.kind())).collect(),
             simple_max_size_bytes: settings
                 .transfers
                 .contains(&TransferSetting::Simple)

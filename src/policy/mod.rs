@@ -102,11 +102,6 @@ impl Policies {
         self.policies.iter().filter(move |policy| policy.admits(&caller))
     }
 
-    /// Whether some policy lets clients work with URLs that the broker signed.
-    pub fn sign(&self) -> bool {
-        self.policies.iter().any(|policy| policy.settings.transfers.iter().any(|setting| setting.kind().is_signed()))
-    }
-
     /// The policy of that name, whoever may use it.
     pub fn get(&self, name: &PolicyName) -> Option<&Policy> {
         self.policies.iter().find(|policy| policy.name() == name)

@@ -83,6 +83,11 @@ const SHORTEST_SESSION: Duration = Duration::from_secs(60);
 pub(super) type Fault = (&'static str, String);
 
 impl PolicySettings {
+    /// Whether clients under it may work with URLs that the broker signs.
+    pub fn asks_for_signatures(&self) -> bool {
+        self.transfers.iter().any(|setting| setting.kind().is_signed())
+    }
+
     /// Checks each value by itself and against the others; what has to be compiled is checked where it is.
     pub(super) fn check(&self) -> Result<(), Fault> {
         self.check_sizes()?;

@@ -93,7 +93,7 @@ fn an_admission_says_all_that_the_upload_needs() {
     assert_eq!(admission.promise.size, PromisedSize::Exactly(ByteCount(100)));
     assert_eq!((admission.promise.md5, admission.promise.crc32c), (None, Some(Crc32c(7))));
     let expected = [("album", "summer"), ("source", "mobile")];
-    assert!(admission.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).eq(expected));
+    assert!(admission.attributes.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).eq(expected));
     assert_eq!(admission.attributes.cache_control.as_deref(), Some("private, max-age=60"));
     assert_eq!(admission.attributes.overwrite, Overwrite::Allowed);
     assert_eq!(admission.limits.max_active, Some(5));

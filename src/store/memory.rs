@@ -171,13 +171,7 @@ impl MemoryStore {
         listing
     }
 
-    pub(super) fn replace(
-        &self,
-        tracked: &Tracked,
-        next: Tracked,
-        due: Option<Timestamp>,
-        now: Timestamp,
-    ) -> Advanced {
+    pub(super) fn replace(&self, tracked: &Tracked, next: Tracked, due: Option<Timestamp>, now: Timestamp) -> Advanced {
         let known = &mut *self.known();
         let id = tracked.upload.id;
         let Some(kept) = known.uploads.get_mut(&id) else { return Advanced::Vanished };
