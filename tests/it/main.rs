@@ -12,5 +12,7 @@ mod faults;
 mod limits;
 mod processes;
 mod readme;
+mod renewals;
 mod secrets;
+mod sizes;
 mod support;
