@@ -255,5 +255,4 @@ pub(super) fn identity(found: &Found) -> SigningIdentity {
 }
 
 #[cfg(test)]
-#[path = "signer/tests.rs"]
 mod tests;

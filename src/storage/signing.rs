@@ -149,5 +149,4 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-#[path = "signing/tests.rs"]
 mod tests;
