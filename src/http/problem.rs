@@ -389,7 +389,8 @@ impl From<storage::Error> for Problem {
             | Storage::SigningRefused { .. }
             | Storage::Unauthenticated
             | Storage::Nonsense(_) => {
-                Self::new(Code::StorageError).detail("storage refused, or gave an answer that makes no sense")
+                // A status and words of ours: nothing that storage sent is repeated, but a reason of letters alone.
+                Self::new(Code::StorageError).detail(error.to_string())
             }
             Storage::Unavailable { retry_after, .. } => {
                 Self::new(Code::StorageUnavailable).retry_after(retry_after.unwrap_or(DEFAULT_RETRY))

@@ -125,8 +125,7 @@ impl Caller {
                 }
                 Try::Failed(failure) => failure,
             };
-            let pause = self.limits.backoff.pause(tried, self.randomness.fraction());
-            let pause = pause.max(failure.after.unwrap_or_default());
+            let pause = self.limits.backoff.pause_until(tried, self.randomness.fraction(), failure.after);
             // Not worth waiting for: the answer would come too late.
             if Instant::now() + pause >= deadline {
                 return Err(tell(failure.error, &mut outage));
