@@ -187,6 +187,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_signed_url_becomes_little_more_than_its_signature() {
+        let upload = upload();
+        let head = format!(
+            "https://storage.googleapis.com/{}/{}?X-Goog-Algorithm=GOOG4-RSA-SHA256\
+             &X-Goog-Credential=broker%40acme.iam.gserviceaccount.com%2F20261122%2Fauto%2Fstorage%2Fgoog4_request\
+             &X-Goog-Date=20261122T100000Z&X-Goog-Expires=900&X-Goog-SignedHeaders=content-type%3Bhost%3B\
+             x-goog-content-length-range%3Bx-goog-if-generation-match%3Bx-goog-meta-upload-broker-id&X-Goog-Signature=",
+            upload.bucket, upload.object
+        );
+        for (name, signature, length) in [
+            ("2048 bits", "0f".repeat(256), 330),
+            ("upper case, which is not how storage has it", "0F".repeat(256), 600),
+            ("an odd length", "0f0".to_owned(), 90),
+            ("none", String::new(), 90),
+        ] {
+            let session = SessionUri::parse(&format!("{head}{signature}")).unwrap();
+            let short = shorten(&session, &upload);
+            assert!(short.len() <= length, "{name}: {} bytes", short.len());
+            assert!(expand(&short, &upload) == Some(session), "{name}");
+        }
+    }
+
     /// Records outlive releases: these bytes must stay readable.
     #[test]
     fn what_was_shortened_stays_readable() {
