@@ -106,8 +106,10 @@ async fn storage_itself_holds_a_signed_put_to_what_was_declared() {
         let status = first(&ada, &created, noise(1000, 2), Some(name)).await.status();
         assert!(status.is_client_error(), "without {name}: {status}");
     }
-    let stranger = created.uri().replace(&created.id(), &"0".repeat(34));
-    assert_eq!(ada.put(&stranger, None, noise(1000, 2)).await, 403, "another name");
+    let mut elsewhere = Answer { status: 201, headers: created.headers.clone(), body: created.body.clone() };
+    let path = created.uri().replacen(&created.id(), &"0".repeat(34), 1);
+    elsewhere.body["transfer"]["uri"] = json!(path);
+    assert_eq!(send(&ada, &elsewhere, noise(1000, 2)).await, 403, "another name");
     assert!(broker.storage.object(BUCKET, &created.text("/object")).is_none());
     ada.cancel(&created.id()).await.is_upload(200, "cancelled");
 
