@@ -278,12 +278,12 @@ mod tests {
     fn the_published_signatures_fit() {
         let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors");
         #[expect(clippy::disallowed_methods, reason = "where the vectors are is no setting of the product")]
-        let folder = std::env::var("UPLOAD_BROKER_VECTORS").map_or(beside, PathBuf::from);
+        let folder = std::env::var("GCS_TEST_VECTORS").map_or(beside, PathBuf::from);
         let (Ok(text), Ok(key)) = (
             std::fs::read_to_string(folder.join("v4_signatures.json")),
             std::fs::read_to_string(folder.join("v4_signatures.public_key.pem")),
         ) else {
-            println!("not run: there are no published vectors in {} (UPLOAD_BROKER_VECTORS)", folder.display());
+            println!("not run: there are no published vectors in {} (GCS_TEST_VECTORS)", folder.display());
             return;
         };
         let vectors: Vectors = serde_json::from_str(&text).unwrap();
