@@ -34,23 +34,23 @@ mod metrics;
 mod origin;
 mod retry;
 mod settings;
-#[expect(dead_code, reason = "what signs is being built on it")]
+#[cfg_attr(not(test), expect(dead_code, reason = "what signs is being built on it"))]
 mod signer;
 #[cfg(test)]
 mod tests;
 mod token;
 mod transport;
 
-pub use credentials::{Environment, KeyFileError};
+pub use credentials::{Environment, FileError};
 pub use error::{Error, NotReady, OpenError, Outage};
 pub use metrics::Metrics;
 pub use settings::{Api, Credentials, Settings};
-pub use token::TokenError;
+pub use token::{Failure, TokenError};
 
 use call::{CALLS, Caller, Limits};
 use endpoint::Endpoint;
 use metrics::Operation;
-use origin::Origin;
+use origin::{Origin, Signing};
 use retry::Backoff;
 use token::TokenSource;
 use transport::Clients;
@@ -152,7 +152,8 @@ impl Storage {
     /// token server is a matter of [`Storage::ready`].
     ///
     /// # Errors
-    /// When the endpoint, the timeout, the key file, `GCE_METADATA_HOST` or the certificate authorities are unusable.
+    /// When the endpoint, the timeout, the credentials file, `GCE_METADATA_HOST`, the address of IAM Credentials or the
+    /// certificate authorities are unusable.
     pub async fn open(settings: &Settings, options: Options) -> Result<Self, OpenError> {
         Self::open_with(settings, options, Backoff::CALLS).await
     }
@@ -173,7 +174,7 @@ impl Storage {
             );
         }
         let metrics = Metrics::new();
-        let origin = Origin::new(found, &trust).await?;
+        let origin = Origin::new(found, &trust, Signing::Unused).await?;
         let tokens = TokenSource::start(origin, randomness.clone(), metrics.clone());
         let limits = Limits::new(settings.timeout.0, backoff);
         Ok(Self { endpoint, caller: Caller { clients, tokens, randomness, metrics, limits } })

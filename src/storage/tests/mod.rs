@@ -3,6 +3,8 @@
 use std::sync::LazyLock;
 
 use super::*;
+use crate::clock::Clock;
+use crate::model::chain;
 use crate::model::id::Partition;
 use crate::model::time::Span;
 use crate::model::upload::PromisedSize;
@@ -11,6 +13,7 @@ mod calls;
 mod http2;
 mod scripted;
 mod tokens;
+mod tokens_by_file;
 
 use scripted::{Scripted, Step, answer};
 
@@ -99,6 +102,26 @@ static KEY: LazyLock<String> =
 
 fn token_answer(token: &str) -> String {
     format!(r#"{{"access_token":"{token}","expires_in":3599,"token_type":"Bearer"}}"#)
+}
+
+async fn origin(credentials: &Credentials, environment: &Environment) -> Origin {
+    origin_for(credentials, environment, Signing::Unused).await
+}
+
+async fn origin_for(credentials: &Credentials, environment: &Environment, signing: Signing) -> Origin {
+    let endpoint = Endpoint::new(&"https://storage.example".parse().unwrap()).unwrap();
+    let found = credentials::find(credentials, environment, &endpoint).await.unwrap();
+    // Reading the system's authorities takes a while.
+    static TRUST: LazyLock<rustls::ClientConfig> = LazyLock::new(|| {
+        transport::trust(&Endpoint::new(&"https://storage.example".parse().unwrap()).unwrap(), &[]).unwrap()
+    });
+    Origin::new(found, &TRUST, signing).await.unwrap()
+}
+
+/// The token that is fetched, without `Bearer`.
+async fn fetch(origin: &Origin) -> Result<String, TokenError> {
+    let granted = origin.fetch(soon()).await?;
+    Ok(granted.header.to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned())
 }
 
 /// A token server, and credentials in `file` that lead there.
