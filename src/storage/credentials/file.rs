@@ -34,7 +34,7 @@ pub(in crate::storage) struct FileCredentials {
 /// Who asks for a token to begin with.
 pub(in crate::storage) enum Login {
     /// `service_account`: a service account by its private key.
-    Key(Key),
+    Key(ServiceAccount),
     /// `authorized_user`: a person, as `gcloud auth application-default login` leaves it.
     Person(Person),
     /// `external_account`: somebody whom another issuer vouches for.
@@ -42,7 +42,7 @@ pub(in crate::storage) enum Login {
 }
 
 /// A service account by its private key.
-pub(in crate::storage) struct Key {
+pub(in crate::storage) struct ServiceAccount {
     pub(in crate::storage) email: String,
     /// PKCS#8 in PEM.
     pub(in crate::storage) private_key: SecretText,
@@ -253,13 +253,13 @@ fn kind(kind: Option<String>) -> Result<&'static str, FileError> {
         .ok_or_else(|| FileError::Type(kind.chars().take(64).collect()))
 }
 
-fn key(document: Document) -> Result<Key, FileError> {
+fn key(document: Document) -> Result<ServiceAccount, FileError> {
     let token_uri = address("token_uri", &document.token_uri.ok_or(FileError::Missing("token_uri"))?)?;
     // The client that sends there takes it for granted that the address is one for HTTP.
     if token_uri.as_str().parse::<hyper::Uri>().is_err() {
         return Err(FileError::Unfit { member: "token_uri", reason: NO_ADDRESS });
     }
-    Ok(Key {
+    Ok(ServiceAccount {
         token_uri,
         private_key_id: document.private_key_id,
         private_key: secret("private_key", document.private_key)?,

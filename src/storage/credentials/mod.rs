@@ -19,7 +19,9 @@ mod file;
 mod tests;
 
 pub use file::FileError;
-pub(super) use file::{Federation, FileCredentials, Format, Impersonation, Key, Login, Person, Source, read_secret};
+pub(super) use file::{
+    Federation, FileCredentials, Format, Impersonation, Login, Person, ServiceAccount, Source, read_secret,
+};
 
 /// What of the process's environment decides where credentials are looked for.
 #[derive(Clone, Debug, Default)]

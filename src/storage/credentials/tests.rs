@@ -152,7 +152,6 @@ fn no_member_that_is_needed_may_be_missing_or_of_another_type() {
 #[test]
 fn what_is_not_supported_says_so() {
     let sourced = |member: &str| with(federation(), "credential_source", json!({member: {"command": "/s3cret"}}));
-    let long_url = format!("https://a/{}", "\"".repeat(30_000));
     for (name, document, expected) in [
         (
             "a federated person",
@@ -179,6 +178,23 @@ fn what_is_not_supported_says_so() {
             with(federation(), "credential_source.format.type", json!("xml")),
             "neither \"text\" nor \"json\"",
         ),
+    ] {
+        let told = parse(&document.to_string()).err().unwrap_or_default();
+        assert!(told.contains(expected) && !told.contains("s3cret"), "{name}: {told}");
+    }
+    let deep = format!("{}{}", r#"{"type":"impersonated_service_account","source_credentials":"#.repeat(900), "1");
+    for (name, text) in
+        [("no JSON", "-----BEGIN s3cret"), ("a deep one", &*deep), ("twice", r#"{"type":"a","type":"b"}"#)]
+    {
+        let told = parse(text).err().unwrap_or_default();
+        assert!(told.contains("line 1, column") && !told.contains("s3cret"), "{name}: {told}");
+    }
+}
+
+#[test]
+fn what_a_member_cannot_be_says_so() {
+    let long_url = format!("https://a/{}", "\"".repeat(30_000));
+    for (name, document, expected) in [
         (
             "tokens without TLS",
             with(key(), "token_uri", json!("http://a.example/s3cret")),
@@ -245,13 +261,6 @@ fn what_is_not_supported_says_so() {
     ] {
         let told = parse(&document.to_string()).err().unwrap_or_default();
         assert!(told.contains(expected) && !told.contains("s3cret"), "{name}: {told}");
-    }
-    let deep = format!("{}{}", r#"{"type":"impersonated_service_account","source_credentials":"#.repeat(900), "1");
-    for (name, text) in
-        [("no JSON", "-----BEGIN s3cret"), ("a deep one", &*deep), ("twice", r#"{"type":"a","type":"b"}"#)]
-    {
-        let told = parse(text).err().unwrap_or_default();
-        assert!(told.contains("line 1, column") && !told.contains("s3cret"), "{name}: {told}");
     }
 }
 

@@ -13,7 +13,7 @@ use crate::storage::token::{Failure, TokenError};
 
 /// Where subject tokens come from, and where they are exchanged.
 pub(super) struct Federation {
-    federation: credentials::Federation,
+    given: credentials::Federation,
     client: Client,
     scope: String,
     subject: Party,
@@ -21,13 +21,13 @@ pub(super) struct Federation {
 }
 
 impl Federation {
-    pub(super) fn new(federation: credentials::Federation, client: Client, scopes: &[&str], source: &str) -> Self {
-        let subject = match &federation.source {
+    pub(super) fn new(given: credentials::Federation, client: Client, scopes: &[&str], source: &str) -> Self {
+        let subject = match &given.source {
             Source::File(file) => Party::of(source, "subject token file", file.display()),
             Source::Url { url, .. } => Party::of(source, "subject token server", bare(url)),
         };
-        let token_server = Party::token_server(source, &federation.token_url);
-        Self { federation, client, scope: scopes.join(" "), subject, token_server }
+        let token_server = Party::token_server(source, &given.token_url);
+        Self { given, client, scope: scopes.join(" "), subject, token_server }
     }
 
     /// Gets a subject token anew each time: they are short-lived, and whoever writes the file replaces them.
@@ -35,18 +35,18 @@ impl Federation {
         let subject_token = self.subject.asked(deadline, self.subject_token()).await?;
         let fields = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-            ("audience", &*self.federation.audience),
+            ("audience", &*self.given.audience),
             ("scope", &*self.scope),
             ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token"),
-            ("subject_token_type", &*self.federation.subject_token_type),
+            ("subject_token_type", &*self.given.subject_token_type),
             ("subject_token", subject_token.expose()),
         ];
-        let granted = ask_by_form(&self.client, &self.federation.token_url, &fields);
+        let granted = ask_by_form(&self.client, &self.given.token_url, &fields);
         self.token_server.asked(deadline, granted).await
     }
 
     async fn subject_token(&self) -> Result<SecretText, Failure> {
-        let text = match &self.federation.source {
+        let text = match &self.given.source {
             Source::File(file) => {
                 let text = read_secret(file).await.map_err(|error| Failure::Unreadable(error.kind()))?;
                 text.ok_or(Failure::Unfit("is longer than 64 KiB"))?
@@ -55,7 +55,7 @@ impl Federation {
                 accepted(send(self.client.get(url.clone()).headers(headers.clone())).await?)?
             }
         };
-        unwrap(&text, &self.federation.format).map(SecretText::new)
+        unwrap(&text, &self.given.format).map(SecretText::new)
     }
 }
 

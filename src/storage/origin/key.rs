@@ -13,7 +13,7 @@ use yup_oauth2::{CustomHyperClientBuilder, ServiceAccountAuthenticator, ServiceA
 use super::exchange::{Party, innermost};
 use super::{Granted, UNSAID_LIFE};
 use crate::clock::Clock;
-use crate::storage::credentials::{self, FileError};
+use crate::storage::credentials::{FileError, ServiceAccount};
 use crate::storage::token::{Failure, TokenError};
 use crate::storage::transport::CONNECT_TIMEOUT;
 
@@ -26,12 +26,12 @@ pub(super) struct Key {
 
 impl Key {
     pub(super) async fn new(
-        key: credentials::Key,
+        account: ServiceAccount,
         trust: &ClientConfig,
         scopes: &'static [&'static str],
         source: &str,
     ) -> Result<Self, FileError> {
-        let token_server = Party::token_server(source, &key.token_uri);
+        let token_server = Party::token_server(source, &account.token_uri);
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -44,12 +44,12 @@ impl Key {
         let key = ServiceAccountKey {
             key_type: None,
             project_id: None,
-            private_key_id: key.private_key_id,
-            private_key: key.private_key.expose().to_owned(),
-            client_email: key.email,
+            private_key_id: account.private_key_id,
+            private_key: account.private_key.expose().to_owned(),
+            client_email: account.email,
             client_id: None,
             auth_uri: None,
-            token_uri: key.token_uri.into(),
+            token_uri: account.token_uri.into(),
             auth_provider_x509_cert_url: None,
             client_x509_cert_url: None,
         };

@@ -68,7 +68,7 @@ pub(super) struct Chain {
 enum Login {
     Key(Key),
     Person(Person),
-    Federation(Federation),
+    Federation(Box<Federation>),
 }
 
 /// A token, and how long it is good for from now on.
@@ -134,12 +134,12 @@ impl Chain {
         let count = impersonations.len();
         let scopes_of = |step| if step == count { scopes } else { &[SOURCE_SCOPE] };
         let login = match login {
-            credentials::Login::Key(key) => {
-                Login::Key(Key::new(key, trust, scopes_of(0), &source).await.map_err(|reason| reason.of(&file))?)
+            credentials::Login::Key(account) => {
+                Login::Key(Key::new(account, trust, scopes_of(0), &source).await.map_err(|reason| reason.of(&file))?)
             }
             credentials::Login::Person(person) => Login::Person(Person::new(person, client.clone(), &source)),
             credentials::Login::Federation(federation) => {
-                Login::Federation(Federation::new(federation, client.clone(), scopes_of(0), &source))
+                Login::Federation(Box::new(Federation::new(federation, client.clone(), scopes_of(0), &source)))
             }
         };
         let impersonations = impersonations

@@ -10,15 +10,15 @@ use crate::storage::token::TokenError;
 
 /// The token server that a person logged in at.
 pub(super) struct Person {
-    person: credentials::Person,
+    given: credentials::Person,
     client: Client,
     token_server: Party,
 }
 
 impl Person {
-    pub(super) fn new(person: credentials::Person, client: Client, source: &str) -> Self {
-        let token_server = Party::token_server(source, &person.token_uri);
-        Self { person, client, token_server }
+    pub(super) fn new(given: credentials::Person, client: Client, source: &str) -> Self {
+        let token_server = Party::token_server(source, &given.token_uri);
+        Self { given, client, token_server }
     }
 
     /// No scope is asked for: then the token has those that the person agreed to, and one that is not among them would
@@ -26,11 +26,11 @@ impl Person {
     pub(super) async fn fetch(&self, deadline: Instant) -> Result<Granted, TokenError> {
         let fields = [
             ("grant_type", "refresh_token"),
-            ("client_id", &*self.person.client_id),
-            ("client_secret", self.person.client_secret.expose()),
-            ("refresh_token", self.person.refresh_token.expose()),
+            ("client_id", &*self.given.client_id),
+            ("client_secret", self.given.client_secret.expose()),
+            ("refresh_token", self.given.refresh_token.expose()),
         ];
-        let granted = ask_by_form(&self.client, &self.person.token_uri, &fields);
+        let granted = ask_by_form(&self.client, &self.given.token_uri, &fields);
         self.token_server.asked(deadline, granted).await
     }
 }

@@ -104,17 +104,19 @@ fn token_answer(token: &str) -> String {
     format!(r#"{{"access_token":"{token}","expires_in":3599,"token_type":"Bearer"}}"#)
 }
 
+/// Whom to trust: reading the system's authorities takes a while.
+static TRUST: LazyLock<rustls::ClientConfig> = LazyLock::new(|| transport::trust(&google(), &[]).unwrap());
+
+fn google() -> Endpoint {
+    Endpoint::new(&"https://storage.example".parse().unwrap()).unwrap()
+}
+
 async fn origin(credentials: &Credentials, environment: &Environment) -> Origin {
     origin_for(credentials, environment, Signing::Unused).await
 }
 
 async fn origin_for(credentials: &Credentials, environment: &Environment, signing: Signing) -> Origin {
-    let endpoint = Endpoint::new(&"https://storage.example".parse().unwrap()).unwrap();
-    let found = credentials::find(credentials, environment, &endpoint).await.unwrap();
-    // Reading the system's authorities takes a while.
-    static TRUST: LazyLock<rustls::ClientConfig> = LazyLock::new(|| {
-        transport::trust(&Endpoint::new(&"https://storage.example".parse().unwrap()).unwrap(), &[]).unwrap()
-    });
+    let found = credentials::find(credentials, environment, &google()).await.unwrap();
     Origin::new(found, &TRUST, signing).await.unwrap()
 }
 
