@@ -412,29 +412,55 @@ async fn a_token_that_ends_under_load_is_asked_for_once() {
     let mut kinds = JoinSet::new();
     for kind in KINDS {
         kinds.spawn(async move {
-            // The first is good for a second; the last step of the second takes its time.
-            let mut steps = kind.grants("t1", 2);
-            steps.extend(kind.grants("t2", 3600));
-            let Some(Step::Answer(last)) = steps.pop() else { panic!("the last step is an answer") };
-            steps.push(Step::Later(Duration::from_millis(400), last));
-            let files = Files::new(steps).await;
-            let credentials = files.credentials(&files.document(kind));
-            let storage = Scripted::start([opened()]).await;
-            let client = Arc::new(client_by(&storage, credentials).await);
-            initiate(&client, soon()).await.unwrap();
-            sleep(Duration::from_millis(1150)).await;
-            let mut callers = JoinSet::new();
-            for _ in 0..50 {
-                let client = Arc::clone(&client);
-                callers.spawn(async move { initiate(&client, soon()).await.is_ok() });
-            }
-            assert!(callers.join_all().await.into_iter().all(|served| served), "{kind:?}");
-            assert_eq!(files.server.count(), 2 * kind.asks().len(), "{kind:?}");
-            let by_second = storage.seen().iter().filter(|request| request.contains("Bearer t2\r\n")).count();
-            assert_eq!((storage.count(), by_second), (51, 50), "{kind:?}");
+            // The first is good for a second.
+            let steps = [kind.grants("t1", 2), kind.grants("t2", 3600)].concat();
+            let by = |files: &Files| (files.credentials(&files.document(kind)), Environment::default());
+            fifty_callers_after_the_first_token(&format!("{kind:?}"), steps, by).await;
         });
     }
+    kinds.spawn(async {
+        let grant = |token: &str, life: u64| {
+            let body = json!({"access_token": token, "expires_in": life, "token_type": "Bearer"});
+            answer(200, &["metadata-flavor: Google"], &body.to_string())
+        };
+        let by = |files: &Files| {
+            let gce_metadata_host = Some(files.server.address.to_string());
+            (Credentials::Auto, Environment { gce_metadata_host, ..Environment::default() })
+        };
+        fifty_callers_after_the_first_token("the machine", vec![grant("t1", 2), grant("t2", 3600)], by).await;
+    });
     kinds.join_all().await;
+}
+
+/// Whoever calls while the second token is awaited gets it, by the steps of the script and no more.
+async fn fifty_callers_after_the_first_token(
+    name: &str,
+    mut steps: Vec<Step>,
+    by: impl Fn(&Files) -> (Credentials, Environment),
+) {
+    let expected = steps.len();
+    let Some(Step::Answer(last)) = steps.pop() else { panic!("the last step is an answer") };
+    steps.push(Step::Later(Duration::from_millis(400), last));
+    let files = Files::new(steps).await;
+    let storage = Scripted::start([opened()]).await;
+    let (credentials, environment) = by(&files);
+    let settings = settings(&format!("http://{}", storage.address), Duration::from_secs(5));
+    let options = Options { environment, ..options() };
+    let client = Storage::open_with(&Settings { credentials, ..settings }, options, QUICK).await.unwrap();
+    let client = Arc::new(client);
+    initiate(&client, soon()).await.unwrap();
+    // Beyond the end of the first.
+    sleep(Duration::from_millis(1150)).await;
+    let mut callers = JoinSet::new();
+    for _ in 0..50 {
+        let client = Arc::clone(&client);
+        callers.spawn(async move { initiate(&client, soon()).await.is_ok() });
+    }
+    assert!(callers.join_all().await.into_iter().all(|served| served), "{name}");
+    assert_eq!(files.server.count(), expected, "{name}");
+    let by_second = storage.seen().iter().filter(|request| request.contains("Bearer t2\r\n")).count();
+    assert_eq!(storage.count(), 51, "{name}");
+    assert!(by_second >= 50, "{name}: {by_second}");
 }
 
 #[tokio::test]
