@@ -95,7 +95,7 @@ impl Caller {
         self.limits.budget.earn(now);
         let mut token = match request.authority {
             Authority::Token => Some(self.tokens.bearer(deadline).await.map_err(Error::NoToken)?),
-            Authority::Session => None,
+            Authority::Session | Authority::Nothing => None,
         };
         let mut renewed = false;
         let mut tried = 0;

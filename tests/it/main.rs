@@ -14,6 +14,8 @@ mod nonsense;
 mod processes;
 mod readme;
 mod refusals;
+mod renewals;
 mod retries;
 mod secrets;
+mod sizes;
 mod support;
