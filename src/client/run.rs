@@ -148,8 +148,7 @@ impl Run<'_> {
             if let Some(id) = id {
                 self.cancel(id).await;
             }
-            let content =
-                |request: &CreateUpload| (request.size_bytes, request.crc32c.clone(), request.md5.clone());
+            let content = |request: &CreateUpload| (request.size_bytes, request.crc32c.clone(), request.md5.clone());
             let same_content = content(&state.request) == content(&self.request);
             return Ok(Err(if same_content { Anew::OrderChanged } else { Anew::FileChanged }));
         }

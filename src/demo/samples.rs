@@ -149,6 +149,7 @@ fn cells(row: &Row) -> [String; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::TransferKind;
 
     #[test]
     fn a_sample_is_good_when_its_interruption_took_place() {
@@ -161,6 +162,8 @@ mod tests {
             crc32c: crate::model::digest::Crc32c(0),
             chunks: 1,
             resumes,
+            renewals: 0,
+            transfer: TransferKind::Resumable,
             state: FinalState::Completed,
             elapsed: Duration::ZERO,
         };

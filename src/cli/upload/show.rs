@@ -195,11 +195,14 @@ impl Line<'_> {
     /// Shows that the user stopped it.
     pub(super) fn interrupted(&self, left: Left) {
         self.bar.finish_and_clear();
-        self.complain(format_args!("{}", match left {
-            Left::ToResume => "stopped; run the same command again to resume",
-            Left::Cancelled => "stopped; the upload is cancelled, since a pipe cannot be read again",
-            Left::ToExpire => "stopped; the upload could not be cancelled, and will expire",
-        }));
+        self.complain(format_args!(
+            "{}",
+            match left {
+                Left::ToResume => "stopped; run the same command again to resume",
+                Left::Cancelled => "stopped; the upload is cancelled, since a pipe cannot be read again",
+                Left::ToExpire => "stopped; the upload could not be cancelled, and will expire",
+            }
+        ));
     }
 
     fn say(&self, text: fmt::Arguments<'_>) {
