@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -12,9 +13,9 @@ use crate::model::time::Timestamp;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
-    /// `POST …?uploadType=resumable`.
+    /// `POST …?uploadType=resumable`; in the XML API `POST` with `x-goog-resumable: start`.
     Initiate,
-    /// `POST …?uploadType=media` or `multipart`.
+    /// `POST …?uploadType=media` or `multipart`; in the XML API `PUT` of a whole object.
     Simple,
     /// Bytes for a session.
     Chunk,
@@ -22,7 +23,7 @@ pub enum Operation {
     Status,
     /// `DELETE` on a session.
     Cancel,
-    /// An object's metadata.
+    /// An object's metadata, in the XML API its headers.
     Get,
     /// An object's bytes.
     Download,
@@ -36,8 +37,16 @@ pub enum Operation {
     Bucket,
     /// A new bucket.
     CreateBucket,
+    /// A change of a bucket's metadata.
+    PatchBucket,
     /// Which permissions the caller has.
     TestPermissions,
+    /// An access token from the token server.
+    Token,
+    /// An access token from IAM Credentials.
+    GenerateAccessToken,
+    /// A signature from IAM Credentials.
+    SignBlob,
     /// `OPTIONS`.
     Preflight,
     /// Whatever is not served.
@@ -49,15 +58,17 @@ pub enum Operation {
 pub struct Entry {
     /// Counts from 1, without gaps.
     pub sequence: u64,
-    /// When the call ended.
+    /// When the call ended, by the emulator's time.
     pub at: Timestamp,
+    /// When it ended, in milliseconds since the emulator started, by a clock that nobody moves.
+    pub elapsed_ms: u64,
     /// What it was.
     pub operation: Operation,
     /// The HTTP method.
     pub method: String,
     /// The path as sent.
     pub path: String,
-    /// The query as sent, without `upload_id`.
+    /// The query as sent, without `upload_id` and the signature.
     pub query: String,
     /// The bucket it named.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,6 +106,7 @@ pub struct Journal {
 #[derive(Debug)]
 struct Shared {
     limit: usize,
+    started: Instant,
     ring: Mutex<Ring>,
     latest: watch::Sender<u64>,
 }
@@ -107,7 +119,12 @@ struct Ring {
 
 impl Journal {
     pub(super) fn new(limit: usize) -> Self {
-        let shared = Shared { limit: limit.max(1), ring: Mutex::default(), latest: watch::Sender::new(0) };
+        let shared = Shared {
+            limit: limit.max(1),
+            started: Instant::now(),
+            ring: Mutex::default(),
+            latest: watch::Sender::new(0),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -155,6 +172,8 @@ impl Journal {
         let mut ring = self.lock();
         ring.sequence += 1;
         entry.sequence = ring.sequence;
+        // Under the lock, so that it never goes back from one entry to the next.
+        entry.elapsed_ms = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         if ring.entries.len() >= self.shared.limit {
             ring.entries.pop_front();
         }

@@ -1,8 +1,11 @@
 //! Objects and buckets as resources: read, download, list, change, remove.
 
-use hyper::http::{HeaderValue, StatusCode, header};
-use serde_json::{Value, json};
+use hyper::http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Deserialize as _;
+use serde_json::{Map, Value, json};
 
+use super::BucketSettings;
+use super::bucket_cors::CorsRule;
 use super::http::{Call, Failure, selected};
 use super::insertion::{Preconditions, Unmet};
 use super::journal::Operation;
@@ -36,6 +39,12 @@ pub(super) async fn serve(call: &mut Call<'_>, operation: Operation, route: &Rou
         (Operation::List, Route::Objects { bucket }) => list(call, bucket),
         (Operation::Bucket, Route::Bucket { bucket }) => {
             let bucket = call.world.objects.bucket(bucket).ok_or_else(|| Problem::not_found(NO_BUCKET))?;
+            Ok(selected(call, bucket.resource(&call.base()))?)
+        }
+        (Operation::PatchBucket, Route::Bucket { bucket }) => {
+            let cors = cors_of(&call.resource().await?)?;
+            let patched = call.world.objects.patch_bucket(bucket, cors, call.world.now());
+            let bucket = patched.ok_or_else(|| Problem::not_found(NO_BUCKET))?;
             Ok(selected(call, bucket.resource(&call.base()))?)
         }
         (Operation::CreateBucket, _) => create_bucket(call).await,
@@ -102,10 +111,23 @@ fn get(
 }
 
 fn download(call: &Call<'_>, object: &Object) -> Result<Answer, Problem> {
+    let mut answer = content(call, object)?;
+    let description = &object.description;
+    put_facts(description, &description.etag(), answer.headers_mut());
+    for (name, value) in description.attributes.headers() {
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    Ok(answer)
+}
+
+/// The bytes that the request wants.
+pub(super) fn content(call: &Call<'_>, object: &Object) -> Result<Answer, Problem> {
     let bytes = object.bytes.clone().ok_or_else(Problem::not_kept)?;
     let size = bytes.len();
     let wanted = call.header("range").map_or(Wanted::Everything, |range| Wanted::of(range, size));
-    let mut answer = match wanted {
+    Ok(match wanted {
         Wanted::Everything => {
             let mut answer = problem::empty(StatusCode::OK);
             *answer.body_mut() = bytes.into();
@@ -119,9 +141,7 @@ fn download(call: &Call<'_>, object: &Object) -> Result<Answer, Problem> {
             answer.headers_mut().extend(range.ok().map(|range| (header::CONTENT_RANGE, range)));
             answer
         }
-    };
-    describe(&object.description, &mut answer);
-    Ok(answer)
+    })
 }
 
 /// What a `Range` header wants (RFC 9110, section 14.2).
@@ -151,19 +171,19 @@ impl Wanted {
     }
 }
 
-fn describe(object: &Description, answer: &mut Answer) {
+/// What headers say of an object, with the tag that the interface has for it.
+pub(super) fn put_facts(object: &Description, tag: &str, headers: &mut HeaderMap) {
     let facts = [
-        ("etag", object.etag()),
+        ("etag", tag.to_owned()),
         ("x-goog-generation", object.generation.to_string()),
         ("x-goog-metageneration", object.metageneration.to_string()),
         ("x-goog-hash", format!("crc32c={},md5={}", object.crc32c, object.md5)),
         ("x-goog-stored-content-length", object.size.to_string()),
-        ("x-goog-stored-content-encoding", "identity".to_owned()),
+        ("x-goog-stored-content-encoding", object.attributes.encoding().to_owned()),
     ];
-    let facts = facts.iter().map(|(name, value)| (*name, value.as_str()));
-    for (name, value) in facts.chain(object.attributes.headers()) {
+    for (name, value) in facts {
         if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-            answer.headers_mut().insert(name, value);
+            headers.insert(name, value);
         }
     }
 }
@@ -207,6 +227,18 @@ fn list(call: &Call<'_>, bucket: &str) -> Result<Answer, Failure> {
     Ok(selected(call, answer)?)
 }
 
+/// The rules for browsers in a bucket resource: `null` takes them away, and where they are left out they stay.
+fn cors_of(resource: &Map<String, Value>) -> Result<Option<Vec<CorsRule>>, Problem> {
+    match resource.get("cors") {
+        None => Ok(None),
+        Some(Value::Null) => Ok(Some(Vec::new())),
+        Some(rules) => {
+            let rules = Vec::<CorsRule>::deserialize(rules);
+            rules.map(Some).map_err(|error| Problem::invalid(format!("Invalid value for cors: {error}.")))
+        }
+    }
+}
+
 async fn create_bucket(call: &mut Call<'_>) -> Result<Answer, Failure> {
     let resource = call.resource().await?;
     let name = resource.get("name").and_then(Value::as_str).ok_or_else(|| Problem::required("Required: name"))?;
@@ -221,7 +253,9 @@ async fn create_bucket(call: &mut Call<'_>) -> Result<Answer, Failure> {
     if world.objects.bucket_count() >= BUCKETS {
         return Err(Problem::full("buckets").into());
     }
-    let created = world.objects.create_bucket(name.as_str(), location, world.now());
+    let cors = cors_of(&resource)?.unwrap_or_default();
+    let settings = BucketSettings { name: name.to_string(), location: location.to_owned(), cors };
+    let created = world.objects.create_bucket(settings, world.now());
     let bucket = created.ok_or_else(|| {
         Problem::conflict("Your previous request to create the named bucket succeeded and you already own it.")
     })?;

@@ -1,5 +1,7 @@
 //! The emulator as its clients see it, over real connections.
 
+mod accounts;
+mod bucket_cors;
 mod cors;
 mod ending;
 mod faults;
@@ -7,6 +9,8 @@ mod initiation;
 mod operation;
 mod resources;
 mod sending;
+mod signed;
+mod xml;
 
 use std::time::Duration;
 
@@ -34,7 +38,11 @@ async fn stand() -> Stand {
 
 async fn stand_with(change: impl FnOnce(&mut Settings)) -> Stand {
     let mut settings = Settings {
-        buckets: vec![BucketSettings { name: "media".into(), location: "europe-west1".into() }],
+        buckets: vec![BucketSettings {
+            name: "media".into(),
+            location: "europe-west1".into(),
+            ..BucketSettings::default()
+        }],
         clock: Clock::manual(Timestamp::from_secs(1_763_805_600)),
         randomness: Randomness::seeded(7),
         keep_bytes: ByteCount::mib(4),
@@ -172,6 +180,12 @@ impl Seen {
 
     fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
+    }
+
+    /// The `Code` of an error of the XML API.
+    fn code(&self) -> &str {
+        assert_eq!(self.header("content-type"), Some("application/xml; charset=UTF-8"), "{self:?}");
+        self.body.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).expect("there is a code").0
     }
 
     /// The `reason` of Google's JSON error.

@@ -10,7 +10,9 @@ use crate::model::upload::PromisedSize;
 mod calls;
 mod http2;
 mod scripted;
+mod signatures;
 mod tokens;
+mod xml;
 
 use scripted::{Scripted, Step, answer};
 
@@ -27,6 +29,7 @@ fn options() -> Options {
         trusted_ca: Vec::new(),
         user_agent: "upload-broker/test".to_owned(),
         environment: Environment::default(),
+        signing: Signing::Unused,
     }
 }
 
