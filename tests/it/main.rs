@@ -10,6 +10,7 @@ mod documents;
 mod endings;
 mod faults;
 mod limits;
+mod official;
 mod processes;
 mod readme;
 mod secrets;
