@@ -155,3 +155,28 @@ async fn python_works_with_the_emulator() {
     ];
     ordinary(Language::Python, &names).await;
 }
+
+#[tokio::test]
+async fn node_uploads_through_sessions_of_the_broker() {
+    let broker = broker().await;
+    let names = ["chunked", "streamed", "saved", "partly", "resumed", "recovered", "refused", "straight_to_storage"];
+    Language::Node.checks("sessions", &names, &around(&broker)).await;
+}
+
+#[tokio::test]
+async fn node_works_with_the_emulator() {
+    let names = [
+        "buckets",
+        "uploads",
+        "files",
+        "session_by_the_library",
+        "downloads",
+        "listing",
+        "attributes",
+        "preconditions",
+        "wrong_digests",
+        "deletion",
+        "retries",
+    ];
+    ordinary(Language::Node, &names).await;
+}
