@@ -25,7 +25,7 @@ use upload_broker::model::principal::{Principal, PrincipalId};
 use upload_broker::model::secret::SessionUri;
 use upload_broker::model::size::ByteCount;
 use upload_broker::model::time::Timestamp;
-use upload_broker::model::upload::{NewUpload, Promise, PromisedSize, TransferKind, Upload, UploadState};
+use upload_broker::model::upload::{Attributes, NewUpload, Promise, PromisedSize, TransferKind, Upload, UploadState};
 use upload_broker::policy::{Policies, PolicySettings};
 use upload_broker::store::seal::Keyring;
 use upload_broker::store::{Admitted, Attached, EncryptionKeySettings, Intent, Settings, Store};
@@ -202,6 +202,7 @@ fn intent(number: u64) -> Upload {
             md5: None,
             crc32c: None,
         },
+        attributes: Attributes::default(),
         transfer: TransferKind::Resumable,
         created_at: NOW,
         expires_at: NOW.plus(Duration::from_secs(24 * 3600)),

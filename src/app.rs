@@ -20,9 +20,9 @@ use crate::http::gate::{Gate, Transport};
 use crate::http::operations::{self, Operations};
 use crate::http::{self, Observer, Services};
 use crate::identity::Identity;
-use crate::policy::Policies;
+use crate::policy::{Policies, PolicySettings};
 use crate::server::{Limits, Listener, TlsCertificate, TlsError};
-use crate::storage::{self, Storage};
+use crate::storage::{self, Signing, Storage};
 use crate::store::{self, Store};
 use crate::uploads::{Region, Uploads};
 
@@ -276,11 +276,13 @@ async fn open_storage(
     world: &World,
     extra_roots: Vec<CertificateDer<'static>>,
 ) -> Result<Storage, StartError> {
+    let asks_for_signatures = config.policies.iter().any(PolicySettings::asks_for_signatures);
     let options = storage::Options {
         randomness: world.randomness.clone(),
         trusted_ca: extra_roots,
         environment: world.environment.clone(),
         user_agent: USER_AGENT.to_owned(),
+        signing: if asks_for_signatures { Signing::Wanted } else { Signing::Unused },
     };
     Ok(Storage::open(&config.storage, options).await?)
 }

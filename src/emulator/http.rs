@@ -179,6 +179,7 @@ pub(super) async fn serve(world: Arc<World>, request: Request<Incoming>) -> Resu
     let entry = journal::Entry {
         sequence: 0,
         at: world.now(),
+        elapsed_ms: 0,
         operation: Operation::Other,
         method: head.method.to_string(),
         path: head.uri.path().to_owned(),

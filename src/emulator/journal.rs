@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -49,8 +50,10 @@ pub enum Operation {
 pub struct Entry {
     /// Counts from 1, without gaps.
     pub sequence: u64,
-    /// When the call ended.
+    /// When the call ended, by the emulator's time.
     pub at: Timestamp,
+    /// When it ended, in milliseconds since the emulator started, by a clock that nobody moves.
+    pub elapsed_ms: u64,
     /// What it was.
     pub operation: Operation,
     /// The HTTP method.
@@ -95,6 +98,7 @@ pub struct Journal {
 #[derive(Debug)]
 struct Shared {
     limit: usize,
+    started: Instant,
     ring: Mutex<Ring>,
     latest: watch::Sender<u64>,
 }
@@ -107,7 +111,12 @@ struct Ring {
 
 impl Journal {
     pub(super) fn new(limit: usize) -> Self {
-        let shared = Shared { limit: limit.max(1), ring: Mutex::default(), latest: watch::Sender::new(0) };
+        let shared = Shared {
+            limit: limit.max(1),
+            started: Instant::now(),
+            ring: Mutex::default(),
+            latest: watch::Sender::new(0),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -155,6 +164,8 @@ impl Journal {
         let mut ring = self.lock();
         ring.sequence += 1;
         entry.sequence = ring.sequence;
+        // Under the lock, so that it never goes back from one entry to the next.
+        entry.elapsed_ms = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         if ring.entries.len() >= self.shared.limit {
             ring.entries.pop_front();
         }

@@ -8,6 +8,7 @@ pub mod openapi;
 pub mod operations;
 mod policies;
 pub mod problem;
+pub mod transfer;
 mod uploads;
 pub mod wire;
 

@@ -107,6 +107,7 @@ pub(super) fn operations() -> (axum::Router<Services>, utoipa::openapi::OpenApi)
         .routes(routes!(uploads::create, uploads::list))
         .routes(routes!(uploads::get, uploads::cancel))
         .routes(routes!(uploads::complete))
+        .routes(routes!(uploads::renew))
         .routes(routes!(policies::list))
         .split_for_parts();
     add_common(&mut document);

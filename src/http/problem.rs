@@ -385,8 +385,12 @@ impl From<storage::Error> for Problem {
         use storage::Error as Storage;
         warn!(error = chain(&error), "storage did not do its part");
         match error {
-            Storage::Refused { .. } | Storage::Unauthenticated | Storage::Nonsense(_) => {
-                Self::new(Code::StorageError).detail("storage refused, or gave an answer that makes no sense")
+            Storage::Refused { .. }
+            | Storage::SigningRefused { .. }
+            | Storage::Unauthenticated
+            | Storage::Nonsense(_) => {
+                // A status and words of ours: nothing that storage sent is repeated, but a reason of letters alone.
+                Self::new(Code::StorageError).detail(error.to_string())
             }
             Storage::Unavailable { retry_after, .. } => {
                 Self::new(Code::StorageUnavailable).retry_after(retry_after.unwrap_or(DEFAULT_RETRY))
@@ -449,10 +453,8 @@ impl From<uploads::Error> for Problem {
                 Self { received_bytes: Some(received.0), ..Self::new(Code::NotComplete).detail(detail) }
             }
             Domain::SessionLost => Self::new(Code::SessionLost)
-                .detail("storage knows neither the session nor the object; cancel this upload and create a new one"),
-            Domain::InvalidState { state } => {
-                Self::new(Code::InvalidState).detail(format!("the upload is {state} already"))
-            }
+                .detail("storage knows neither the session nor the object; renew this upload, and begin anew"),
+            Domain::InvalidState { state } => Self::new(Code::InvalidState).detail(format!("the upload is {state}")),
             Domain::Contended => Self::new(Code::Overloaded)
                 .detail("the upload was changed by other requests at the same time")
                 .retry_after(Duration::from_secs(1)),

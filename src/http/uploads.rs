@@ -27,8 +27,8 @@ const LARGEST_PAGE: u32 = 200;
 
 /// Create an upload
 ///
-/// Admits it by policy and limits, opens a resumable session at storage and hands out its URI. Then `PUT` the bytes
-/// there, and say `complete`.
+/// Admits it by policy and limits, and hands out where the bytes go: a resumable session that it opens at storage, or a
+/// URL that it signs. Send the bytes there, and say `complete`.
 #[utoipa::path(
     post, path = "/v1/uploads", operation_id = "createUpload", tag = "uploads",
     params(("Idempotency-Key" = Option<String>, Header, description = "Repeats with the same key and body give the same upload, for 24 hours.", min_length = 1, max_length = 255)),
@@ -149,6 +149,33 @@ pub(super) async fn complete(
     Id(id): Id,
 ) -> Result<Json<wire::Upload>, Problem> {
     Ok(answer(&uploads.complete(&principal, id, deadline).await?))
+}
+
+/// Renew an upload
+///
+/// A new session, or a new signed URL, for the same upload: when storage answers 404 or 410, when the URL has ended, or when
+/// the page that uploads has another origin now. The old session is asked first, since it may have finished: the upload
+/// then comes back final, without a transfer. Else it is cancelled, and what it had received is lost: begin at byte 0.
+#[utoipa::path(
+    post, path = "/v1/uploads/{id}/renew", operation_id = "renewUpload", tag = "uploads",
+    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34)),
+    responses(
+        (status = 200, description = "The upload, with how to send its bytes unless it is final", body = wire::Upload),
+        (status = 404, description = "`not-found`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 409, description = "`invalid-state`: the upload is final", body = problem::Document, content_type = "application/problem+json"),
+        (status = 502, description = "`storage-error`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 503, description = "`storage-unavailable`, `store-unavailable`, `identity-unavailable`, `overloaded`", body = problem::Document, content_type = "application/problem+json"),
+        (status = 504, description = "`storage-timeout`", body = problem::Document, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn renew(
+    State(uploads): State<Arc<Uploads>>,
+    Caller(principal): Caller,
+    Deadline(deadline): Deadline,
+    Origin(origin): Origin,
+    Id(id): Id,
+) -> Result<Json<wire::Upload>, Problem> {
+    Ok(answer(&uploads.renew(&principal, id, origin.as_deref(), deadline).await?))
 }
 
 /// Cancel an upload

@@ -10,19 +10,14 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{FieldError, Problem};
+use super::transfer::{Transfer, TransferKind};
 use crate::model::limits::Limits;
 use crate::model::name::{ContentType, PolicyName};
 use crate::model::size::ByteCount;
 use crate::model::upload::{self, NewUpload, StateKind, UploadState, Witness};
 use crate::policy::{DigestRule, TransferSetting};
 use crate::store::{Listing, Tracked};
-use crate::uploads::Allowance;
-
-/// Chunks are multiples of this (storage documentation, "Resumable uploads").
-const CHUNK_MULTIPLE: u64 = 256 * 1024;
-
-/// The chunk size that storage's documentation recommends.
-const CHUNK: u64 = 8 * 1024 * 1024;
+use crate::uploads::{Allowance, Offer};
 
 /// Bounds of custom metadata (storage documentation, "Quotas and limits"; `storage.proto`).
 const MAX_METADATA_KEY: usize = 1024;
@@ -65,37 +60,6 @@ pub struct CreateUpload {
     #[serde(default)]
     #[schema(required = false)]
     transfer_kind: TransferKind,
-}
-
-/// How the bytes of an upload go to storage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TransferKind {
-    /// A session that the broker opens: chunks, resumed after an interruption.
-    #[default]
-    Resumable,
-    /// One signed `PUT`, for small files.
-    Simple,
-    /// A signed `POST`, with which the client opens the session.
-    SignedResumable,
-}
-
-impl TransferKind {
-    const fn into_domain(self) -> upload::TransferKind {
-        match self {
-            Self::Resumable => upload::TransferKind::Resumable,
-            Self::Simple => upload::TransferKind::Simple,
-            Self::SignedResumable => upload::TransferKind::SignedResumable,
-        }
-    }
-
-    const fn from_domain(kind: upload::TransferKind) -> Self {
-        match kind {
-            upload::TransferKind::Resumable => Self::Resumable,
-            upload::TransferKind::Simple => Self::Simple,
-            upload::TransferKind::SignedResumable => Self::SignedResumable,
-        }
-    }
 }
 
 /// A map whose keys stand once. Where a key stands twice, readers would disagree which value counts.
@@ -313,38 +277,6 @@ pub struct Upload {
     rejection: Option<Rejection>,
 }
 
-/// How to send the bytes of an upload. The URI is a secret: whoever has it can write the object.
-#[derive(Serialize, ToSchema)]
-pub struct Transfer {
-    kind: TransferKind,
-    /// Where the bytes go: a session URI of storage. Needs no `Authorization`.
-    #[schema(
-        format = "uri",
-        example = "https://storage.googleapis.com/upload/storage/v1/b/media-eu/o?uploadType=resumable&upload_id=…"
-    )]
-    uri: String,
-    /// The method to send them with.
-    #[schema(example = "PUT")]
-    method: &'static str,
-    /// Headers to send with them.
-    headers: BTreeMap<&'static str, String>,
-    /// All chunks but the last are multiples of this.
-    #[schema(example = 262_144)]
-    chunk_multiple_bytes: u64,
-    /// A good size for chunks.
-    #[schema(example = 8_388_608)]
-    chunk_bytes: u64,
-    /// When the URI ends.
-    #[schema(format = DateTime, example = "2026-11-23T10:00:00.000Z")]
-    expires_at: String,
-}
-
-impl fmt::Debug for Transfer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transfer").field("kind", &self.kind).finish_non_exhaustive()
-    }
-}
-
 /// Which region took the upload.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Routing {
@@ -422,16 +354,6 @@ impl Upload {
     /// The upload as its owner sees it: with the session's URI while it is not final.
     pub(super) fn for_owner(tracked: &Tracked) -> Self {
         let upload = &tracked.upload;
-        let open = (!upload.state.is_final()).then_some(tracked.session.as_ref()).flatten();
-        let transfer = open.map(|session| Transfer {
-            kind: TransferKind::from_domain(upload.transfer),
-            uri: session.expose().to_owned(),
-            method: "PUT",
-            headers: BTreeMap::from([("content-type", upload.promise.content_type.to_string())]),
-            chunk_multiple_bytes: CHUNK_MULTIPLE,
-            chunk_bytes: CHUNK,
-            expires_at: upload.expires_at.to_string(),
-        });
         let result = match &upload.state {
             UploadState::Completed { object, at, witness } => Some(UploadResult {
                 generation: object.generation.to_string(),
@@ -465,7 +387,7 @@ impl Upload {
             received_bytes: upload.state.received().0,
             created_at: upload.created_at.to_string(),
             expires_at: upload.expires_at.to_string(),
-            transfer,
+            transfer: Offer::of(tracked).map(Transfer::from),
             routing: Routing { served_by: upload.region.to_string() },
             result,
             rejection,
@@ -515,6 +437,10 @@ pub struct Policy {
     digest: Digest,
     /// How bytes may travel.
     transfers: Vec<TransferKind>,
+    /// The largest upload that may travel as `simple`; left out where none may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    simple_max_size_bytes: Option<u64>,
     /// How long an upload may take.
     session_lifetime_seconds: u64,
     /// How many uploads are under way.
@@ -576,13 +502,11 @@ impl From<&Allowance<'_>> for Policy {
                 DigestRule::Required => Digest::Required,
                 DigestRule::None => Digest::None,
             },
-            transfers: settings
+            transfers: settings.transfers.iter().map(|transfer| TransferKind::from_domain(transfer.kind())).collect(),
+            simple_max_size_bytes: settings
                 .transfers
-                .iter()
-                .map(|transfer| match transfer {
-                    TransferSetting::Resumable => TransferKind::Resumable,
-                })
-                .collect(),
+                .contains(&TransferSetting::Simple)
+                .then_some(settings.simple_max_size.0),
             session_lifetime_seconds: settings.session_lifetime.0.as_secs(),
             active: usage.active,
             max_active,

@@ -46,6 +46,25 @@ pub enum TransferKind {
     SignedResumable,
 }
 
+impl TransferKind {
+    /// The name on the wire and in configurations.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Resumable => "resumable",
+            Self::Simple => "simple",
+            Self::SignedResumable => "signed_resumable",
+        }
+    }
+
+    /// Whether the client works with a URL that the broker signed, rather than with a session that it opened.
+    pub const fn is_signed(self) -> bool {
+        match self {
+            Self::Resumable => false,
+            Self::Simple | Self::SignedResumable => true,
+        }
+    }
+}
+
 /// One tracked upload: everything about it that is not secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upload {
@@ -63,6 +82,8 @@ pub struct Upload {
     pub object: ObjectName,
     /// What was declared of the object, and is checked when it is there.
     pub promise: Promise,
+    /// What storage is told of the object beside its bytes.
+    pub attributes: Attributes,
     /// How the bytes travel.
     pub transfer: TransferKind,
     /// When it was admitted.
@@ -71,6 +92,27 @@ pub struct Upload {
     pub expires_at: Timestamp,
     /// Where it stands.
     pub state: UploadState,
+}
+
+/// What storage is told of an object beside its bytes, whenever a session is opened or a URL is signed for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Custom metadata; the broker's own entry, [`UPLOAD_HINT`], is not in it.
+    pub metadata: BTreeMap<String, String>,
+    /// The `Cache-Control` that the object is served with.
+    pub cache_control: Option<String>,
+    /// Whether an object of this name may be replaced.
+    pub overwrite: Overwrite,
+}
+
+/// Whether an existing object may be replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Overwrite {
+    /// The object must be new. Storage finds out that it is not at the last byte only.
+    #[default]
+    Forbidden,
+    /// Whatever has the name is replaced.
+    Allowed,
 }
 
 /// What a client declared of its bytes, and its policy allows of them.
@@ -133,6 +175,19 @@ pub struct StoredObject {
 }
 
 impl Promise {
+    /// What is broken already while the object is still being sent: more bytes than there may be in the end.
+    pub fn outgrown_by(&self, received: ByteCount) -> Option<Breach> {
+        let (code, relation) = match self.size {
+            PromisedSize::Exactly(_) => (BreachCode::SizeMismatch, "were declared"),
+            PromisedSize::Between { .. } => (BreachCode::SizeLimit, "are allowed"),
+        };
+        let most = self.size.reserve();
+        (received > most).then(|| Breach {
+            code,
+            detail: format!("{} bytes arrived before the end, where {} {relation}", received.0, most.0),
+        })
+    }
+
     /// What of this promise `object` breaks, if anything.
     pub fn broken_by(&self, object: &StoredObject) -> Option<Breach> {
         let arrived = object.size;
@@ -290,6 +345,8 @@ pub enum Witness {
 pub enum Evidence {
     /// Its session is open.
     SessionOpened,
+    /// Its session was lost, and another one is open: nothing has been sent there yet.
+    SessionRenewed,
     /// Storage has persisted this many bytes.
     Persisted(ByteCount),
     /// Storage has the object and it keeps every promise.
@@ -311,7 +368,7 @@ pub struct InvalidState {
 }
 
 impl UploadState {
-    /// The state after `seen`. Final states take nothing; progress never goes back.
+    /// The state after `seen`. Final states take nothing; progress within one session never goes back.
     ///
     /// # Errors
     /// When the state is final, or progress is reported of an upload that has no session yet.
@@ -320,10 +377,12 @@ impl UploadState {
         match (self, seen) {
             (Self::Completed { .. } | Self::Rejected { .. } | Self::Cancelled { .. } | Self::Expired { .. }, _)
             | (Self::Admitted { .. }, Evidence::Persisted(_))
+            | (Self::Admitted { .. }, Evidence::SessionRenewed)
             | (Self::Pending | Self::Uploading { .. }, Evidence::SessionOpened) => {
                 Err(InvalidState { state: self.name() })
             }
-            (Self::Admitted { .. }, Evidence::SessionOpened) => Ok(Self::Pending),
+            (Self::Admitted { .. }, Evidence::SessionOpened)
+            | (Self::Pending | Self::Uploading { .. }, Evidence::SessionRenewed) => Ok(Self::Pending),
             (Self::Pending | Self::Uploading { .. }, Evidence::Persisted(seen)) => Ok(match seen.max(received) {
                 ByteCount::ZERO => Self::Pending,
                 received => Self::Uploading { received },
@@ -404,6 +463,8 @@ mod tests {
         for (name, state, evidence, expected) in [
             ("the session opens", admitted.clone(), Evidence::SessionOpened, Some(UploadState::Pending)),
             ("it opens only once", UploadState::Pending, Evidence::SessionOpened, None),
+            ("another session begins anew", uploading(3), Evidence::SessionRenewed, Some(UploadState::Pending)),
+            ("no other session before the first", admitted.clone(), Evidence::SessionRenewed, None),
             ("no progress without a session", admitted.clone(), Evidence::Persisted(ByteCount(1)), None),
             ("first bytes", UploadState::Pending, Evidence::Persisted(ByteCount(3)), Some(uploading(3))),
             ("no bytes yet", UploadState::Pending, Evidence::Persisted(ByteCount(0)), Some(UploadState::Pending)),

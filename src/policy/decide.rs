@@ -1,18 +1,17 @@
 //! The decision: an upload and a policy become an [`Admission`], or all the reasons why not.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::object_name::Parts;
-use super::{DigestRule, Policy, TransferSetting, metadata};
+use super::{DigestRule, Policy, metadata};
 use crate::model::id::UploadId;
 use crate::model::limits::{Enforcement, Limits};
 use crate::model::name::{ObjectName, PolicyName, RegionName};
 use crate::model::principal::Principal;
 use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
-use crate::model::upload::{NewUpload, Promise, PromisedSize, TransferKind};
+use crate::model::upload::{Attributes, NewUpload, Overwrite, Promise, PromisedSize, TransferKind};
 
 /// What a policy grants: everything that is needed to count, record and initiate the upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,12 +22,8 @@ pub struct Admission {
     pub object: ObjectName,
     /// What the object will be held to.
     pub promise: Promise,
-    /// The object's custom metadata, the policy's and the client's; the broker's own entry is not in it yet.
-    pub metadata: BTreeMap<String, String>,
-    /// The object's `Cache-Control`.
-    pub cache_control: Option<String>,
-    /// Whether an object of this name may be replaced.
-    pub overwrite: Overwrite,
+    /// What the object is made with: among it the policy's metadata and the client's.
+    pub attributes: Attributes,
     /// What the principal may use under this policy.
     pub limits: Limits,
     /// Whether those limits refuse, or only report.
@@ -39,15 +34,6 @@ pub struct Admission {
     pub regions: Option<Arc<[RegionName]>>,
     /// What a policy that only reports would have refused it for.
     pub would_refuse: Vec<Violation>,
-}
-
-/// Whether an existing object may be replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Overwrite {
-    /// The object must be new.
-    Forbidden,
-    /// Whatever has the name is replaced.
-    Allowed,
 }
 
 /// Why an upload was not admitted.
@@ -86,6 +72,8 @@ pub enum ViolatedLimit {
     MinSize,
     /// Too many bytes.
     MaxSize,
+    /// Too many bytes for one signed `PUT`.
+    SimpleMaxSize,
     /// The size must be declared.
     SizeBytes,
     /// A digest must, or must not, be declared.
@@ -105,6 +93,7 @@ impl ViolatedLimit {
             Self::ContentTypes => "content_types",
             Self::MinSize => "min_size",
             Self::MaxSize => "max_size",
+            Self::SimpleMaxSize => "simple_max_size",
             Self::SizeBytes => "size_bytes",
             Self::Digest => "digest",
             Self::Transfers => "transfers",
@@ -148,9 +137,11 @@ impl Policy {
                 policy: self.name().clone(),
                 object,
                 promise: self.promise(request),
-                metadata,
-                cache_control: self.settings.cache_control.clone(),
-                overwrite: if self.settings.overwrite { Overwrite::Allowed } else { Overwrite::Forbidden },
+                attributes: Attributes {
+                    metadata,
+                    cache_control: self.settings.cache_control.clone(),
+                    overwrite: if self.settings.overwrite { Overwrite::Allowed } else { Overwrite::Forbidden },
+                },
                 limits: self.limits(),
                 enforcement: self.enforcement(),
                 session_lifetime: self.settings.session_lifetime.0,
@@ -178,6 +169,9 @@ impl Policy {
             Some(size) if size > settings.max_size && size <= ByteCount::LARGEST_OBJECT => {
                 refuse(ViolatedLimit::MaxSize, settings.max_size.0.to_string(), size.0.to_string());
             }
+            Some(size) if request.transfer == TransferKind::Simple && size > settings.simple_max_size => {
+                refuse(ViolatedLimit::SimpleMaxSize, settings.simple_max_size.0.to_string(), size.0.to_string());
+            }
             None if !settings.unknown_size => {
                 refuse(ViolatedLimit::SizeBytes, "a declared size".to_owned(), "none".to_owned());
             }
@@ -204,19 +198,14 @@ impl Policy {
     /// A way of transfer that the policy does not list. A policy can list every way that the broker knows, so what is
     /// not listed here may not exist, and reporting cannot let it pass.
     fn unknown_transfer(&self, transfer: TransferKind) -> Option<Violation> {
-        let listed = |setting: &TransferSetting| match setting {
-            TransferSetting::Resumable => transfer == TransferKind::Resumable,
-        };
-        if self.settings.transfers.iter().any(listed) {
+        let listed = || self.settings.transfers.iter().map(|setting| setting.kind());
+        if listed().any(|kind| kind == transfer) {
             return None;
         }
-        let allowed = self.settings.transfers.iter().map(|setting| match setting {
-            TransferSetting::Resumable => transfer_name(TransferKind::Resumable),
-        });
         Some(Violation {
             limit: ViolatedLimit::Transfers,
-            allowed: allowed.collect::<Vec<_>>().join(", "),
-            given: transfer_name(transfer).to_owned(),
+            allowed: listed().map(TransferKind::name).collect::<Vec<_>>().join(", "),
+            given: transfer.name().to_owned(),
         })
     }
 
@@ -246,20 +235,16 @@ impl Policy {
     }
 
     fn promise(&self, request: &NewUpload) -> Promise {
-        let bounds = PromisedSize::Between { least: self.smallest(), most: self.largest() };
+        let most = match (request.transfer, self.enforcement()) {
+            (TransferKind::Simple, Enforcement::Enforce) => self.largest().min(self.settings.simple_max_size),
+            _ => self.largest(),
+        };
+        let bounds = PromisedSize::Between { least: self.smallest(), most };
         Promise {
             content_type: request.content_type.clone(),
             size: request.size.map_or(bounds, PromisedSize::Exactly),
             md5: request.md5,
             crc32c: request.crc32c,
         }
-    }
-}
-
-const fn transfer_name(transfer: TransferKind) -> &'static str {
-    match transfer {
-        TransferKind::Resumable => "resumable",
-        TransferKind::Simple => "simple",
-        TransferKind::SignedResumable => "signed_resumable",
     }
 }

@@ -14,7 +14,7 @@ mod settings;
 use std::cell::OnceCell;
 use std::sync::Arc;
 
-pub use decide::{Admission, Denial, Overwrite, ViolatedLimit, Violation};
+pub use decide::{Admission, Denial, ViolatedLimit, Violation};
 pub use settings::{DigestRule, PolicySettings, TransferSetting};
 
 use crate::expression::{ClaimNames, Claims, Expression};

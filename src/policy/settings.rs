@@ -10,6 +10,7 @@ use crate::model::limits::Rate;
 use crate::model::name::{PolicyName, RegionName};
 use crate::model::size::ByteCount;
 use crate::model::time::Span;
+use crate::model::upload::TransferKind;
 
 /// One `[[policies]]` section: who may upload what, where, how much and how fast.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -55,6 +56,9 @@ pub struct PolicySettings {
     /// How bytes may travel.
     #[serde(default = "default_transfers")]
     pub transfers: Vec<TransferSetting>,
+    /// The largest upload that one signed `PUT` may carry: it cannot be resumed.
+    #[serde(default = "default_simple_max_size")]
+    pub simple_max_size: ByteCount,
     /// The `Cache-Control` of the objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_control: Option<String>,
@@ -79,6 +83,11 @@ const SHORTEST_SESSION: Duration = Duration::from_secs(60);
 pub(super) type Fault = (&'static str, String);
 
 impl PolicySettings {
+    /// Whether clients under it may work with URLs that the broker signs.
+    pub fn asks_for_signatures(&self) -> bool {
+        self.transfers.iter().any(|setting| setting.kind().is_signed())
+    }
+
     /// Checks each value by itself and against the others; what has to be compiled is checked where it is.
     pub(super) fn check(&self) -> Result<(), Fault> {
         self.check_sizes()?;
@@ -93,6 +102,17 @@ impl PolicySettings {
             ));
         }
         require_some_once("transfers", &self.transfers)?;
+        // A signed URL is good for any number of requests until it ends. Where objects may be replaced, the one that was
+        // verified could be.
+        if self.overwrite
+            && let Some(signed) = self.transfers.iter().find(|setting| setting.kind().is_signed())
+        {
+            let name = signed.kind().name();
+            return Err((
+                "transfers",
+                format!("\"{name}\" needs overwrite = false: its URL could replace the object after it was verified"),
+            ));
+        }
         if let Some(regions) = &self.regions {
             require_some_once("regions", regions)?;
         }
@@ -118,6 +138,13 @@ impl PolicySettings {
         }
         if self.min_size > self.max_size {
             return Err(("min_size", format!("is {}, more than max_size, {}", self.min_size, self.max_size)));
+        }
+        if self.simple_max_size < self.min_size && self.transfers.contains(&TransferSetting::Simple) {
+            let reason = format!(
+                "is {}, less than min_size, {}: nothing would ever be admitted as \"simple\"",
+                self.simple_max_size, self.min_size
+            );
+            return Err(("simple_max_size", reason));
         }
         let Some(daily) = self.daily_bytes else { return Ok(()) };
         if daily < self.min_size {
@@ -157,12 +184,27 @@ pub enum DigestRule {
     None,
 }
 
-/// How bytes may travel. This version opens every session itself.
+/// How bytes may travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TransferSetting {
     /// A session that the broker opens.
     Resumable,
+    /// One signed `PUT`.
+    Simple,
+    /// A session that the client opens, with a signed `POST`. One such URL opens any number of sessions until it ends.
+    SignedResumable,
+}
+
+impl TransferSetting {
+    /// What an upload calls it.
+    pub const fn kind(self) -> TransferKind {
+        match self {
+            Self::Resumable => TransferKind::Resumable,
+            Self::Simple => TransferKind::Simple,
+            Self::SignedResumable => TransferKind::SignedResumable,
+        }
+    }
 }
 
 fn default_content_types() -> Vec<String> {
@@ -175,6 +217,10 @@ fn default_max_size() -> ByteCount {
 
 fn default_session_lifetime() -> Span {
     Span::seconds(24 * 3600)
+}
+
+fn default_simple_max_size() -> ByteCount {
+    ByteCount::mib(8)
 }
 
 fn default_transfers() -> Vec<TransferSetting> {

@@ -10,7 +10,7 @@ use crate::model::digest::{Crc32c, Md5};
 use crate::model::id::Partition;
 use crate::model::principal::PrincipalId;
 use crate::model::size::ByteCount;
-use crate::model::upload::{PromisedSize, TransferKind, UPLOAD_HINT};
+use crate::model::upload::{Overwrite, PromisedSize, TransferKind, UPLOAD_HINT};
 
 const ID: UploadId = UploadId::new(Partition(1), [7; 16]);
 const NOW: Timestamp = Timestamp::from_secs(1_772_841_600);
@@ -93,9 +93,9 @@ fn an_admission_says_all_that_the_upload_needs() {
     assert_eq!(admission.promise.size, PromisedSize::Exactly(ByteCount(100)));
     assert_eq!((admission.promise.md5, admission.promise.crc32c), (None, Some(Crc32c(7))));
     let expected = [("album", "summer"), ("source", "mobile")];
-    assert!(admission.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).eq(expected));
-    assert_eq!(admission.cache_control.as_deref(), Some("private, max-age=60"));
-    assert_eq!(admission.overwrite, Overwrite::Allowed);
+    assert!(admission.attributes.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).eq(expected));
+    assert_eq!(admission.attributes.cache_control.as_deref(), Some("private, max-age=60"));
+    assert_eq!(admission.attributes.overwrite, Overwrite::Allowed);
     assert_eq!(admission.limits.max_active, Some(5));
     assert_eq!(admission.limits.rate, "30/1m".parse().ok());
     assert_eq!(admission.limits.daily_bytes, Some(ByteCount::gib(50)));
@@ -108,10 +108,10 @@ fn an_admission_says_all_that_the_upload_needs() {
 #[test]
 fn a_policy_without_keys_admits_everything_that_storage_takes() {
     let admission = decide(&policy(""), &request()).unwrap();
-    assert_eq!(admission.overwrite, Overwrite::Forbidden);
+    assert_eq!(admission.attributes.overwrite, Overwrite::Forbidden);
     assert_eq!(admission.limits, Limits::default());
     assert_eq!(admission.session_lifetime, Duration::from_secs(86_400));
-    assert_eq!((admission.cache_control, admission.regions), (None, None));
+    assert_eq!((admission.attributes.cache_control, admission.regions), (None, None));
 }
 
 #[test]

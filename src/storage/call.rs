@@ -95,7 +95,7 @@ impl Caller {
         self.limits.budget.earn(now);
         let mut token = match request.authority {
             Authority::Token => Some(self.tokens.bearer(deadline).await.map_err(Error::NoToken)?),
-            Authority::Session => None,
+            Authority::Session | Authority::Nothing => None,
         };
         let mut renewed = false;
         let mut tried = 0;
@@ -125,8 +125,7 @@ impl Caller {
                 }
                 Try::Failed(failure) => failure,
             };
-            let pause = self.limits.backoff.pause(tried, self.randomness.fraction());
-            let pause = pause.max(failure.after.unwrap_or_default());
+            let pause = self.limits.backoff.pause_until(tried, self.randomness.fraction(), failure.after);
             // Not worth waiting for: the answer would come too late.
             if Instant::now() + pause >= deadline {
                 return Err(tell(failure.error, &mut outage));

@@ -2,7 +2,7 @@
 
 use reqwest::Url;
 
-use super::error::OpenError;
+use super::error::{Error, OpenError};
 use crate::model::address::{UpstreamUrl, is_loopback};
 use crate::model::name::{BucketName, ObjectName};
 
@@ -37,6 +37,24 @@ impl Endpoint {
     /// The object resource, without a query.
     pub(super) fn object(&self, bucket: &BucketName, object: &ObjectName) -> String {
         format!("{}/storage/v1/b/{bucket}/o/{}", self.base, percent_encode(object.as_str()))
+    }
+
+    /// Scheme, host and, if it is not the usual one, port.
+    pub(super) fn origin(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+
+    /// The path of `object` in the XML interface, which keeps slashes (storage documentation, "Encoding URI path parts").
+    ///
+    /// # Errors
+    /// When URL types would take the name for something else: `.` and `..` between slashes.
+    pub(super) fn xml_path(&self, bucket: &BucketName, object: &ObjectName) -> Result<String, Error> {
+        let parts: Vec<String> = object.as_str().split('/').map(percent_encode).collect();
+        let path = format!("{}/{bucket}/{}", self.url.path().trim_end_matches('/'), parts.join("/"));
+        match Url::parse(&(self.origin() + &path)) {
+            Ok(url) if url.path() == path => Ok(path),
+            _ => Err(Error::Nonsense("the name of the object cannot stand in the path of a URL")),
+        }
     }
 
     /// Checks that `url` can be a session of this storage, so that no answer and no record can send the broker, or a
@@ -76,7 +94,7 @@ fn is_google_storage(url: &Url) -> bool {
 
 /// Encodes all but the unreserved characters of RFC 3986, section 2.3, so that the text stands as one path segment or
 /// one query value (storage documentation, "Encoding URI path parts").
-fn percent_encode(text: &str) -> String {
+pub(super) fn percent_encode(text: &str) -> String {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut encoded = String::with_capacity(text.len() * 3);
     for byte in text.bytes() {

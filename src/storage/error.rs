@@ -32,6 +32,14 @@ pub enum Error {
     /// Storage refused the token, and the next one too.
     #[error("storage does not accept the broker's token")]
     Unauthenticated,
+    /// IAM Credentials understood the request for a signature and says no.
+    #[error("IAM Credentials refused to sign, with status {status}{}", reason.as_deref().map(|reason| format!(", {reason}")).unwrap_or_default())]
+    SigningRefused {
+        /// The HTTP status.
+        status: u16,
+        /// The `reason` of the first error in the body: letters only.
+        reason: Option<String>,
+    },
     /// There is no token to call storage with.
     #[error("there is no token for storage")]
     NoToken(#[source] TokenError),
@@ -77,6 +85,12 @@ pub enum OpenError {
     /// `GCE_METADATA_HOST` is no host.
     #[error("GCE_METADATA_HOST is not a host, with or without a port")]
     MetadataHost,
+    /// Signed URLs are asked for, and nobody can sign them.
+    #[error("there is nobody to sign URLs: the credentials for storage are {whose}")]
+    CannotSign {
+        /// Whose the credentials are.
+        whose: &'static str,
+    },
     /// A certificate authority is unusable, or the system has none.
     #[error("the certificate authorities for storage cannot be used")]
     Trust(#[source] rustls::Error),

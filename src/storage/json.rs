@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::Endpoint;
 use super::error::Error;
+use super::xml;
 use super::{Cancelled, Deleted, Existing, FoundObject, Initiation, Progress, UPLOAD_HINT};
 use crate::model::name::{BucketName, ObjectName};
 use crate::model::secret::SessionUri;
@@ -30,6 +31,8 @@ pub(super) enum Authority {
     Token,
     /// The session URI itself. A token is neither needed nor wanted there.
     Session,
+    /// Nothing: the metadata server tells all programs on its machine whose the machine is.
+    Nothing,
 }
 
 /// What came back. No `Debug`: `Location` and `X-GUploader-UploadID` are secrets.
@@ -48,8 +51,8 @@ pub(super) enum Body {
 }
 
 impl Answer {
-    /// The `reason` of the first error in the body, if it is the plain word that storage uses. The bodies of upload
-    /// servers are often text or empty, so this is a hint and the status decides.
+    /// The `reason` of the first error in the body, or its `Code` in XML, if it is the plain word that storage uses. The
+    /// bodies of upload servers are often text or empty, so this is a hint and the status decides.
     pub(super) fn reason(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Envelope {
@@ -64,14 +67,16 @@ impl Answer {
             reason: String,
         }
         let Body::Whole(body) = &self.body else { return None };
-        let envelope: Envelope = serde_json::from_slice(body).ok()?;
-        let reason = envelope.error.errors.into_iter().next()?.reason;
+        let reason = match xml::error_code(body) {
+            Some(code) => code.to_owned(),
+            None => serde_json::from_slice::<Envelope>(body).ok()?.error.errors.into_iter().next()?.reason,
+        };
         let plain = (1..=64).contains(&reason.len()) && reason.bytes().all(|byte| byte.is_ascii_alphabetic());
         plain.then_some(reason)
     }
 
     /// What an answer is that no exchange expects.
-    fn unexpected(&self) -> Error {
+    pub(super) fn unexpected(&self) -> Error {
         if self.status.is_client_error() {
             Error::Refused { status: self.status.as_u16(), reason: self.reason() }
         } else {
@@ -169,7 +174,7 @@ pub(super) fn read_looked(answer: &Answer) -> Result<Progress, Error> {
             None => Ok(Progress::Persisted(ByteCount::ZERO)),
             Some(range) => persisted(range).map(Progress::Persisted).ok_or(Error::Nonsense("a Range of another form")),
         },
-        200 | 201 => finished(&answer.body).map(Progress::Finished),
+        200 | 201 => finished(answer).map(Progress::Finished),
         // 404 after a week or for an unknown session, 410 when it ended before, 499 after a cancel.
         404 | 410 | 499 => Ok(Progress::Gone),
         _ => Err(answer.unexpected()),
@@ -184,13 +189,14 @@ fn persisted(range: &HeaderValue) -> Option<ByteCount> {
     last.checked_add(1).map(ByteCount)
 }
 
-/// The object that a finished session answers with, if it does. That it is JSON or nothing must hold: the page of some
-/// gateway in between must not pass for the end of an upload.
-fn finished(body: &Body) -> Result<Option<StoredObject>, Error> {
+/// The object that a finished session answers with, if it does: as JSON, or in headers where the session was opened by
+/// the XML interface. That the body is JSON or nothing must hold: the page of some gateway in between must not pass for
+/// the end of an upload.
+fn finished(answer: &Answer) -> Result<Option<StoredObject>, Error> {
     let nonsense = Err(Error::Nonsense("a finished session without an object resource"));
-    match body {
+    match &answer.body {
         Body::TooLong => nonsense,
-        Body::Whole(body) if body.is_empty() => Ok(None),
+        Body::Whole(body) if body.is_empty() => xml::stored(&answer.headers),
         Body::Whole(body) => match serde_json::from_slice::<ObjectResource>(body) {
             Ok(resource) => resource.into_stored().map(Some),
             Err(_) => nonsense,
@@ -275,7 +281,7 @@ pub(super) fn read_deleted(answer: &Answer) -> Result<Deleted, Error> {
     }
 }
 
-fn parse(address: &str) -> Result<Url, Error> {
+pub(super) fn parse(address: &str) -> Result<Url, Error> {
     Url::parse(address).map_err(|_| Error::Nonsense("an address that is no URL"))
 }
 

@@ -27,6 +27,8 @@ pub(super) enum Operation {
     ReadBack,
     Delete,
     Cancel,
+    /// A signature from IAM Credentials, with asking for the name of the machine's account before the first.
+    Sign,
 }
 
 /// How a single call, retries counted one by one, came out.
@@ -82,6 +84,7 @@ impl Operation {
             Self::ReadBack => "read_back",
             Self::Delete => "delete",
             Self::Cancel => "cancel",
+            Self::Sign => "sign",
         }
     }
 
@@ -92,7 +95,7 @@ impl Operation {
         match self {
             Self::Initiate => "A",
             Self::ReadBack => "B",
-            Self::Look | Self::Delete | Self::Cancel => "free",
+            Self::Look | Self::Delete | Self::Cancel | Self::Sign => "free",
         }
     }
 }

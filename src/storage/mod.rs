@@ -5,7 +5,9 @@
 //! the outside in:
 //!
 //! - [`Storage`], here: what each operation promises;
-//! - `json`: the exchanges, each one a request and the reading of its answer, and `endpoint`: the addresses in them;
+//! - `json`: the exchanges, each one a request and the reading of its answer, `xml`: where the XML interface differs, and
+//!   `endpoint`: the addresses in them;
+//! - `signer`: who signs the URLs that clients use by themselves, and `signing`: what is signed;
 //! - `call`: the tries of one call, with `retry` to say when another one is made;
 //! - `token`: a token that is always at hand, with `credentials` and `origin` to say whose and where from;
 //! - `transport`: connections and trust.
@@ -23,6 +25,7 @@ use crate::model::id::UploadId;
 use crate::model::name::{BucketName, ObjectName};
 use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
+use crate::model::time::Timestamp;
 use crate::model::upload::{Promise, StoredObject, UPLOAD_HINT};
 
 mod call;
@@ -34,24 +37,29 @@ mod metrics;
 mod origin;
 mod retry;
 mod settings;
-#[expect(dead_code, reason = "what signs is being built on it")]
 mod signer;
+mod signing;
 #[cfg(test)]
 mod tests;
 mod token;
 mod transport;
+mod xml;
 
 pub use credentials::{Environment, KeyFileError};
 pub use error::{Error, NotReady, OpenError, Outage};
 pub use metrics::Metrics;
 pub use settings::{Api, Credentials, Settings};
+pub use signing::signed_until;
 pub use token::TokenError;
+pub use xml::{SignedMethod, metadata_in_headers, signed_headers};
 
 use call::{CALLS, Caller, Limits};
 use endpoint::Endpoint;
 use metrics::Operation;
 use origin::Origin;
 use retry::Backoff;
+use signer::Signer;
+use signing::Canonical;
 use token::TokenSource;
 use transport::Clients;
 
@@ -61,7 +69,9 @@ use transport::Clients;
 /// again is safe.
 pub struct Storage {
     endpoint: Endpoint,
+    api: Api,
     caller: Caller,
+    signer: Option<Signer>,
 }
 
 /// What [`Storage::open`] needs beside its settings.
@@ -74,6 +84,17 @@ pub struct Options {
     pub user_agent: String,
     /// Where to look for credentials.
     pub environment: Environment,
+    /// Whether signed URLs will be asked for.
+    pub signing: Signing,
+}
+
+/// Whether URLs will be signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signing {
+    /// None will, so that any credentials do.
+    Unused,
+    /// They will. Credentials that nobody can sign for are refused when the client is opened.
+    Wanted,
 }
 
 /// A session to be opened.
@@ -152,13 +173,14 @@ impl Storage {
     /// token server is a matter of [`Storage::ready`].
     ///
     /// # Errors
-    /// When the endpoint, the timeout, the key file, `GCE_METADATA_HOST` or the certificate authorities are unusable.
+    /// When the endpoint, the timeout, the key file, `GCE_METADATA_HOST` or the certificate authorities are unusable, or
+    /// URLs are to be signed and nobody can.
     pub async fn open(settings: &Settings, options: Options) -> Result<Self, OpenError> {
         Self::open_with(settings, options, Backoff::CALLS).await
     }
 
     async fn open_with(settings: &Settings, options: Options, backoff: Backoff) -> Result<Self, OpenError> {
-        let Options { randomness, trusted_ca, user_agent, environment } = options;
+        let Options { randomness, trusted_ca, user_agent, environment, signing } = options;
         let endpoint = Endpoint::new(&settings.endpoint)?;
         if !(Duration::from_millis(100)..=Duration::from_secs(600)).contains(&settings.timeout.0) {
             return Err(OpenError::Timeout);
@@ -173,10 +195,16 @@ impl Storage {
             );
         }
         let metrics = Metrics::new();
+        let identity = signer::identity(&found);
         let origin = Origin::new(found, &trust).await?;
+        let signer = match signing {
+            Signing::Unused => None,
+            Signing::Wanted => Some(Signer::new(identity)?),
+        };
         let tokens = TokenSource::start(origin, randomness.clone(), metrics.clone());
         let limits = Limits::new(settings.timeout.0, backoff);
-        Ok(Self { endpoint, caller: Caller { clients, tokens, randomness, metrics, limits } })
+        let caller = Caller { clients, tokens, randomness, metrics, limits };
+        Ok(Self { endpoint, api: settings.api, caller, signer })
     }
 
     /// Opens a resumable session, and hands out what it is told: the session of the last try that got an answer.
@@ -186,9 +214,45 @@ impl Storage {
     /// # Errors
     /// [`Error::Refused`] with 404 when there is no such bucket, with 403 without the permission to write there.
     pub async fn initiate(&self, initiation: &Initiation<'_>, deadline: Instant) -> Result<SessionUri, Error> {
-        let request = json::initiation_request(&self.endpoint, initiation)?;
+        let request = match self.api {
+            Api::Json => json::initiation_request(&self.endpoint, initiation)?,
+            Api::Xml => xml::initiation_request(&self.endpoint, initiation)?,
+        };
         let read = |answer: &_| json::read_initiated(&self.endpoint, &request.url, answer);
         self.caller.call(Operation::Initiate, &request, deadline, read).await
+    }
+
+    /// Whether [`Storage::initiate`] opens sessions with headers alone, as the XML interface does: then metadata is held to
+    /// [`metadata_in_headers`].
+    pub fn initiates_by_headers(&self) -> bool {
+        self.api == Api::Xml
+    }
+
+    /// Signs what a client will do by itself, good from `now` for `lifetime`: it sends [`signed_headers`] to the URL. No
+    /// call of storage; where Google holds the key, one call of IAM Credentials.
+    ///
+    /// # Errors
+    /// [`Error::SigningRefused`] when IAM Credentials says no. [`Error::Nonsense`] when signing was not
+    /// [`Signing::Wanted`], the lifetime is longer than seven days, or twelve hours where Google holds the key, or the
+    /// name or the metadata cannot stand in a URL and in headers.
+    pub async fn sign(
+        &self,
+        method: SignedMethod,
+        initiation: &Initiation<'_>,
+        now: Timestamp,
+        lifetime: Duration,
+        deadline: Instant,
+    ) -> Result<SessionUri, Error> {
+        let signer = self.signer.as_ref().ok_or(Error::Nonsense("nobody was prepared to sign URLs"))?;
+        let headers = xml::sendable(method, initiation)?;
+        let request = Canonical {
+            method: method.as_str(),
+            origin: &self.endpoint.origin(),
+            path: &self.endpoint.xml_path(initiation.bucket, initiation.object)?,
+            query: &[],
+            headers: &headers,
+        };
+        signer.sign(&self.caller, &request, now, lifetime, deadline).await
     }
 
     /// Asks how much of a session is persisted, without touching it: with `bytes */*`, since `bytes */N` can finish it.

@@ -66,6 +66,13 @@ impl Backoff {
         let doubled = self.first.saturating_mul(1_u32.checked_shl(tried).unwrap_or(u32::MAX));
         doubled.saturating_add(self.first.mul_f64(chance.clamp(0.0, 1.0))).min(self.cap)
     }
+
+    /// The same, but not before storage wants to be asked again. Chance comes on top of that: those who were told the
+    /// same time must not all come back in the same moment.
+    pub(super) fn pause_until(self, tried: u32, chance: f64, asked: Option<Duration>) -> Duration {
+        let asked = asked.map(|asked| asked.saturating_add(self.first.mul_f64(chance.clamp(0.0, 1.0))));
+        self.pause(tried, chance).max(asked.unwrap_or_default())
+    }
 }
 
 /// How long one try may take of the `remaining` time: half of it, so that a connection into nowhere leaves room for
@@ -173,6 +180,22 @@ mod tests {
             [(0, 0.0, 100), (0, 0.5, 150), (1, 0.0, 200), (2, 0.9, 490), (3, 0.0, 800), (4, 0.0, 1000), (99, 0.9, 1000)]
         {
             assert_eq!(backoff.pause(tried, chance), Duration::from_millis(millis), "try {tried}, chance {chance}");
+        }
+    }
+
+    #[test]
+    fn no_pause_is_shorter_than_storage_asks_for() {
+        let backoff = Backoff { first: Duration::from_millis(100), cap: Duration::from_secs(1) };
+        for (name, tried, chance, asked, millis) in [
+            ("nothing asked", 1, 0.5, None, 250),
+            ("at once", 1, 0.5, Some(0), 250),
+            ("less than the pause", 3, 0.0, Some(0), 800),
+            ("more than the pause", 0, 0.0, Some(2), 2000),
+            ("more, and chance", 0, 0.5, Some(2), 2050),
+            ("more than the cap", 99, 0.5, Some(60), 60_050),
+        ] {
+            let pause = backoff.pause_until(tried, chance, asked.map(Duration::from_secs));
+            assert_eq!(pause, Duration::from_millis(millis), "{name}");
         }
     }
 

@@ -28,6 +28,8 @@ pub enum Api {
     /// The JSON interface, which checks declared digests.
     #[default]
     Json,
+    /// The XML interface, which opens sessions with headers alone and answers browsers by the bucket's own CORS rules.
+    Xml,
 }
 
 /// As whom storage is called: `"auto"`, or `{ file = "sa.json" }`.

@@ -17,6 +17,7 @@ enum Step {
     Attach { number: usize, session: u32 },
     Abandon { number: usize },
     Advance { number: usize, evidence: Evidence, stale: bool },
+    Renew { number: usize, session: u32, stale: bool },
     List { user: u8, limit: usize },
     Wait { seconds: u64 },
 }
@@ -39,6 +40,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0_usize..40).prop_map(|number| Step::Abandon { number }),
         4 => (0_usize..40, evidence, proptest::bool::weighted(0.2)).prop_map(|(number, evidence, stale)| {
             Step::Advance { number, evidence, stale }
+        }),
+        2 => (0_usize..40, 2_u32..5, proptest::bool::weighted(0.2)).prop_map(|(number, session, stale)| {
+            Step::Renew { number, session, stale }
         }),
         1 => (1_u8..3, 1_usize..5).prop_map(|(user, limit)| Step::List { user, limit }),
         2 => prop_oneof![1_u64..40, Just(3_000), Just(43_200), Just(86_400)].prop_map(|seconds| Step::Wait { seconds }),
@@ -178,6 +182,27 @@ impl History {
                         assert!(!was_final || found == *tracked, "a final state was left");
                         self.see(found);
                     }
+                    Advanced::Vanished => {}
+                }
+            }
+            Step::Renew { number, session, stale } => {
+                let Some((_, upload)) = pick(&self.leases, *number) else { return };
+                let Some(seen) = self.seen.get(&upload.id) else { return };
+                let Some(tracked) = (if *stale { seen.first() } else { seen.last() }) else { return };
+                let Ok(next) = tracked.upload.state.after(Evidence::SessionRenewed, self.now) else { return };
+                let (fresh, due) = (session_of(upload, *session), Some(self.now.plus(SECONDS(900))));
+                let (one, other) = tokio::join!(
+                    redis.renew(tracked, next.clone(), &fresh, due, self.now),
+                    memory.renew(tracked, next.clone(), &fresh, due, self.now)
+                );
+                let (one, other) = (one.unwrap(), other.unwrap());
+                assert_eq!(one, other, "{step:?}");
+                match one {
+                    Advanced::Done(found) => {
+                        assert_eq!((&found.session, found.upload.state.received()), (&Some(fresh), ByteCount::ZERO));
+                        self.see(found);
+                    }
+                    Advanced::Conflict(found) => self.see(found),
                     Advanced::Vanished => {}
                 }
             }

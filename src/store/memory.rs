@@ -171,15 +171,8 @@ impl MemoryStore {
         listing
     }
 
-    pub(super) fn advance(
-        &self,
-        tracked: &Tracked,
-        next: UploadState,
-        due: Option<Timestamp>,
-        now: Timestamp,
-    ) -> Advanced {
+    pub(super) fn replace(&self, tracked: &Tracked, next: Tracked, due: Option<Timestamp>, now: Timestamp) -> Advanced {
         let known = &mut *self.known();
-        let next = tracked.moved_to(next);
         let id = tracked.upload.id;
         let Some(kept) = known.uploads.get_mut(&id) else { return Advanced::Vanished };
         if kept.tracked.revision != tracked.revision || kept.tracked.upload.state.is_final() {

@@ -28,6 +28,7 @@ pub(super) enum Operation {
     Find,
     List,
     Advance,
+    Renew,
     Usage,
     Ping,
 }

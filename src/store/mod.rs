@@ -325,13 +325,38 @@ impl Store {
         due: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<Advanced, Error> {
-        self.observed(Operation::Advance, async {
-            match self {
-                Self::Redis(store) => store.advance(tracked, next, due, now).await,
-                Self::Memory(store) => Ok(store.advance(tracked, next, due, now)),
-            }
-        })
-        .await
+        self.observed(Operation::Advance, self.replace(tracked, tracked.moved_to(next), due, now)).await
+    }
+
+    async fn replace(
+        &self,
+        tracked: &Tracked,
+        next: Tracked,
+        due: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<Advanced, Error> {
+        match self {
+            Self::Redis(store) => store.replace(tracked, next, due, now).await,
+            Self::Memory(store) => Ok(store.replace(tracked, next, due, now)),
+        }
+    }
+
+    /// Gives an upload another session in place of the one that it has, and moves it to `next`, which
+    /// [`UploadState::after`] gave for that, if it has not changed since it was read. Its reservation and its end stay
+    /// as they are. The upload will be looked at again when `due`. One round trip.
+    ///
+    /// # Errors
+    /// When the store cannot tell. Repeating the call tells; the session must not be handed out unless it does.
+    pub async fn renew(
+        &self,
+        tracked: &Tracked,
+        next: UploadState,
+        session: &SessionUri,
+        due: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<Advanced, Error> {
+        let next = Tracked { session: Some(session.clone()), ..tracked.moved_to(next) };
+        self.observed(Operation::Renew, self.replace(tracked, next, due, now)).await
     }
 
     /// What a principal uses under each of `policies`, in their order. One round trip.

@@ -13,6 +13,8 @@
 //!
 //! The body has whole numbers in seven-bit groups, the lowest first, and texts behind their length.
 
+use std::collections::BTreeMap;
+
 use crate::model::digest::{Crc32c, Md5};
 use crate::model::id::UploadId;
 use crate::model::name::PolicyName;
@@ -20,7 +22,8 @@ use crate::model::principal::PrincipalId;
 use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
 use crate::model::upload::{
-    Breach, BreachCode, Promise, PromisedSize, StoredObject, TransferKind, Upload, UploadState, Witness,
+    Attributes, Breach, BreachCode, Overwrite, Promise, PromisedSize, StoredObject, TransferKind, Upload, UploadState,
+    Witness,
 };
 
 use super::Revision;
@@ -50,7 +53,9 @@ const HAS_CRC32C: u8 = 2;
 const SIZE_DECLARED: u8 = 4;
 const HAS_SESSION: u8 = 8;
 const TRANSFER_SHIFT: u8 = 4;
-const ALL_FLAGS: u8 = 0x3F;
+const TRANSFER_MASK: u8 = 3;
+const HAS_ATTRIBUTES: u8 = 0x40;
+const OVERWRITES: u8 = 0x80;
 
 /// The codes that scripts know: see `lua/*.lua`.
 const fn state_code(state: &UploadState) -> u8 {
@@ -81,12 +86,16 @@ pub(super) fn encode(upload: &Upload, revision: Revision, sealed: Option<&[u8]>)
         TransferKind::Simple => 1,
         TransferKind::SignedResumable => 2,
     };
+    let Attributes { metadata, cache_control, overwrite } = &upload.attributes;
+    let has_attributes = !metadata.is_empty() || cache_control.is_some();
     let flag = |set: bool, flag| if set { flag } else { 0 };
     out.0.push(
         flag(md5.is_some(), HAS_MD5)
             | flag(crc32c.is_some(), HAS_CRC32C)
             | flag(size.declared().is_some(), SIZE_DECLARED)
             | flag(sealed.is_some(), HAS_SESSION)
+            | flag(has_attributes, HAS_ATTRIBUTES)
+            | flag(*overwrite == Overwrite::Allowed, OVERWRITES)
             | transfer << TRANSFER_SHIFT,
     );
     out.0.extend(&upload.principal.0[1..]);
@@ -107,6 +116,15 @@ pub(super) fn encode(upload: &Upload, revision: Revision, sealed: Option<&[u8]>)
     }
     if let Some(Crc32c(checksum)) = crc32c {
         out.0.extend(checksum.to_be_bytes());
+    }
+    if has_attributes {
+        // A header's value is never empty, so an empty one stands for none.
+        out.text(cache_control.as_deref().unwrap_or_default(), &[]);
+        out.number(metadata.len() as u64);
+        for (key, value) in metadata {
+            out.text(key, &[]);
+            out.text(value, &[]);
+        }
     }
     out.state(&upload.state);
     if let Some(sealed) = sealed {
@@ -134,15 +152,12 @@ fn decode_v1(id: UploadId, bytes: &[u8]) -> Option<Record<'_>> {
 
     let flags = input.byte()?;
     let has = |flag| flags & flag != 0;
-    let transfer = match (flags & ALL_FLAGS) >> TRANSFER_SHIFT {
+    let transfer = match flags >> TRANSFER_SHIFT & TRANSFER_MASK {
         0 => TransferKind::Resumable,
         1 => TransferKind::Simple,
         2 => TransferKind::SignedResumable,
         _ => return None,
     };
-    if flags & !ALL_FLAGS != 0 {
-        return None;
-    }
     let mut principal = [id.partition().0; 16];
     principal[1..].copy_from_slice(&input.array::<15>()?);
     let policy: PolicyName = input.text(&[])?.parse().ok()?;
@@ -160,6 +175,10 @@ fn decode_v1(id: UploadId, bytes: &[u8]) -> Option<Record<'_>> {
     let created_at = i64::try_from(millis(expires_at).checked_sub(lifetime)?).ok()?;
     let md5 = if has(HAS_MD5) { Some(Md5(input.array()?)) } else { None };
     let crc32c = if has(HAS_CRC32C) { Some(Crc32c(u32::from_be_bytes(input.array()?))) } else { None };
+    let mut attributes = if has(HAS_ATTRIBUTES) { input.attributes()? } else { Attributes::default() };
+    if has(OVERWRITES) {
+        attributes.overwrite = Overwrite::Allowed;
+    }
     let state = input.state(code, lease_until)?;
     let sealed = has(HAS_SESSION).then_some(input.0);
     if sealed.is_none() && !input.0.is_empty() {
@@ -173,6 +192,7 @@ fn decode_v1(id: UploadId, bytes: &[u8]) -> Option<Record<'_>> {
         bucket,
         object,
         promise: Promise { content_type, size, md5, crc32c },
+        attributes,
         transfer,
         created_at: Timestamp::from_millis(created_at),
         expires_at,
@@ -296,6 +316,15 @@ impl<'a> Reader<'a> {
         words::unpack(self.take(length)?, own)
     }
 
+    fn attributes(&mut self) -> Option<Attributes> {
+        let cache_control = Some(self.text(&[])?).filter(|text| !text.is_empty());
+        let mut metadata = BTreeMap::new();
+        for _ in 0..self.number()? {
+            metadata.insert(self.text(&[])?, self.text(&[])?);
+        }
+        Some(Attributes { metadata, cache_control, overwrite: Overwrite::Forbidden })
+    }
+
     fn state(&mut self, code: u8, lease_until: Option<Timestamp>) -> Option<UploadState> {
         match (code, lease_until) {
             (0, Some(lease_until)) => Some(UploadState::Admitted { lease_until }),
@@ -370,6 +399,7 @@ pub(super) mod tests {
                 md5: None,
                 crc32c: Some(Crc32c(0xE306_9283)),
             },
+            attributes: Attributes::default(),
             transfer: TransferKind::Resumable,
             created_at: Timestamp::from_millis(1_763_805_600_120),
             expires_at: Timestamp::from_millis(1_763_892_000_120),
@@ -406,6 +436,15 @@ pub(super) mod tests {
         ]
     }
 
+    fn attributes() -> Attributes {
+        let entry = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        Attributes {
+            metadata: [("album", "summer ☀"), ("source", ""), ("type", "video/mp4")].map(entry).into(),
+            cache_control: Some("private, max-age=60".to_owned()),
+            overwrite: Overwrite::Allowed,
+        }
+    }
+
     fn all() -> Vec<Upload> {
         const FRACTION: std::time::Duration = std::time::Duration::from_millis(1);
         let variants = [
@@ -421,6 +460,8 @@ pub(super) mod tests {
                 },
                 ..upload()
             },
+            Upload { attributes: attributes(), ..upload() },
+            Upload { attributes: Attributes { overwrite: Overwrite::Allowed, ..Attributes::default() }, ..upload() },
         ];
         variants
             .iter()
@@ -491,7 +532,7 @@ pub(super) mod tests {
     proptest! {
         #[test]
         fn any_change_is_read_or_refused(
-            which in 0_usize..48, position in any::<prop::sample::Index>(), value in any::<u8>(),
+            which in 0_usize..72, position in any::<prop::sample::Index>(), value in any::<u8>(),
         ) {
             let upload = &all()[which];
             let mut bytes = encode(upload, Revision(1), Some(b"sealed"));

@@ -366,14 +366,13 @@ impl RedisStore {
         Ok(ids.zip(records).map(read).collect())
     }
 
-    pub(super) async fn advance(
+    pub(super) async fn replace(
         &self,
         tracked: &Tracked,
-        next: UploadState,
+        next: Tracked,
         due: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<Advanced, Error> {
-        let next = tracked.moved_to(next);
         let Tracked { upload, .. } = &next;
         let (ending, settled) = match Ending::of(&upload.state) {
             Ending::Keep => ("keep", 0),

@@ -1,8 +1,9 @@
 //! The short form of a session URI, before it is sealed.
 //!
 //! Storage repeats in the URI what the record says already: bucket, object, preconditions. Those become single bytes,
-//! and an `upload_id` at the end, which is base64url, becomes the bytes that it stands for. The URI is opaque all the
-//! same: whatever does not expand to exactly the given text is kept as it is.
+//! and an `upload_id` at the end, which is base64url, becomes the bytes that it stands for; so does the signature at the
+//! end of a signed URL, which is hexadecimal. The URI is opaque all the same: whatever does not expand to exactly the
+//! given text is kept as it is.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,10 +18,13 @@ use super::words;
 const PLAIN: u8 = 0;
 /// The first byte: a packed text, to its end.
 const PACKED: u8 = 1;
-/// From here on, the first byte less this is the length of a packed text, which decoded base64url follows.
+/// The first byte: two bytes with the length of a packed text, the text, and then decoded hexadecimal.
+const SIGNED: u8 = 255;
+/// From here to [`SIGNED`], the first byte less this is the length of a packed text, which decoded base64url follows.
 const DECODED: u8 = 2;
 
 const SECRET_NAME: &str = "upload_id=";
+const SIGNATURE_NAME: &str = "&X-Goog-Signature=";
 
 /// The shortest form of `session`.
 pub(super) fn shorten(session: &SessionUri, upload: &Upload) -> Zeroizing<Vec<u8>> {
@@ -28,6 +32,7 @@ pub(super) fn shorten(session: &SessionUri, upload: &Upload) -> Zeroizing<Vec<u8
     let words = OwnWords::of(upload);
     let expands = |short: &Zeroizing<Vec<u8>>| text(short, &words).is_some_and(|text| *text == uri);
     decoded(uri, &words)
+        .or_else(|| signed(uri, &words))
         .filter(expands)
         .or_else(|| Some(packed(uri, &words)).filter(expands))
         .unwrap_or_else(|| plain(uri))
@@ -44,6 +49,13 @@ fn text(short: &[u8], words: &OwnWords<'_>) -> Option<Zeroizing<String>> {
     let text = match form {
         PLAIN => String::from_utf8(rest.to_vec()).ok()?,
         PACKED => words.unpack(rest)?,
+        SIGNED => {
+            let (length, rest) = rest.split_first_chunk()?;
+            let (head, signature) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+            let mut text = words.unpack(head)?;
+            text.extend(signature.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(lower_case_digit));
+            text
+        }
         DECODED.. => {
             let (head, secret) = rest.split_at_checked(usize::from(form - DECODED))?;
             let mut text = words.unpack(head)?;
@@ -70,11 +82,30 @@ fn decoded(uri: &str, words: &OwnWords<'_>) -> Option<Zeroizing<Vec<u8>>> {
     let secret_at = uri.rfind(SECRET_NAME)? + SECRET_NAME.len();
     let secret = Zeroizing::new(URL_SAFE_NO_PAD.decode(&uri[secret_at..]).ok()?);
     let head = words.pack(&uri[..secret_at]);
-    let length = u8::try_from(head.len()).ok()?.checked_add(DECODED)?;
-    let mut short = Zeroizing::new(vec![length]);
+    let form = u8::try_from(head.len()).ok()?.checked_add(DECODED).filter(|form| *form != SIGNED)?;
+    let mut short = Zeroizing::new(vec![form]);
     short.extend_from_slice(&head);
     short.extend_from_slice(&secret);
     Some(short)
+}
+
+fn signed(uri: &str, words: &OwnWords<'_>) -> Option<Zeroizing<Vec<u8>>> {
+    let signature_at = uri.rfind(SIGNATURE_NAME)? + SIGNATURE_NAME.len();
+    let (head, signature) = uri.split_at_checked(signature_at)?;
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let (pairs, rest) = signature.as_bytes().as_chunks::<2>();
+    let decoded: Option<Vec<u8>> = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
+    let decoded = Zeroizing::new(decoded.filter(|_| rest.is_empty())?);
+    let head = words.pack(head);
+    let mut short = Zeroizing::new(vec![SIGNED]);
+    short.extend_from_slice(&u16::try_from(head.len()).ok()?.to_be_bytes());
+    short.extend_from_slice(&head);
+    short.extend_from_slice(&decoded);
+    Some(short)
+}
+
+fn lower_case_digit(nibble: u8) -> char {
+    char::from_digit(u32::from(nibble), 16).unwrap_or('0')
 }
 
 /// What of an upload occurs in URIs.
@@ -105,7 +136,7 @@ impl<'a> OwnWords<'a> {
 
 /// As a query has it (RFC 3986, section 2.3): everything but unreserved characters as `%XX`.
 fn percent_encoded(text: &str) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0').to_ascii_uppercase();
+    let digit = |nibble| lower_case_digit(nibble).to_ascii_uppercase();
     text.bytes().fold(String::with_capacity(text.len() + 16), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             encoded.push(char::from(byte));
@@ -150,6 +181,29 @@ mod tests {
             ("of another form", format!("https://s.example/{}", "%C3%a9".repeat(700)), 4_300),
         ] {
             let session = SessionUri::parse(&uri).unwrap();
+            let short = shorten(&session, &upload);
+            assert!(short.len() <= length, "{name}: {} bytes", short.len());
+            assert!(expand(&short, &upload) == Some(session), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_signed_url_becomes_little_more_than_its_signature() {
+        let upload = upload();
+        let head = format!(
+            "https://storage.googleapis.com/{}/{}?X-Goog-Algorithm=GOOG4-RSA-SHA256\
+             &X-Goog-Credential=broker%40acme.iam.gserviceaccount.com%2F20261122%2Fauto%2Fstorage%2Fgoog4_request\
+             &X-Goog-Date=20261122T100000Z&X-Goog-Expires=900&X-Goog-SignedHeaders=content-type%3Bhost%3B\
+             x-goog-content-length-range%3Bx-goog-if-generation-match%3Bx-goog-meta-upload-broker-id&X-Goog-Signature=",
+            upload.bucket, upload.object
+        );
+        for (name, signature, length) in [
+            ("2048 bits", "0f".repeat(256), 330),
+            ("upper case, which is not how storage has it", "0F".repeat(256), 600),
+            ("an odd length", "0f0".to_owned(), 90),
+            ("none", String::new(), 90),
+        ] {
+            let session = SessionUri::parse(&format!("{head}{signature}")).unwrap();
             let short = shorten(&session, &upload);
             assert!(short.len() <= length, "{name}: {} bytes", short.len());
             assert!(expand(&short, &upload) == Some(session), "{name}");

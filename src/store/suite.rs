@@ -24,6 +24,7 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("a lapsed lease is taken over", |s| Box::pin(a_lapsed_lease_is_taken_over(s))),
     ("an intent that ran out of time frees its key", |s| Box::pin(an_intent_out_of_time_frees_its_key(s))),
     ("a change is made to the revision it was decided for", |s| Box::pin(a_change_needs_its_revision(s))),
+    ("a session is replaced, and nothing else", |s| Box::pin(a_session_is_replaced(s))),
     ("a final state is entered once and settled once", |s| Box::pin(a_final_state_is_entered_once(s))),
     ("bytes count whenever they are known to be stored", |s| Box::pin(bytes_count_whenever_they_are_known(s))),
     ("a key is forgotten after a day of the caller's clock", |s| Box::pin(a_key_is_forgotten_after_a_day(s))),
@@ -344,6 +345,31 @@ async fn a_change_needs_its_revision(store: Arc<Store>) {
     assert_eq!(store.due(intent.id).await, None);
     let lost = store.attach(&lease, &intent, &session_of(&intent, 0), later).await.unwrap();
     assert_eq!(lost, Attached::LeaseLost(Some(expired)));
+}
+
+async fn a_session_is_replaced(store: Arc<Store>) {
+    let tight = limits(Some(1), Some("1/1m"), Some(73_400_320));
+    let pending = store.create(&plain(&intent_of(user(1), 1, NOW), tight)).await;
+    let uploading = store.end(&pending, Evidence::Persisted(ByteCount(5)), NOW).await;
+    let used = store.used(user(1), tight, NOW).await;
+    let (later, fresh) = (NOW.plus(SECONDS(10)), session_of(&pending.upload, 1));
+    let due = Some(later.plus(SECONDS(900)));
+    let renew = async |tracked: &Tracked, session: &SessionUri| {
+        let next = tracked.upload.state.after(Evidence::SessionRenewed, later).unwrap();
+        store.renew(tracked, next, session, due, later).await.unwrap()
+    };
+    let Advanced::Done(renewed) = renew(&uploading, &fresh).await else { panic!("not renewed") };
+    assert_eq!((&renewed.upload, &renewed.session), (&pending.upload, &Some(fresh.clone())));
+    assert_eq!(store.find(pending.upload.id).await.unwrap(), Some(renewed.clone()));
+    assert_eq!(store.due(pending.upload.id).await, due);
+    assert_eq!(store.used(user(1), tight, NOW).await, used, "counted once, with one token");
+    assert_eq!(renew(&uploading, &fresh).await, Advanced::Done(renewed.clone()), "a repeat has the same result");
+
+    let other = session_of(&pending.upload, 2);
+    assert_eq!(renew(&uploading, &other).await, Advanced::Conflict(renewed.clone()), "another renewal lost");
+    let ended = store.end(&renewed, Evidence::CancelRequested, later).await;
+    assert_eq!(ended.session, Some(fresh));
+    assert_eq!(renew(&renewed, &other).await, Advanced::Conflict(ended), "after the end");
 }
 
 async fn a_final_state_is_entered_once(store: Arc<Store>) {

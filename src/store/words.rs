@@ -5,7 +5,7 @@
 //! UTF-8 and are the words that the caller brings along. Nothing needs escaping, and any text can be packed.
 
 /// Known to all records. Stored records name these by position: append, never change. At most 64.
-const WORDS: [&str; 45] = [
+const WORDS: [&str; 57] = [
     "https://storage.googleapis.com/upload/storage/v1/b/",
     "/o?uploadType=resumable&name=",
     "&ifGenerationMatch=0",
@@ -51,6 +51,18 @@ const WORDS: [&str; 45] = [
     "north",
     "south",
     "central",
+    "?X-Goog-Algorithm=GOOG4-RSA-SHA256&X-Goog-Credential=",
+    ".iam.gserviceaccount.com%2F",
+    "%2Fauto%2Fstorage%2Fgoog4_request&X-Goog-Date=",
+    "&X-Goog-Expires=",
+    "&X-Goog-SignedHeaders=",
+    "&X-Goog-Signature=",
+    "cache-control%3B",
+    "content-md5%3B",
+    "content-type%3Bhost%3B",
+    "x-goog-content-length-range%3Bx-goog-if-generation-match%3B",
+    "x-goog-meta-upload-broker-id",
+    "x-goog-meta-",
 ];
 
 const FIRST_WORD: u8 = 0x80;

@@ -57,7 +57,7 @@ impl Uploads {
     /// The session is asked first: what it describes is its own, whereas the object of that name may be another's by
     /// now, may have lost the mark that tells whose it is, or may be gone because it was judged and not recorded. And a
     /// session may no longer say what it made once it was cancelled.
-    async fn revoke(
+    pub(super) async fn revoke(
         &self,
         upload: &Upload,
         session: &SessionUri,
@@ -66,6 +66,8 @@ impl Uploads {
         match self.seen(upload, session, deadline).await {
             Ok(Seen::Object(object)) => return Ok(Some(object)),
             // A session that cannot be asked can be cancelled all the same.
+            // A signed URL has no session to cancel, and ends by itself.
+            Ok(Seen::Open(_) | Seen::Nothing) if upload.transfer.is_signed() => return Ok(None),
             Ok(Seen::Open(_) | Seen::Nothing) | Err(Error::Storage(storage::Error::Refused { .. })) => {}
             Err(error) => return Err(error),
         }

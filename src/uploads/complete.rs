@@ -58,7 +58,14 @@ impl Uploads {
     async fn look(&self, tracked: Tracked, deadline: Instant) -> Result<Looked, Error> {
         let Some(session) = &tracked.session else { return Ok(Looked::Progressed(tracked)) };
         match self.seen(&tracked.upload, session, deadline).await? {
-            Seen::Open(received) => self.record(tracked, Evidence::Persisted(received)).await.map(Looked::Progressed),
+            Seen::Open(received) => match tracked.upload.promise.outgrown_by(received) {
+                None => self.record(tracked, Evidence::Persisted(received)).await.map(Looked::Progressed),
+                // Nothing that is still to come can mend that, so nothing more is let in.
+                Some(breach) => {
+                    let broken = Evidence::Broken(breach, received);
+                    self.end(tracked, broken, Witness::Client, deadline).await.map(Looked::Progressed)
+                }
+            },
             Seen::Object(object) => {
                 self.judge(tracked, object, Witness::Client, deadline).await.map(Looked::Progressed)
             }
@@ -68,6 +75,14 @@ impl Uploads {
 
     /// What storage has of the upload: what the session says, and where that is over, the object.
     pub(super) async fn seen(&self, upload: &Upload, session: &SessionUri, deadline: Instant) -> Result<Seen, Error> {
+        if upload.transfer.is_signed() {
+            // There is no session that the broker knows: the object is all that can be seen.
+            return Ok(match self.arrived(upload, deadline).await? {
+                Some(object) => Seen::Object(object),
+                None if self.url_has_ended(upload, session) => Seen::Nothing,
+                None => Seen::Open(ByteCount::ZERO),
+            });
+        }
         let made = match self.storage.look(session, deadline).await? {
             Progress::Persisted(received) => return Ok(Seen::Open(received)),
             Progress::Finished(Some(made)) => made,
@@ -75,6 +90,9 @@ impl Uploads {
                 return Ok(self.arrived(upload, deadline).await?.map_or(Seen::Nothing, Seen::Object));
             }
         };
+        // A session of the XML interface says nothing of the type, which its initiation has fixed.
+        let content_type = made.content_type.or_else(|| Some(upload.promise.content_type.clone()));
+        let made = StoredObject { content_type, ..made };
         // The session tells what it made, and not whether that is still there.
         Ok(match self.storage.read_back(&upload.bucket, &upload.object, deadline).await? {
             Some(FoundObject { object, .. }) if object.generation == made.generation => Seen::Object(object),

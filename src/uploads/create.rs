@@ -6,28 +6,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{Instrument as _, info, warn};
 
-use super::{Error, LOOK_AFTER, Uploads};
+use super::{ATTACH_ATTEMPTS, ATTACH_PAUSE, Error, LOOK_AFTER, Uploads};
 use crate::model::id::UploadId;
 use crate::model::idempotency::{Fingerprint, IdempotencyKey};
 use crate::model::principal::Principal;
 use crate::model::secret::SessionUri;
 use crate::model::upload::{NewUpload, Upload, UploadState};
-use crate::policy::{Admission, Denial, Overwrite};
-use crate::storage::{Existing, Initiation};
+use crate::policy::{Admission, Denial};
 use crate::store::{Admitted, Attached, Intent, Lease, LimitHit, Tracked};
 
 /// What a lease has beyond the time that storage may take: for both round trips to the store.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
-
-/// How long it may take to revoke a session that came too late, whatever is left of the request's time.
-const REVOKE_WITHIN: Duration = Duration::from_secs(5);
-
-/// How often a session is attached before the request fails. A store that is away says so at once by then, so that this
-/// many pauses and one time-out stay within the margin of the lease.
-const ATTACH_ATTEMPTS: usize = 6;
-
-/// How long to wait in between: about as long as a store that answers again takes to be noticed.
-const ATTACH_PAUSE: Duration = Duration::from_millis(300);
 
 /// What belongs to a create request beside its body.
 #[derive(Clone, Debug)]
@@ -87,6 +76,7 @@ impl Uploads {
         let id = UploadId::new(principal.id.partition(), self.randomness.bytes());
         let admission = self.policies.decide(principal, request, id, now).map_err(Error::from)?;
         self.check_region(&admission)?;
+        self.check_metadata(request.transfer, &admission.attributes)?;
         let upload = Upload {
             id,
             principal: principal.id,
@@ -95,6 +85,7 @@ impl Uploads {
             bucket: self.region.bucket.clone(),
             object: admission.object.clone(),
             promise: admission.promise.clone(),
+            attributes: admission.attributes.clone(),
             transfer: request.transfer,
             created_at: now,
             expires_at: now.plus(admission.session_lifetime),
@@ -127,7 +118,7 @@ impl Uploads {
                 return Err(Error::Limit { policy: admission.policy, hit });
             }
         };
-        let session = match self.open_session(&upload, &admission, context).await {
+        let session = match self.open_transfer(&upload, context.origin.as_deref(), context.deadline).await {
             Ok(session) => session,
             Err(error) => {
                 self.abandon(&upload, &lease).await;
@@ -150,28 +141,6 @@ impl Uploads {
             // The configuration is refused when a policy names regions that are not there.
             None => Err(Error::PolicyDenied),
         }
-    }
-
-    async fn open_session(
-        &self,
-        upload: &Upload,
-        admission: &Admission,
-        context: &CreateContext,
-    ) -> Result<SessionUri, Error> {
-        let initiation = Initiation {
-            id: upload.id,
-            bucket: &upload.bucket,
-            object: &upload.object,
-            promise: &upload.promise,
-            metadata: &admission.metadata,
-            cache_control: admission.cache_control.as_deref(),
-            existing: match admission.overwrite {
-                Overwrite::Forbidden => Existing::Keep,
-                Overwrite::Allowed => Existing::Replace,
-            },
-            origin: context.origin.as_deref(),
-        };
-        Ok(self.storage.initiate(&initiation, context.deadline).await?)
     }
 
     /// Frees what was reserved for a session that did not come to be. If this fails too, the lease's end frees it.
@@ -197,10 +166,7 @@ impl Uploads {
             Attached::Tracked(tracked) => Ok(tracked),
             Attached::LeaseLost(_) => {
                 // Cancelled meanwhile, or another attempt has taken over: this session must not be deliverable.
-                // The time of the request is mostly spent by now, and this is not for the client alone.
-                if let Err(error) = self.storage.cancel(session, Instant::now() + REVOKE_WITHIN).await {
-                    info!(upload.id = %upload.id, error = %error, "a session that nobody was told of stays until it expires");
-                }
+                self.discard(upload, session).await;
                 Err(Error::Contended)
             }
         }

@@ -12,6 +12,7 @@ use crate::model::upload::{Upload, UploadState};
 #[derive(Debug, Default)]
 pub struct Metrics {
     created: Family<UploadLabels, Counter>,
+    renewed: Family<UploadLabels, Counter>,
     ended: Family<OutcomeLabels, Counter>,
     reported: Family<LimitLabels, Counter>,
     refused: Family<LimitLabels, Counter>,
@@ -21,6 +22,12 @@ pub struct Metrics {
 struct UploadLabels {
     policy: String,
     region: String,
+}
+
+impl UploadLabels {
+    fn of(upload: &Upload) -> Self {
+        Self { policy: upload.policy.to_string(), region: upload.region.to_string() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -40,6 +47,7 @@ impl Metrics {
     /// Makes the counters visible in `registry`.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("uploads_created", "Uploads whose session was handed out", self.created.clone());
+        registry.register("uploads_renewed", "Sessions that took the place of a lost one", self.renewed.clone());
         registry.register("uploads_ended", "Uploads that entered a final state", self.ended.clone());
         registry.register(
             "policy_reports",
@@ -54,9 +62,11 @@ impl Metrics {
     }
 
     pub(super) fn observe_created(&self, upload: &Upload) {
-        self.created
-            .get_or_create(&UploadLabels { policy: upload.policy.to_string(), region: upload.region.to_string() })
-            .inc();
+        self.created.get_or_create(&UploadLabels::of(upload)).inc();
+    }
+
+    pub(super) fn observe_renewed(&self, upload: &Upload) {
+        self.renewed.get_or_create(&UploadLabels::of(upload)).inc();
     }
 
     pub(super) fn observe_transition(&self, before: &UploadState, upload: &Upload) {

@@ -9,6 +9,8 @@ mod complete;
 mod create;
 mod error;
 mod metrics;
+mod renew;
+mod transfer;
 
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use tracing::info;
 pub use create::{CreateContext, Created};
 pub use error::Error;
 pub use metrics::Metrics;
+pub use transfer::Offer;
 
 use crate::clock::{Clock, Randomness};
 use crate::model::id::UploadId;
@@ -35,6 +38,13 @@ const LOOK_AFTER: Duration = Duration::from_secs(15 * 60);
 /// How often a transition is tried anew after another request came first. Each loser has seen the winner's state,
 /// so a handful is plenty.
 const TRANSITION_ATTEMPTS: usize = 5;
+
+/// How often a session is recorded before the request fails. A store that is away says so at once by then, so that this
+/// many pauses and one time-out stay within the margin of the lease.
+const ATTACH_ATTEMPTS: usize = 6;
+
+/// How long to wait in between: about as long as a store that answers again takes to be noticed.
+const ATTACH_PAUSE: Duration = Duration::from_millis(300);
 
 /// The uploads of this region.
 pub struct Uploads {
@@ -168,8 +178,15 @@ impl Uploads {
     /// Gives the upload as it then is: with this evidence, or with what came first and made it final.
     async fn record(&self, mut tracked: Tracked, evidence: Evidence) -> Result<Tracked, Error> {
         for _ in 0..TRANSITION_ATTEMPTS {
+            let session = tracked.session.clone();
             match self.attempt(tracked, evidence.clone()).await? {
                 Attempt::Settled(settled) => return Ok(settled),
+                // What a session had says nothing of the one that has replaced it.
+                Attempt::Overtaken(current)
+                    if matches!(evidence, Evidence::Persisted(_)) && current.session != session =>
+                {
+                    return Ok(current);
+                }
                 Attempt::Overtaken(current) => tracked = current,
             }
         }

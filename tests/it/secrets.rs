@@ -17,7 +17,7 @@ use crate::support::{BUCKET, Settings, User, noise, redis};
 const ACCESS_TOKEN: &str = "ya29.planted-access-token-51c7e0";
 
 /// A token server on loopback, and every assertion that it was given.
-async fn token_server() -> (String, Arc<Mutex<Vec<String>>>) {
+pub async fn token_server() -> (String, Arc<Mutex<Vec<String>>>) {
     let assertions = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&assertions);
     let grant = async move |body: String| {
@@ -35,7 +35,7 @@ async fn token_server() -> (String, Arc<Mutex<Vec<String>>>) {
 }
 
 /// Writes the key file of a service account, and gives its private key without line breaks.
-fn service_account(file: &Path, token_uri: &str) -> String {
+pub fn service_account(file: &Path, token_uri: &str) -> String {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap().serialize_pem();
     let account = json!({
         "type": "service_account",
@@ -116,7 +116,7 @@ fn holds(text: &[u8], secret: &str) -> bool {
     parts.map(|part| &part.as_bytes()[..part.len().min(24)]).any(|part| memmem(text, part))
 }
 
-fn memmem(text: &[u8], part: &[u8]) -> bool {
+pub fn memmem(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 

@@ -1,5 +1,7 @@
+use super::super::faults::{Action, Fault};
 use super::super::journal::Operation;
 use super::*;
+use crate::model::time::Span;
 use serde_json::json;
 
 #[tokio::test]
@@ -137,4 +139,17 @@ async fn no_request_breaks_it() {
         stand.cut(request.as_bytes()).await;
     }
     assert_eq!(stand.ask(&uri).await.status, 308);
+}
+
+#[tokio::test]
+async fn the_journal_has_the_true_time_besides_the_emulator_s() {
+    let stand = stand().await;
+    let delay = Action::Delay { by: Span(Duration::from_millis(30)) };
+    stand.emulator.faults().add(Fault { skip: 1, ..Fault::once(Operation::Get, delay) });
+    for _ in 0..2 {
+        send(stand.request(Method::GET, "/storage/v1/b/media/o/none")).await;
+    }
+    let entries = stand.emulator.journal().entries();
+    assert!(entries[1].elapsed_ms >= entries[0].elapsed_ms + 29, "{entries:?}");
+    assert_eq!(entries[0].at, entries[1].at, "the manual clock stood still");
 }

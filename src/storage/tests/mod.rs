@@ -27,6 +27,7 @@ fn options() -> Options {
         trusted_ca: Vec::new(),
         user_agent: "upload-broker/test".to_owned(),
         environment: Environment::default(),
+        signing: Signing::Unused,
     }
 }
 

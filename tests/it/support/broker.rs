@@ -31,6 +31,10 @@ pub struct Settings {
     pub more_regions: String,
     /// More of the `[server]` section.
     pub server: String,
+    /// `storage.endpoint`, where it is not the emulator itself.
+    pub endpoint: Option<String>,
+    /// More of the `[storage]` section.
+    pub storage: String,
 }
 
 impl Default for Settings {
@@ -43,6 +47,8 @@ impl Default for Settings {
             storage_timeout: "2s",
             more_regions: String::new(),
             server: String::new(),
+            endpoint: None,
+            storage: String::new(),
         }
     }
 }
@@ -77,7 +83,8 @@ impl Broker {
     /// Another service beside the same storage.
     pub async fn start_beside(storage: Arc<Emulator>, clock: Clock, settings: Settings) -> Self {
         let files = TempDir::new().unwrap();
-        let text = configuration(files.path(), &storage.url(), &settings);
+        let endpoint = settings.endpoint.clone().unwrap_or_else(|| storage.url());
+        let text = configuration(files.path(), &endpoint, &settings);
         let config = config::load(&text, &files.path().join("broker.toml"), std::iter::empty())
             .unwrap_or_else(|errors| panic!("{errors}"));
         let world = World {
@@ -137,11 +144,11 @@ pub async fn emulator(clock: Clock) -> Arc<Emulator> {
 }
 
 /// The configuration file of a broker, with the files that it names beside it.
-pub fn configuration(folder: &Path, storage: &str, settings: &Settings) -> String {
+pub fn configuration(folder: &Path, endpoint: &str, settings: &Settings) -> String {
     std::fs::write(folder.join("jwks.json"), issuer_key().key_set().to_string()).unwrap();
     // Every broker of a test run seals with the same key, as the instances of a deployment do.
     std::fs::write(folder.join("session.key"), "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n").unwrap();
-    let Settings { store, policies, origins, storage_timeout, more_regions, server } = settings;
+    let Settings { store, policies, origins, storage_timeout, more_regions, server, storage, .. } = settings;
     format!(
         r#"
 region = "europe-west1"
@@ -158,8 +165,9 @@ url = "{store}"
 encryption_keys = [{{ id = "k1", file = "session.key" }}]
 
 [storage]
-endpoint = "{storage}"
+endpoint = "{endpoint}"
 timeout = "{storage_timeout}"
+{storage}
 
 [[issuers]]
 issuer = "{ISSUER}"

@@ -1,6 +1,7 @@
 //! The harness: brokers, a storage emulator, an issuer and users, all of them real and on loopback.
 
 pub mod broker;
+pub mod door;
 pub mod process;
 pub mod redis;
 pub mod user;
