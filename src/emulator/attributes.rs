@@ -113,6 +113,11 @@ impl Attributes {
         self.content_type.as_deref().unwrap_or("application/octet-stream")
     }
 
+    /// How the bytes are encoded.
+    pub(super) fn encoding(&self) -> &str {
+        self.content_encoding.as_deref().unwrap_or("identity")
+    }
+
     /// The headers that a download has of these, by their lower-case name.
     pub(super) fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
         [

@@ -141,6 +141,19 @@ impl Reply {
                 let page = format!("<!DOCTYPE html><title>Error {code}</title><p>That is an error.");
                 problem::body(status, "text/html; charset=UTF-8", page)
             }
+            Body::Xml => {
+                let name = match code {
+                    403 => "AccessDenied",
+                    404 => "NoSuchKey",
+                    408 => "RequestTimeout",
+                    412 => "PreconditionFailed",
+                    429 => "SlowDown",
+                    500 => "InternalError",
+                    501.. => "ServiceUnavailable",
+                    _ => "InvalidArgument",
+                };
+                problem::xml_document(status, name, "Fault on demand", "")
+            }
             Body::Json => {
                 let reason = match code {
                     403 => "forbidden",
@@ -172,6 +185,8 @@ pub enum Body {
     Text,
     /// Google's JSON error.
     Json,
+    /// The error document of the XML API.
+    Xml,
     /// A page, as front ends answer.
     Html,
     /// Nothing.

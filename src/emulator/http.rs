@@ -11,6 +11,7 @@ use hyper::http::uri::Authority;
 use hyper::http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Map, Value};
 
+use super::accounts::Deed;
 use super::faults::{Action, Pause};
 use super::journal::{self, Operation, Recording};
 use super::problem::{self, Answer, Problem};
@@ -18,7 +19,7 @@ use super::range::ContentRange;
 use super::session::State;
 use super::sessions::Entry;
 use super::target::{Query, Route};
-use super::{Authorization, World, control, cors, resources, simple, upload};
+use super::{Authorization, World, control, cors, oauth, resources, simple, upload, xml};
 
 /// The largest object or bucket resource that is read: several times the limits of all its fields together.
 const RESOURCE_BYTES: usize = 256 * 1024;
@@ -110,21 +111,26 @@ impl Call<'_> {
 
     /// Reads a resource in JSON; an empty body is an empty resource.
     pub(super) async fn resource(&mut self) -> Result<Map<String, Value>, Failure> {
-        let mut text = Vec::new();
-        loop {
-            match self.next().await {
-                Piece::Data(data) if text.len() + data.len() > RESOURCE_BYTES => {
-                    return Err(Problem::too_large("The resource is too large.").into());
-                }
-                Piece::Data(data) => text.extend_from_slice(&data),
-                Piece::End => break,
-                Piece::Cut => return Err(Failure::Cut),
-            }
-        }
+        let text = self.text().await?;
         if text.is_empty() {
             return Ok(Map::new());
         }
         serde_json::from_slice(&text).map_err(|_| Problem::bad_json().into())
+    }
+
+    /// Reads a body that is no object's content.
+    pub(super) async fn text(&mut self) -> Result<Vec<u8>, Failure> {
+        let mut text = Vec::new();
+        loop {
+            match self.next().await {
+                Piece::Data(data) if text.len() + data.len() > RESOURCE_BYTES => {
+                    return Err(Problem::too_large("The body is too large.").into());
+                }
+                Piece::Data(data) => text.extend_from_slice(&data),
+                Piece::End => return Ok(text),
+                Piece::Cut => return Err(Failure::Cut),
+            }
+        }
     }
 
     /// Refuses whoever bears no token. Any token will do.
@@ -197,7 +203,8 @@ pub(super) async fn serve(world: Arc<World>, request: Request<Incoming>) -> Resu
     let recording = Recording::new(world.journal.clone(), entry);
     let query = Query::of(head.uri.query().unwrap_or_default());
     let is_readable = query.is_some();
-    let route = Route::of(head.uri.path()).filter(|_| is_readable);
+    let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let route = Route::of(host, head.uri.path()).filter(|_| is_readable);
     let query = query.unwrap_or_default();
     let mut call = Call { world: &world, head, query, action: None, last: None, body, received: 0, recording };
     let answer = match route {
@@ -227,7 +234,10 @@ fn operation(call: &Call<'_>, route: &Route) -> Operation {
     match route {
         _ if method == Method::OPTIONS => Operation::Preflight,
         Route::Upload { .. } if method == Method::DELETE => Operation::Cancel,
-        Route::Upload { .. } if method == Method::PUT || (method == Method::POST && is_session) => {
+        Route::XmlObject { .. } if method == Method::DELETE && is_session => Operation::Cancel,
+        Route::Upload { .. } | Route::XmlObject { .. }
+            if (method == Method::PUT && (is_session || !route.is_xml())) || (method == Method::POST && is_session) =>
+        {
             let is_status = call.header("content-range").is_some_and(|range| range.starts_with("bytes */"));
             if is_status { Operation::Status } else { Operation::Chunk }
         }
@@ -235,6 +245,16 @@ fn operation(call: &Call<'_>, route: &Route) -> Operation {
             Some("resumable") => Operation::Initiate,
             _ => Operation::Simple,
         },
+        Route::XmlObject { .. } if method == Method::POST => Operation::Initiate,
+        Route::XmlObject { .. } if method == Method::PUT => Operation::Simple,
+        Route::XmlObject { .. } if method == Method::GET => Operation::Download,
+        Route::XmlObject { .. } if method == Method::HEAD => Operation::Get,
+        Route::XmlObject { .. } if method == Method::DELETE => Operation::Delete,
+        Route::Token if method == Method::POST => Operation::Token,
+        Route::Account { deed: Deed::SignBlob, .. } if method == Method::POST => Operation::SignBlob,
+        Route::Account { deed: Deed::GenerateAccessToken, .. } if method == Method::POST => {
+            Operation::GenerateAccessToken
+        }
         Route::Object { .. } if method == Method::GET && call.query.get("alt") == Some("media") => Operation::Download,
         Route::Object { .. } if method == Method::GET => Operation::Get,
         Route::Object { .. } if method == Method::PATCH => Operation::Patch,
@@ -242,6 +262,7 @@ fn operation(call: &Call<'_>, route: &Route) -> Operation {
         Route::Media { .. } if method == Method::GET => Operation::Download,
         Route::Objects { .. } if method == Method::GET => Operation::List,
         Route::Bucket { .. } if method == Method::GET => Operation::Bucket,
+        Route::Bucket { .. } if method == Method::PATCH => Operation::PatchBucket,
         Route::Buckets if method == Method::POST => Operation::CreateBucket,
         Route::Permissions { .. } if method == Method::GET => Operation::TestPermissions,
         _ => Operation::Other,
@@ -250,7 +271,7 @@ fn operation(call: &Call<'_>, route: &Route) -> Operation {
 
 async fn answer(call: &mut Call<'_>, route: &Route) -> Result<Answer, Cut> {
     let operation = operation(call, route);
-    let is_upload = matches!(route, Route::Upload { .. });
+    let is_upload = matches!(route, Route::Upload { .. } | Route::XmlObject { .. });
     let upload_id = call.query.get("upload_id").filter(|_| is_upload).map(str::to_owned);
     let is_session_call = upload_id.is_some();
     let session = upload_id.as_deref().and_then(|id| call.world.sessions.find(id, call.world.now()));
@@ -262,7 +283,7 @@ async fn answer(call: &mut Call<'_>, route: &Route) -> Result<Answer, Cut> {
     });
     // The name of the object may stand in the body, and faults ask for it.
     let resource = match operation {
-        Operation::Initiate if call.length().is_some() => match call.resource().await {
+        Operation::Initiate if call.length().is_some() && !route.is_xml() => match call.resource().await {
             Err(Failure::Cut) => return Err(Cut),
             other => Some(other),
         },
@@ -302,7 +323,10 @@ async fn answer(call: &mut Call<'_>, route: &Route) -> Result<Answer, Cut> {
                     _ => {}
                 }
             }
-            act(call, route, operation, session.as_ref(), resource).await
+            match act(call, route, operation, session.as_ref(), resource).await {
+                Err(Failure::Problem(problem)) if route.is_xml() => Err(Failure::Problem(problem.into_xml())),
+                acted => acted,
+            }
         }
     };
     if let Some(entry) = &session {
@@ -346,11 +370,11 @@ async fn act(
             upload::initiate(call, bucket, &resource?).map_err(Failure::from)
         }
         (Operation::Simple, Route::Upload { bucket }) => simple::upload(call, bucket).await,
-        (Operation::Cancel, Route::Upload { bucket }) => {
-            upload::cancel(call, upload::session_of(call, bucket, session)?)
+        (Operation::Cancel, Route::Upload { bucket } | Route::XmlObject { bucket, .. }) => {
+            upload::cancel(call, upload::session_of(call, route, bucket, session)?)
         }
-        (Operation::Chunk | Operation::Status, Route::Upload { bucket }) => {
-            let entry = upload::session_of(call, bucket, session)?;
+        (Operation::Chunk | Operation::Status, Route::Upload { bucket } | Route::XmlObject { bucket, .. }) => {
+            let entry = upload::session_of(call, route, bucket, session)?;
             if !call.is_delimited() {
                 return Err(Problem::length_required().into());
             }
@@ -365,6 +389,8 @@ async fn act(
                 None => Err(Problem::text(StatusCode::BAD_REQUEST, "Failed to parse Content-Range header.").into()),
             }
         }
+        (_, Route::XmlBucket { .. } | Route::XmlObject { .. }) => xml::serve(call, operation, route).await,
+        (_, Route::Token | Route::Account { .. }) => oauth::serve(call, route).await,
         _ => resources::serve(call, operation, route).await,
     }
 }

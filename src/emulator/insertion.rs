@@ -1,7 +1,9 @@
 //! What an initiation or a simple upload asks for: the object's name, its attributes, and under which conditions it may
 //! come to be (storage documentation, "Objects: insert").
 
-use hyper::http::HeaderMap;
+use std::ops::RangeInclusive;
+
+use hyper::http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
 
 use super::attributes::Attributes;
@@ -12,6 +14,13 @@ use super::target::Query;
 use crate::model::digest::{Crc32c, Md5};
 use crate::model::name::ObjectName;
 
+/// Which of storage's interfaces something came by: it decides what answers look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Interface {
+    Json,
+    Xml,
+}
+
 /// An object that is to be.
 #[derive(Debug)]
 pub(super) struct Insertion {
@@ -19,6 +28,9 @@ pub(super) struct Insertion {
     pub(super) attributes: Attributes,
     pub(super) digests: Digests,
     pub(super) preconditions: Preconditions,
+    pub(super) interface: Interface,
+    /// How large the object may be, as `x-goog-content-length-range` has it.
+    pub(super) sizes: Option<RangeInclusive<u64>>,
     /// The `fields` of the initiation, which also shape the last answer.
     pub(super) fields: Option<Box<str>>,
 }
@@ -59,6 +71,8 @@ impl Insertion {
             attributes,
             digests: Digests::of_resource(resource)?,
             preconditions: Preconditions::of(query)?,
+            interface: Interface::Json,
+            sizes: None,
             fields: query.get("fields").map(Into::into),
         })
     }
@@ -124,6 +138,16 @@ impl Digests {
     }
 }
 
+/// Refuses an object that is larger or smaller than it may be.
+pub(super) fn check_size(sizes: Option<&RangeInclusive<u64>>, size: u64) -> Result<(), Problem> {
+    let (code, message) = match sizes {
+        Some(sizes) if size > *sizes.end() => ("EntityTooLarge", "Your proposed upload is larger than it may be."),
+        Some(sizes) if size < *sizes.start() => ("EntityTooSmall", "Your proposed upload is smaller than it may be."),
+        _ => return Ok(()),
+    };
+    Err(Problem::xml(StatusCode::BAD_REQUEST, code, message, format!("The object has {size} bytes.")))
+}
+
 /// What must hold of the live object of that name, as in the query.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Preconditions {
@@ -156,6 +180,22 @@ impl Preconditions {
             not_generation: read("ifGenerationNotMatch")?,
             metageneration: read("ifMetagenerationMatch")?,
             not_metageneration: read("ifMetagenerationNotMatch")?,
+        })
+    }
+
+    /// Reads the headers of the XML API, which has no `…NotMatch` forms.
+    pub(super) fn of_headers(headers: &HeaderMap) -> Result<Self, Problem> {
+        let read = |name: &str| match headers.get(name) {
+            None => Ok(None),
+            Some(value) => {
+                let number = value.to_str().ok().and_then(|text| text.parse().ok());
+                number.map(Some).ok_or_else(|| Problem::invalid(format!("Invalid value for {name}.")))
+            }
+        };
+        Ok(Self {
+            generation: read("x-goog-if-generation-match")?,
+            metageneration: read("x-goog-if-metageneration-match")?,
+            ..Self::default()
         })
     }
 

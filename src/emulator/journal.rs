@@ -13,9 +13,9 @@ use crate::model::time::Timestamp;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
-    /// `POST …?uploadType=resumable`.
+    /// `POST …?uploadType=resumable`; in the XML API `POST` with `x-goog-resumable: start`.
     Initiate,
-    /// `POST …?uploadType=media` or `multipart`.
+    /// `POST …?uploadType=media` or `multipart`; in the XML API `PUT` of a whole object.
     Simple,
     /// Bytes for a session.
     Chunk,
@@ -23,7 +23,7 @@ pub enum Operation {
     Status,
     /// `DELETE` on a session.
     Cancel,
-    /// An object's metadata.
+    /// An object's metadata, in the XML API its headers.
     Get,
     /// An object's bytes.
     Download,
@@ -37,8 +37,16 @@ pub enum Operation {
     Bucket,
     /// A new bucket.
     CreateBucket,
+    /// A change of a bucket's metadata.
+    PatchBucket,
     /// Which permissions the caller has.
     TestPermissions,
+    /// An access token from the token server.
+    Token,
+    /// An access token from IAM Credentials.
+    GenerateAccessToken,
+    /// A signature from IAM Credentials.
+    SignBlob,
     /// `OPTIONS`.
     Preflight,
     /// Whatever is not served.
@@ -60,7 +68,7 @@ pub struct Entry {
     pub method: String,
     /// The path as sent.
     pub path: String,
-    /// The query as sent, without `upload_id`.
+    /// The query as sent, without `upload_id` and the signature.
     pub query: String,
     /// The bucket it named.
     #[serde(skip_serializing_if = "Option::is_none")]

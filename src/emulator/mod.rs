@@ -56,6 +56,7 @@
 //! | `POST /_emulator/clock` | `{"advance": "7d"}`: the emulator's time alone moves |
 //! | `GET /_emulator/sessions` | how many can take bytes, and the newest thousand |
 
+mod accounts;
 mod attributes;
 mod connection;
 mod content;
@@ -66,6 +67,7 @@ mod fields;
 mod http;
 mod insertion;
 pub mod journal;
+mod oauth;
 mod objects;
 mod problem;
 mod range;
@@ -77,6 +79,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod upload;
+mod xml;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -95,6 +98,8 @@ use crate::model::digest::{Crc32c, Md5};
 use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
 
+use self::accounts::Accounts;
+pub use self::accounts::{AccountError, OWN_ACCOUNT};
 use self::content::Memory;
 use self::faults::Faults;
 use self::journal::Journal;
@@ -108,6 +113,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The buckets that are there from the start.
     pub buckets: Vec<BucketSettings>,
+    /// Service accounts besides [`OWN_ACCOUNT`] whose signed URLs are accepted, each with its public key in PEM.
+    pub signers: BTreeMap<String, String>,
     /// What its time is based on.
     pub clock: Clock,
     /// What session secrets are made of.
@@ -131,6 +138,7 @@ impl Default for Settings {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             buckets: Vec::new(),
+            signers: BTreeMap::new(),
             clock: Clock::System,
             randomness: Randomness::System,
             authorization: Authorization::Required,
@@ -193,6 +201,8 @@ struct World {
     memory: Arc<Memory>,
     objects: Objects,
     sessions: Sessions,
+    accounts: Accounts,
+    randomness: Randomness,
     journal: Journal,
     faults: Faults,
 }
@@ -223,8 +233,10 @@ impl Emulator {
     /// Binds the address and begins to serve.
     ///
     /// # Errors
-    /// When the address cannot be bound.
+    /// When the address cannot be bound; [`io::ErrorKind::InvalidInput`] when a signer cannot be taken.
     pub async fn start(settings: Settings) -> io::Result<Self> {
+        let accounts = Accounts::new(&settings.signers);
+        let accounts = accounts.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let listener = TcpListener::bind(settings.listen).await?;
         let objects = Objects::new(settings.max_objects);
         let now = settings.clock.now();
@@ -238,7 +250,9 @@ impl Emulator {
             ahead: AtomicI64::new(0),
             memory: Memory::new(settings.memory_limit.0, settings.keep_bytes.0),
             objects,
-            sessions: Sessions::new(settings.max_sessions, settings.randomness),
+            sessions: Sessions::new(settings.max_sessions, settings.randomness.clone()),
+            accounts,
+            randomness: settings.randomness,
             journal: Journal::new(settings.journal_entries),
             faults: Faults::new(),
         });
@@ -255,6 +269,15 @@ impl Emulator {
     /// What clients call it, without a trailing slash.
     pub fn url(&self) -> String {
         format!("http://{}", self.world.address)
+    }
+
+    /// The key file of the emulator's own service account, [`OWN_ACCOUNT`]: its token server is the emulator, and URLs
+    /// signed with it are accepted. The key is made once a process.
+    ///
+    /// # Errors
+    /// When no key can be made.
+    pub fn service_account_key(&self) -> Result<String, AccountError> {
+        accounts::key_file(&self.url())
     }
 
     /// What was asked of it.

@@ -66,7 +66,7 @@ impl Description {
 }
 
 /// Leaves only what RFC 3986 calls unreserved.
-fn percent_encoded(text: &str) -> String {
+pub(super) fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -55,72 +55,93 @@ pub(super) struct Problem {
 
 #[derive(Debug)]
 enum Form {
-    /// Google's JSON error document, with its short reason.
-    Json { reason: &'static str },
+    /// Google's JSON error document, with its short reason; and the code of the XML API for the same.
+    Json { reason: &'static str, code: &'static str },
+    /// The error document of the XML API.
+    Xml { code: &'static str, details: String },
     /// As the upload servers mostly answer.
     Text,
 }
 
 impl Problem {
-    fn with_reason(status: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), form: Form::Json { reason } }
+    fn with_reason(status: StatusCode, reason: &'static str, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), form: Form::Json { reason, code } }
+    }
+
+    /// An error of the XML API (storage documentation, "HTTP status and error codes for XML").
+    pub(super) fn xml(status: StatusCode, code: &'static str, message: &str, details: impl Into<String>) -> Self {
+        Self { status, message: message.to_owned(), form: Form::Xml { code, details: details.into() } }
+    }
+
+    /// The same in the form of the XML API; plain text stays.
+    pub(super) fn into_xml(mut self) -> Self {
+        if let Form::Json { code, .. } = self.form {
+            self.form = Form::Xml { code, details: String::new() };
+        }
+        self
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
-        Self::with_reason(StatusCode::BAD_REQUEST, "invalid", message)
+        Self::with_reason(StatusCode::BAD_REQUEST, "invalid", "InvalidArgument", message)
     }
 
     pub(super) fn required(message: impl Into<String>) -> Self {
-        Self::with_reason(StatusCode::BAD_REQUEST, "required", message)
+        Self::with_reason(StatusCode::BAD_REQUEST, "required", "InvalidArgument", message)
     }
 
     pub(super) fn bad_json() -> Self {
-        Self::with_reason(StatusCode::BAD_REQUEST, "parseError", "Parse Error")
+        Self::with_reason(StatusCode::BAD_REQUEST, "parseError", "InvalidArgument", "Parse Error")
     }
 
     pub(super) fn digest(kind: &str, expected: &dyn Display, actual: &dyn Display) -> Self {
-        Self::invalid(format!("Provided {kind} hash \"{expected}\" doesn't match calculated hash \"{actual}\"."))
+        let message = format!("Provided {kind} hash \"{expected}\" doesn't match calculated hash \"{actual}\".");
+        Self::with_reason(StatusCode::BAD_REQUEST, "invalid", "BadDigest", message)
     }
 
     pub(super) fn unauthenticated() -> Self {
-        Self::with_reason(StatusCode::UNAUTHORIZED, "required", "Login Required.")
+        Self::with_reason(StatusCode::UNAUTHORIZED, "required", "AuthenticationRequired", "Login Required.")
     }
 
     pub(super) fn not_found(message: impl Into<String>) -> Self {
-        Self::with_reason(StatusCode::NOT_FOUND, "notFound", message)
+        Self::with_reason(StatusCode::NOT_FOUND, "notFound", "NoSuchBucket", message)
     }
 
     pub(super) fn precondition() -> Self {
         let message = "At least one of the pre-conditions you specified did not hold.";
-        Self::with_reason(StatusCode::PRECONDITION_FAILED, "conditionNotMet", message)
+        Self::with_reason(StatusCode::PRECONDITION_FAILED, "conditionNotMet", "PreconditionFailed", message)
     }
 
     pub(super) fn conflict(message: impl Into<String>) -> Self {
-        Self::with_reason(StatusCode::CONFLICT, "conflict", message)
+        Self::with_reason(StatusCode::CONFLICT, "conflict", "Conflict", message)
     }
 
     pub(super) fn too_large(message: impl Into<String>) -> Self {
-        Self::with_reason(StatusCode::PAYLOAD_TOO_LARGE, "uploadTooLarge", message)
+        Self::with_reason(StatusCode::PAYLOAD_TOO_LARGE, "uploadTooLarge", "EntityTooLarge", message)
     }
 
     pub(super) fn method_not_allowed() -> Self {
-        Self::with_reason(StatusCode::METHOD_NOT_ALLOWED, "httpMethodNotAllowed", "Method not allowed.")
+        Self::with_reason(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "httpMethodNotAllowed",
+            "MethodNotAllowed",
+            "Method not allowed.",
+        )
     }
 
     pub(super) fn unsatisfiable() -> Self {
         let message = "Request range not satisfiable";
-        Self::with_reason(StatusCode::RANGE_NOT_SATISFIABLE, "requestedRangeNotSatisfiable", message)
+        Self::with_reason(StatusCode::RANGE_NOT_SATISFIABLE, "requestedRangeNotSatisfiable", "InvalidRange", message)
     }
 
     pub(super) fn not_kept() -> Self {
         let message = "The emulator kept only the digests of this object, because it is larger than keep_bytes or \
                        because memory_limit was reached.";
-        Self::with_reason(StatusCode::NOT_IMPLEMENTED, "notImplemented", message)
+        Self::with_reason(StatusCode::NOT_IMPLEMENTED, "notImplemented", "NotImplemented", message)
     }
 
     pub(super) fn full(what: &str) -> Self {
         let message = format!("The emulator holds as many {what} as its settings allow.");
-        Self::with_reason(StatusCode::SERVICE_UNAVAILABLE, "backendError", message)
+        Self::with_reason(StatusCode::SERVICE_UNAVAILABLE, "backendError", "ServiceUnavailable", message)
     }
 
     pub(super) fn text(status: StatusCode, message: impl Into<String>) -> Self {
@@ -134,7 +155,8 @@ impl Problem {
     pub(super) fn answer(&self) -> Answer {
         match self.form {
             Form::Text => body(self.status, "text/plain; charset=utf-8", self.message.clone()),
-            Form::Json { reason } => {
+            Form::Xml { code, ref details } => xml_document(self.status, code, &self.message, details),
+            Form::Json { reason, .. } => {
                 let mut detail = json!({"message": self.message, "domain": "global", "reason": reason});
                 let place = match reason {
                     "conditionNotMet" => Some(("header", "If-Match")),
@@ -156,6 +178,20 @@ impl Problem {
             }
         }
     }
+}
+
+/// The error document of the XML API.
+pub(super) fn xml_document(status: StatusCode, code: &str, message: &str, details: &str) -> Answer {
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let details = match details {
+        "" => String::new(),
+        details => format!("<Details>{}</Details>", escaped(details)),
+    };
+    let message = escaped(message);
+    let document = format!(
+        "<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code><Message>{message}</Message>{details}</Error>"
+    );
+    body(status, "application/xml; charset=UTF-8", document)
 }
 
 impl From<Refusal> for Problem {

@@ -1,6 +1,6 @@
 //! Objects and buckets as resources: read, download, list, change, remove.
 
-use hyper::http::{HeaderValue, StatusCode, header};
+use hyper::http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::http::{Call, Failure, selected};
@@ -102,10 +102,23 @@ fn get(
 }
 
 fn download(call: &Call<'_>, object: &Object) -> Result<Answer, Problem> {
+    let mut answer = content(call, object)?;
+    let description = &object.description;
+    put_facts(description, &description.etag(), answer.headers_mut());
+    for (name, value) in description.attributes.headers() {
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    Ok(answer)
+}
+
+/// The bytes that the request wants.
+pub(super) fn content(call: &Call<'_>, object: &Object) -> Result<Answer, Problem> {
     let bytes = object.bytes.clone().ok_or_else(Problem::not_kept)?;
     let size = bytes.len();
     let wanted = call.header("range").map_or(Wanted::Everything, |range| Wanted::of(range, size));
-    let mut answer = match wanted {
+    Ok(match wanted {
         Wanted::Everything => {
             let mut answer = problem::empty(StatusCode::OK);
             *answer.body_mut() = bytes.into();
@@ -119,9 +132,7 @@ fn download(call: &Call<'_>, object: &Object) -> Result<Answer, Problem> {
             answer.headers_mut().extend(range.ok().map(|range| (header::CONTENT_RANGE, range)));
             answer
         }
-    };
-    describe(&object.description, &mut answer);
-    Ok(answer)
+    })
 }
 
 /// What a `Range` header wants (RFC 9110, section 14.2).
@@ -151,19 +162,19 @@ impl Wanted {
     }
 }
 
-fn describe(object: &Description, answer: &mut Answer) {
+/// What headers say of an object, with the tag that the interface has for it.
+pub(super) fn put_facts(object: &Description, tag: &str, headers: &mut HeaderMap) {
     let facts = [
-        ("etag", object.etag()),
+        ("etag", tag.to_owned()),
         ("x-goog-generation", object.generation.to_string()),
         ("x-goog-metageneration", object.metageneration.to_string()),
         ("x-goog-hash", format!("crc32c={},md5={}", object.crc32c, object.md5)),
         ("x-goog-stored-content-length", object.size.to_string()),
-        ("x-goog-stored-content-encoding", "identity".to_owned()),
+        ("x-goog-stored-content-encoding", object.attributes.encoding().to_owned()),
     ];
-    let facts = facts.iter().map(|(name, value)| (*name, value.as_str()));
-    for (name, value) in facts.chain(object.attributes.headers()) {
+    for (name, value) in facts {
         if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-            answer.headers_mut().insert(name, value);
+            headers.insert(name, value);
         }
     }
 }

@@ -9,12 +9,14 @@ use super::attributes::Attributes;
 use super::content::Sealed;
 use super::faults::Action;
 use super::http::{Call, Failure, Piece, expect_empty};
-use super::insertion::{Digests, Insertion, Unmet};
+use super::insertion::{Digests, Insertion, Interface, Unmet, check_size};
 use super::objects::{Description, Miss};
 use super::problem::{self, Answer, CANCELLED, Problem};
 use super::range::{Extent, number};
 use super::session::{Closed, Ended, Progress, Session, State, Stop};
 use super::sessions::Entry;
+use super::target::Route;
+use super::xml;
 use crate::model::size::ByteCount;
 
 /// On every answer of the upload servers; on initiations it repeats the secret.
@@ -27,6 +29,17 @@ pub(super) fn initiate(call: &mut Call<'_>, bucket: &str, resource: &Map<String,
     let world = call.world;
     let bucket = world.objects.bucket(bucket).ok_or_else(|| Problem::not_found(NO_BUCKET))?;
     let insertion = Insertion::new(&call.query, resource, call.header("x-upload-content-type"))?;
+    open(call, StatusCode::OK, bucket.name, insertion)
+}
+
+/// Opens the session for an object that is to be, and says where it is.
+pub(super) fn open(
+    call: &mut Call<'_>,
+    status: StatusCode,
+    bucket: Arc<str>,
+    insertion: Insertion,
+) -> Result<Answer, Problem> {
+    let world = call.world;
     let declared = match call.head.headers.get("x-upload-content-length") {
         None => None,
         Some(value) => {
@@ -37,13 +50,14 @@ pub(super) fn initiate(call: &mut Call<'_>, bucket: &str, resource: &Map<String,
     };
     let origin = call.head.headers.get(header::ORIGIN).cloned();
     let number = world.sessions.next_number();
-    let session = Session::new(number, bucket.name, origin, insertion, declared, &world.memory);
+    let session = Session::new(number, bucket, origin, insertion, declared, &world.memory);
     let id = world.sessions.insert(session, world.now());
     call.note(|entry| entry.session = Some(number));
 
-    let query = call.query.without_secret();
-    let location = format!("{}{}?{query}&upload_id={id}", call.base(), call.head.uri.path());
-    let mut answer = problem::empty(StatusCode::OK);
+    let query = call.query.of_initiation();
+    let and = if query.is_empty() { "" } else { "&" };
+    let location = format!("{}{}?{query}{and}upload_id={id}", call.base(), call.head.uri.path());
+    let mut answer = problem::empty(status);
     let unfit = |_| Problem::invalid("The request target cannot be repeated.");
     answer.headers_mut().insert(header::LOCATION, HeaderValue::try_from(location).map_err(unfit)?);
     answer.headers_mut().insert(UPLOAD_ID, HeaderValue::try_from(id).map_err(unfit)?);
@@ -55,13 +69,25 @@ pub(super) const NO_BUCKET: &str = "The specified bucket does not exist.";
 /// The session that a request is for.
 pub(super) fn session_of<'a>(
     call: &Call<'_>,
+    route: &Route,
     bucket: &str,
     session: Option<&'a Arc<Entry>>,
 ) -> Result<&'a Arc<Entry>, Problem> {
     if call.query.get("upload_id").is_none() {
         return Err(Problem::text(StatusCode::BAD_REQUEST, "Missing upload_id."));
     }
-    session.filter(|entry| *entry.lock().bucket == *bucket).ok_or_else(unknown)
+    let is_meant = |entry: &&Arc<Entry>| {
+        let session = entry.lock();
+        let insertion = &session.insertion;
+        *session.bucket == *bucket
+            && match route {
+                Route::XmlObject { object, .. } => {
+                    insertion.interface == Interface::Xml && insertion.name.as_str() == object
+                }
+                _ => insertion.interface == Interface::Json,
+            }
+    };
+    session.filter(is_meant).ok_or_else(unknown)
 }
 
 fn unknown() -> Problem {
@@ -158,6 +184,9 @@ fn incomplete(call: &Call<'_>, session: &Session) -> Answer {
 }
 
 fn finished(call: &Call<'_>, session: &Session, object: &Description) -> Answer {
+    if session.insertion.interface == Interface::Xml {
+        return xml::written(object);
+    }
     let resource = object.resource(&call.base());
     // The selection was checked at the initiation.
     let selected = super::fields::select(resource, session.insertion.fields.as_deref());
@@ -186,6 +215,7 @@ fn complete(call: &Call<'_>, session: &mut Session) -> Result<Arc<Description>, 
     let sealed = content.seal();
     claimed.check(&sealed)?;
     session.insertion.digests.check(&sealed)?;
+    check_size(session.insertion.sizes.as_ref(), sealed.size)?;
     let mut attributes = session.insertion.attributes.clone();
     late_metadata(call, &mut attributes)?;
     let object = insert(call, &session.bucket, &session.insertion, attributes, sealed)?;

@@ -7,6 +7,8 @@ mod initiation;
 mod operation;
 mod resources;
 mod sending;
+mod signed;
+mod xml;
 
 use std::time::Duration;
 
@@ -172,6 +174,12 @@ impl Seen {
 
     fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
+    }
+
+    /// The `Code` of an error of the XML API.
+    fn code(&self) -> &str {
+        assert_eq!(self.header("content-type"), Some("application/xml; charset=UTF-8"), "{self:?}");
+        self.body.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).expect("there is a code").0
     }
 
     /// The `reason` of Google's JSON error.

@@ -1,0 +1,266 @@
+//! URLs that carry a signature, made here by another hand than the one that checks them.
+
+use std::fmt::Write as _;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::super::{OWN_ACCOUNT, accounts};
+use super::*;
+
+const AT: &str = "20251122T100000Z";
+
+/// What is signed. The clock of the stand is at [`AT`].
+#[derive(Clone)]
+struct Wanted<'a> {
+    method: &'a str,
+    /// As in the URL, already encoded.
+    path: &'a str,
+    /// Sorted, lower-case, without the host.
+    headers: &'a [(&'a str, &'a str)],
+    account: &'a str,
+    date: &'a str,
+    expires: &'a str,
+    scope: &'a str,
+    /// Encoded, and sorting behind the others.
+    query: &'a str,
+}
+
+impl Default for Wanted<'_> {
+    fn default() -> Self {
+        Self {
+            method: "PUT",
+            path: "/media/a/b.txt",
+            headers: &[],
+            account: OWN_ACCOUNT,
+            date: AT,
+            expires: "900",
+            scope: "20251122/auto/storage/goog4_request",
+            query: "",
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+impl Wanted<'_> {
+    /// The path and query of the signed URL.
+    fn sign(&self) -> String {
+        let Self { method, path, headers, account, date, expires, scope, query } = self;
+        let mut names: Vec<&str> = headers.iter().map(|(name, _)| *name).chain(["host"]).collect();
+        names.sort_unstable();
+        let value =
+            |name: &str| headers.iter().find(|(given, _)| *given == name).map_or("127.0.0.1", |(_, value)| value);
+        let lines: String = names.iter().map(|name| format!("{name}:{}\n", value(name))).collect();
+        let credential = format!("{account}/{scope}").replace('@', "%40").replace('/', "%2F");
+        let signed_headers = names.join("%3B");
+        let query = format!(
+            "X-Goog-Algorithm=GOOG4-RSA-SHA256&X-Goog-Credential={credential}&X-Goog-Date={date}&X-Goog-Expires={expires}\
+             &X-Goog-SignedHeaders={signed_headers}{query}"
+        );
+        let request = format!("{method}\n{path}\n{query}\n{lines}\n{}\nUNSIGNED-PAYLOAD", names.join(";"));
+        let hash = hex(digest(&SHA256, request.as_bytes()).as_ref());
+        let signature =
+            accounts::sign(format!("GOOG4-RSA-SHA256\n{date}\n{scope}\n{hash}").as_bytes()).unwrap().signature;
+        format!("{path}?{query}&X-Goog-Signature={}", hex(&signature))
+    }
+}
+
+impl Stand {
+    /// A request without a token, of that target and with those headers.
+    async fn bare(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Seen {
+        let url = format!("{}{target}", self.emulator.url());
+        let mut request = self.client.request(method.parse().unwrap(), url);
+        if method != "GET" {
+            request = request.header("content-length", body.len()).body(body.to_owned());
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        send(request).await
+    }
+}
+
+#[tokio::test]
+async fn a_signed_put_makes_what_was_signed() {
+    let stand = stand().await;
+    let headers = [
+        ("content-md5", "XrY7u+Ae7tCTyyK7j1rNww=="),
+        ("content-type", "text/plain"),
+        ("x-goog-content-length-range", "11,11"),
+        ("x-goog-if-generation-match", "0"),
+        ("x-goog-meta-owner", "someone"),
+    ];
+    let target = Wanted { headers: &headers, ..Wanted::default() }.sign();
+    let seen = stand.bare("PUT", &target, &headers, "hello world").await;
+    assert_eq!((seen.status, seen.body.as_str()), (200, ""), "{seen:?}");
+    assert_eq!(seen.header("x-goog-hash"), Some("crc32c=yZRlqg==,md5=XrY7u+Ae7tCTyyK7j1rNww=="));
+    assert_eq!(seen.header("etag"), Some("\"5eb63bbbe01eeed093cb22bb8f5acdc3\""));
+    assert_eq!(seen.header("x-goog-stored-content-length"), Some("11"));
+    let object = stand.emulator.object("media", "a/b.txt").unwrap();
+    assert_eq!(seen.header("x-goog-generation"), Some(object.generation.to_string().as_str()));
+    assert_eq!((object.content_type.as_str(), object.metadata["owner"].as_str()), ("text/plain", "someone"));
+    let again = stand.bare("PUT", &target, &headers, "hello world").await;
+    assert_eq!((again.status, again.code()), (412, "PreconditionFailed"));
+    let entries = stand.emulator.journal().entries();
+    assert!(!serde_json::to_string(&entries).unwrap().contains("Signature="), "a signature is a secret");
+}
+
+#[tokio::test]
+async fn a_signed_start_opens_a_session_that_needs_no_signature() {
+    let stand = stand().await;
+    let headers = [("content-type", "text/plain"), ("x-goog-resumable", "start")];
+    let target = Wanted { method: "POST", headers: &headers, ..Wanted::default() }.sign();
+    let started = stand.bare("POST", &target, &headers, "").await;
+    assert_eq!((started.status, started.body.as_str()), (201, ""), "{started:?}");
+    let uri = started.header("location").unwrap();
+    let id = started.header("x-guploader-uploadid").unwrap();
+    assert_eq!(uri, format!("{}{target}&upload_id={id}", stand.emulator.url()), "the signed query is repeated");
+    stand.emulator.advance(Duration::from_secs(3600));
+    let seen = stand.put(uri, None, "hello").await;
+    assert_eq!((seen.status, seen.body.as_str()), (200, ""), "good after the end of the URL: {seen:?}");
+    assert_eq!(stand.bytes("a/b.txt").unwrap(), b"hello");
+}
+
+#[tokio::test]
+async fn a_signature_covers_what_it_says_and_no_more() {
+    let typed: &[(&str, &str)] = &[("content-type", "text/plain")];
+    let good = Wanted { headers: typed, ..Wanted::default() };
+    let week = Wanted { expires: "604800", ..good.clone() };
+    let swap = |from: &'static str, to: &'static str| move |target: String| target.replacen(from, to, 1);
+    let same = |target: String| target;
+    let spaced = [("content-type", "  text/plain  ")];
+    let meta = [("content-type", "text/plain"), ("x-goog-meta-a", "b")];
+    let plain = [("content-type", "text/plain"), ("accept", "x"), ("if-match", "y")];
+    let other = [("content-type", "text/html")];
+    type Change = Box<dyn Fn(String) -> String>;
+    type Row<'a> = (&'a str, Wanted<'a>, Change, &'a [(&'a str, &'a str)], u64, Option<(u16, &'a str)>);
+    let rows: Vec<Row<'_>> = vec![
+        ("good", good.clone(), Box::new(same), typed, 0, None),
+        ("outer blanks do not matter", good.clone(), Box::new(same), &spaced, 0, None),
+        ("other headers do not matter", good.clone(), Box::new(same), &plain, 0, None),
+        ("needless encoding", good.clone(), Box::new(swap("/a/b.txt", "/a/%62%2Etxt")), typed, 0, None),
+        ("further query", Wanted { query: "&versionId=1", ..good.clone() }, Box::new(same), typed, 0, None),
+        ("until its end", good.clone(), Box::new(same), typed, 900, None),
+        ("a week", week, Box::new(same), typed, 604_800, None),
+        ("after its end", good.clone(), Box::new(same), typed, 901, Some((400, "ExpiredToken"))),
+        ("a little early", Wanted { date: "20251122T101500Z", ..good.clone() }, Box::new(same), typed, 0, None),
+        (
+            "too early",
+            Wanted { date: "20251122T101501Z", ..good.clone() },
+            Box::new(same),
+            typed,
+            0,
+            Some((403, "RequestTimeTooSkewed")),
+        ),
+        ("another type", good.clone(), Box::new(same), &other, 0, Some((403, "SignatureDoesNotMatch"))),
+        ("no type", good.clone(), Box::new(same), &[], 0, Some((400, "MalformedSecurityHeader"))),
+        ("more metadata", good.clone(), Box::new(same), &meta, 0, Some((400, "MalformedSecurityHeader"))),
+        (
+            "another object",
+            good.clone(),
+            Box::new(swap("b.txt", "c.txt")),
+            typed,
+            0,
+            Some((403, "SignatureDoesNotMatch")),
+        ),
+        (
+            "another method",
+            Wanted { method: "GET", ..good.clone() },
+            Box::new(same),
+            typed,
+            0,
+            Some((403, "SignatureDoesNotMatch")),
+        ),
+        (
+            "a longer life",
+            good.clone(),
+            Box::new(swap("Expires=900", "Expires=901")),
+            typed,
+            0,
+            Some((403, "SignatureDoesNotMatch")),
+        ),
+        (
+            "one more parameter",
+            good.clone(),
+            Box::new(|target| target + "&z=1"),
+            typed,
+            0,
+            Some((403, "SignatureDoesNotMatch")),
+        ),
+        (
+            "too long",
+            Wanted { expires: "604801", ..good.clone() },
+            Box::new(same),
+            typed,
+            0,
+            Some((400, "InvalidArgument")),
+        ),
+        ("no life", Wanted { expires: "0", ..good.clone() }, Box::new(same), typed, 0, Some((400, "InvalidArgument"))),
+        (
+            "no number",
+            Wanted { expires: "+9", ..good.clone() },
+            Box::new(same),
+            typed,
+            0,
+            Some((400, "InvalidArgument")),
+        ),
+        (
+            "another day",
+            Wanted { scope: "20251121/auto/storage/goog4_request", ..good.clone() },
+            Box::new(same),
+            typed,
+            0,
+            Some((400, "InvalidArgument")),
+        ),
+        (
+            "another service",
+            Wanted { scope: "20251122/auto/compute/goog4_request", ..good.clone() },
+            Box::new(same),
+            typed,
+            0,
+            Some((400, "InvalidArgument")),
+        ),
+        (
+            "another algorithm",
+            good.clone(),
+            Box::new(swap("GOOG4-RSA-SHA256", "GOOG4-HMAC-SHA256")),
+            typed,
+            0,
+            Some((400, "InvalidArgument")),
+        ),
+        (
+            "a stranger",
+            Wanted { account: "nobody@emulator.example", ..good.clone() },
+            Box::new(same),
+            typed,
+            0,
+            Some((403, "AccessDenied")),
+        ),
+        (
+            "no signature",
+            good.clone(),
+            Box::new(|target| target.split_once("&X-Goog-Signature").unwrap().0.to_owned()),
+            typed,
+            0,
+            Some((400, "InvalidArgument")),
+        ),
+    ];
+    for (name, wanted, change, headers, later, expected) in rows {
+        let stand = stand().await;
+        stand.emulator.advance(Duration::from_secs(later));
+        let seen = stand.bare("PUT", &change(wanted.sign()), headers, "x").await;
+        match expected {
+            None => assert_eq!(seen.status, 200, "{name}: {seen:?}"),
+            Some((status, code)) => assert_eq!((seen.status, seen.code()), (status, code), "{name}: {seen:?}"),
+        }
+        assert_eq!(stand.emulator.object("media", "a/b.txt").is_some(), expected.is_none(), "{name}");
+        if expected == Some((403, "SignatureDoesNotMatch")) {
+            assert!(seen.body.contains("\nUNSIGNED-PAYLOAD"), "{name}: the canonical request is shown");
+        }
+    }
+}

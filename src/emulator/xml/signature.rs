@@ -1,0 +1,228 @@
+//! Whether a URL is one that an account has signed (storage documentation, "Signatures" and "Canonical requests"). Free
+//! of HTTP types: what was sent stands in a [`Presented`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use hyper::http::StatusCode;
+
+use super::super::accounts::{Accounts, Verdict, hex};
+use super::super::objects::percent_encoded;
+use super::super::problem::Problem;
+use super::super::range::number;
+use super::super::target::{Plus, decode, without_port};
+use crate::model::time::Timestamp;
+
+const ALGORITHM: &str = "GOOG4-RSA-SHA256";
+
+/// How long a URL may be good for (storage documentation, "Signed URLs"): a week.
+const LONGEST: u64 = 604_800;
+
+/// How much earlier than its date a URL is good, since clocks differ.
+const SKEW: Duration = Duration::from_secs(15 * 60);
+
+/// A request, as far as a signature covers it.
+#[derive(Debug)]
+pub(super) struct Presented<'a> {
+    pub(super) method: &'a str,
+    pub(super) host: &'a str,
+    pub(super) path: &'a str,
+    pub(super) query: &'a str,
+    /// Every header as sent, repeated ones in their order; names in whatever case.
+    pub(super) headers: &'a [(String, String)],
+}
+
+/// Whether a query is that of a signed URL, well made or not.
+pub(super) fn is_signed(query: &str) -> bool {
+    let names = query.split('&').map(|part| part.split('=').next().unwrap_or_default());
+    names.into_iter().any(|name| matches!(name, "X-Goog-Algorithm" | "X-Goog-Credential" | "X-Goog-Signature"))
+}
+
+/// Checks the signature of a request whose URL is signed.
+pub(super) fn check(presented: &Presented<'_>, accounts: &Accounts, now: Timestamp) -> Result<(), Problem> {
+    let pairs = pairs(presented.query).ok_or_else(|| invalid("The query is not percent-encoded UTF-8."))?;
+    let signed = Signed::of(&pairs)?;
+    signed.check_time(now)?;
+    let headers = gathered(presented);
+    signed.check_headers(&headers)?;
+
+    let canonical = canonical(presented, &pairs, &headers, &signed)
+        .ok_or_else(|| invalid("The path is not percent-encoded UTF-8."))?;
+    let hashed = hex(digest(&SHA256, canonical.as_bytes()).as_ref());
+    let to_sign = format!("{ALGORITHM}\n{}\n{}\n{hashed}", signed.date, signed.scope);
+    match accounts.verify(signed.account, to_sign.as_bytes(), &signed.signature) {
+        Verdict::Right => Ok(()),
+        Verdict::Unknown => {
+            let details = format!("{} is not known here.", signed.account);
+            Err(Problem::xml(StatusCode::FORBIDDEN, "AccessDenied", "Access denied.", details))
+        }
+        Verdict::Wrong => {
+            let message = "Access denied.";
+            let details =
+                format!("The signature does not fit. String to sign:\n{to_sign}\nCanonical request:\n{canonical}");
+            Err(Problem::xml(StatusCode::FORBIDDEN, "SignatureDoesNotMatch", message, details))
+        }
+    }
+}
+
+fn invalid(details: impl Into<String>) -> Problem {
+    Problem::xml(StatusCode::BAD_REQUEST, "InvalidArgument", "Invalid argument.", details)
+}
+
+/// A query's names and values, decoded, in the order given. A plus is a plus: whoever signs a blank sends `%20`.
+fn pairs(query: &str) -> Option<Vec<(String, String)>> {
+    let parts = query.split('&').filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            Some((decode(name, Plus::Plus)?, decode(value, Plus::Plus)?))
+        })
+        .collect()
+}
+
+/// What the query says of its signature.
+struct Signed<'a> {
+    account: &'a str,
+    /// `YYYYMMDD/region/storage/goog4_request`.
+    scope: &'a str,
+    date: &'a str,
+    from: Timestamp,
+    lifetime: Duration,
+    /// In the order given, which must be theirs.
+    headers: Vec<&'a str>,
+    signature: Vec<u8>,
+}
+
+impl<'a> Signed<'a> {
+    fn of(pairs: &'a [(String, String)]) -> Result<Self, Problem> {
+        let get = |name: &str| {
+            let mut values = pairs.iter().filter(|(given, _)| given == name).map(|(_, value)| value.as_str());
+            match (values.next(), values.next()) {
+                (Some(value), None) => Ok(value),
+                (None, _) => Err(invalid(format!("The query lacks {name}."))),
+                (Some(_), Some(_)) => Err(invalid(format!("The query has {name} twice."))),
+            }
+        };
+        if get("X-Goog-Algorithm")? != ALGORITHM {
+            return Err(invalid(format!("X-Goog-Algorithm is not {ALGORITHM}.")));
+        }
+        let date = get("X-Goog-Date")?;
+        let from = instant(date).ok_or_else(|| invalid("X-Goog-Date is not of the form YYYYMMDDTHHMMSSZ."))?;
+        let (account, scope) =
+            get("X-Goog-Credential")?.split_once('/').filter(|(_, scope)| is_scope(scope, &date[..8])).ok_or_else(
+                || invalid("X-Goog-Credential is not ACCOUNT/DAY/REGION/storage/goog4_request of that date."),
+            )?;
+        let seconds = number(get("X-Goog-Expires")?).filter(|seconds| (1..=LONGEST).contains(seconds));
+        let seconds = seconds.ok_or_else(|| invalid(format!("X-Goog-Expires is not 1 to {LONGEST} seconds.")))?;
+        let headers = get("X-Goog-SignedHeaders")?.split(';').collect();
+        let signature = get("X-Goog-Signature")?;
+        let signature = from_hex(signature).ok_or_else(|| invalid("X-Goog-Signature is not hexadecimal."))?;
+        Ok(Self { account, scope, date, from, lifetime: Duration::from_secs(seconds), headers, signature })
+    }
+
+    fn check_time(&self, now: Timestamp) -> Result<(), Problem> {
+        if now.plus(SKEW) < self.from {
+            let message = "The difference between the request time and the server's time is too large.";
+            let details = format!("The signature is good from {} on.", self.from);
+            return Err(Problem::xml(StatusCode::FORBIDDEN, "RequestTimeTooSkewed", message, details));
+        }
+        let end = self.from.plus(self.lifetime);
+        if now > end {
+            let details = format!("The signature was good until {end}.");
+            let message = "The provided token has expired.";
+            return Err(Problem::xml(StatusCode::BAD_REQUEST, "ExpiredToken", message, details));
+        }
+        Ok(())
+    }
+
+    /// What is signed must be there, and what storage acts on must be signed.
+    fn check_headers(&self, headers: &BTreeMap<String, String>) -> Result<(), Problem> {
+        let malformed = |details: String| {
+            let message = "Your request has a malformed header.";
+            Err(Problem::xml(StatusCode::BAD_REQUEST, "MalformedSecurityHeader", message, details))
+        };
+        if !self.headers.contains(&"host") {
+            return malformed("The header host was not signed.".to_owned());
+        }
+        if let Some(missing) = self.headers.iter().find(|name| !headers.contains_key(**name)) {
+            return malformed(format!("The header {missing} was signed, but is not in the request."));
+        }
+        let is_unsigned = |name: &&String| name.starts_with("x-goog-") && !self.headers.contains(&name.as_str());
+        if let Some(unsigned) = headers.keys().find(is_unsigned) {
+            return malformed(format!("The header {unsigned} is in the request, but was not signed."));
+        }
+        Ok(())
+    }
+}
+
+fn is_scope(scope: &str, day: &str) -> bool {
+    let parts: Vec<&str> = scope.split('/').collect();
+    matches!(parts[..], [given, region, "storage", "goog4_request"] if given == day && !region.is_empty())
+}
+
+/// Reads `YYYYMMDD'T'HHMMSS'Z'`.
+fn instant(text: &str) -> Option<Timestamp> {
+    let (day, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let are_digits = |part: &str, count| part.len() == count && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !are_digits(day, 8) || !are_digits(time, 6) {
+        return None;
+    }
+    let written = format!("{}-{}-{}T{}:{}:{}Z", &day[..4], &day[4..6], &day[6..], &time[..2], &time[2..4], &time[4..]);
+    Some(Timestamp::from_secs(written.parse::<jiff::Timestamp>().ok()?.as_second()))
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok()));
+    let digits: Vec<u8> = digits.collect::<Option<_>>()?;
+    let (pairs, rest) = digits.as_chunks::<2>();
+    rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
+}
+
+/// The headers by their lower-case names: values without outer blanks, inner runs of blanks as one, repeated ones joined;
+/// the host without its port.
+fn gathered(presented: &Presented<'_>) -> BTreeMap<String, String> {
+    let mut gathered: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in presented.headers {
+        let words: Vec<&str> = value.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
+        let value = words.join(" ");
+        gathered
+            .entry(name.to_ascii_lowercase())
+            .and_modify(|earlier| {
+                earlier.push(',');
+                earlier.push_str(&value);
+            })
+            .or_insert(value);
+    }
+    gathered.insert("host".to_owned(), without_port(presented.host).to_ascii_lowercase());
+    gathered
+}
+
+fn canonical(
+    presented: &Presented<'_>,
+    pairs: &[(String, String)],
+    headers: &BTreeMap<String, String>,
+    signed: &Signed<'_>,
+) -> Option<String> {
+    // Decoded and encoded anew, so that it does not matter which characters the sender encoded without need. A slash of
+    // the path is one however it was sent.
+    let path = decode(presented.path, Plus::Plus)?;
+    let path: Vec<String> = path.split('/').map(percent_encoded).collect();
+    let mut query: Vec<(String, String)> = pairs
+        .iter()
+        .filter(|(name, _)| name != "X-Goog-Signature")
+        .map(|(name, value)| (percent_encoded(name), percent_encoded(value)))
+        .collect();
+    query.sort();
+    let query: Vec<String> = query.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut names = signed.headers.clone();
+    names.sort_unstable();
+    let lines: String =
+        names.iter().map(|name| format!("{name}:{}\n", headers.get(*name).map_or("", String::as_str))).collect();
+    let payload = match headers.get("x-goog-content-sha256") {
+        Some(hash) if names.contains(&"x-goog-content-sha256") => hash,
+        _ => "UNSIGNED-PAYLOAD",
+    };
+    let (method, path, query, names) = (presented.method, path.join("/"), query.join("&"), names.join(";"));
+    Some(format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{payload}"))
+}
