@@ -70,7 +70,11 @@ pub(super) enum Signer {
     Key { email: String, key: Arc<RsaKeyPair> },
     /// By IAM Credentials, with the broker's token. Its account needs the permission `iam.serviceAccounts.signBlob` on
     /// itself.
-    Remote { account: Account, iam_credentials: Url },
+    Remote {
+        account: Account,
+        /// Scheme, host and port.
+        iam_credentials: String,
+    },
 }
 
 /// The account that IAM Credentials signs for.
@@ -100,7 +104,7 @@ impl Signer {
                     RemoteAccount::Named(name) => Account::Named(name),
                     RemoteAccount::OfMachine(address) => Account::OfMachine { address, name: OnceCell::new() },
                 };
-                Ok(Self::Remote { account, iam_credentials })
+                Ok(Self::Remote { account, iam_credentials: iam_credentials.origin().ascii_serialization() })
             }
             SigningIdentity::Nobody { whose } => Err(OpenError::CannotSign { whose }),
         }
@@ -188,9 +192,8 @@ fn is_account(name: &str) -> bool {
 }
 
 /// `POST …:signBlob` (IAM documentation, Service Account Credentials API, `projects.serviceAccounts.signBlob`).
-fn signature_request(iam_credentials: &Url, email: &str, text: &str) -> Result<Request, Error> {
-    let origin = iam_credentials.origin().ascii_serialization();
-    let url = parse(&format!("{origin}/v1/projects/-/serviceAccounts/{email}:signBlob"))?;
+fn signature_request(iam_credentials: &str, email: &str, text: &str) -> Result<Request, Error> {
+    let url = parse(&format!("{iam_credentials}/v1/projects/-/serviceAccounts/{email}:signBlob"))?;
     let body = serde_json::json!({ "payload": STANDARD.encode(text) }).to_string().into_bytes();
     let mut headers = HeaderMap::with_capacity(1);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -242,7 +245,7 @@ async fn sign_with(key: Arc<RsaKeyPair>, text: String, deadline: Instant) -> Res
     }
 }
 
-/// Who can sign for what was found.
+/// Who can sign for what was found: only a key, as long as nothing else is known of what was.
 pub(super) fn identity(found: &Found) -> SigningIdentity {
     match found {
         Found::Key { key, .. } => SigningIdentity::Key {
@@ -253,6 +256,3 @@ pub(super) fn identity(found: &Found) -> SigningIdentity {
         Found::StandIn => SigningIdentity::Nobody { whose: "a token that means nothing" },
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -10,7 +10,9 @@ use crate::model::upload::PromisedSize;
 mod calls;
 mod http2;
 mod scripted;
+mod signatures;
 mod tokens;
+mod xml;
 
 use scripted::{Scripted, Step, answer};
 
