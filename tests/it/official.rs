@@ -107,7 +107,11 @@ fn around(broker: &Broker) -> Vec<(&'static str, String)> {
 async fn ordinary(language: Language, names: &[&str]) {
     let storage = emulator(Clock::System).await;
     let open = emulator::Settings {
-        buckets: vec![BucketSettings { name: BUCKET.to_owned(), location: "europe-west1".to_owned() }],
+        buckets: vec![BucketSettings {
+            name: BUCKET.to_owned(),
+            location: "europe-west1".to_owned(),
+            cors: Vec::new(),
+        }],
         clock: Clock::System,
         randomness: Randomness::System,
         authorization: Authorization::Ignored,

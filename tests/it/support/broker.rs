@@ -135,7 +135,11 @@ impl Broker {
 pub async fn emulator(clock: Clock) -> Arc<Emulator> {
     let settings = emulator::Settings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        buckets: vec![BucketSettings { name: BUCKET.to_owned(), location: "europe-west1".to_owned() }],
+        buckets: vec![BucketSettings {
+            name: BUCKET.to_owned(),
+            location: "europe-west1".to_owned(),
+            ..BucketSettings::default()
+        }],
         clock,
         randomness: Randomness::System,
         ..emulator::Settings::default()
