@@ -44,14 +44,28 @@ pub(super) fn check(presented: &Presented<'_>, accounts: &Accounts, now: Timesta
     let pairs = pairs(presented.query).ok_or_else(|| invalid("The query is not percent-encoded UTF-8."))?;
     let signed = Signed::of(&pairs)?;
     signed.check_time(now)?;
-    let headers = gathered(presented);
+    let mut headers = gathered(presented);
     signed.check_headers(&headers)?;
 
-    let canonical = canonical(presented, &pairs, &headers, &signed)
-        .ok_or_else(|| invalid("The path is not percent-encoded UTF-8."))?;
-    let hashed = hex(digest(&SHA256, canonical.as_bytes()).as_ref());
-    let to_sign = format!("{ALGORITHM}\n{}\n{}\n{hashed}", signed.date, signed.scope);
-    match accounts.verify(signed.account, to_sign.as_bytes(), &signed.signature) {
+    let mut verify = |host: &str| {
+        headers.insert("host".to_owned(), host.to_ascii_lowercase());
+        let canonical = canonical(presented, &pairs, &headers, &signed)
+            .ok_or_else(|| invalid("The path is not percent-encoded UTF-8."))?;
+        let hashed = hex(digest(&SHA256, canonical.as_bytes()).as_ref());
+        let to_sign = format!("{ALGORITHM}\n{}\n{}\n{hashed}", signed.date, signed.scope);
+        let verdict = accounts.verify(signed.account, to_sign.as_bytes(), &signed.signature);
+        Ok::<_, Problem>((verdict, to_sign, canonical))
+    };
+    // Storage has no port. Where the address has one, Google's libraries disagree: Node leaves it out, Python signs it.
+    let mut verified = verify(without_port(presented.host))?;
+    if verified.0 == Verdict::Wrong {
+        let with_port = verify(presented.host)?;
+        if with_port.0 == Verdict::Right {
+            verified = with_port;
+        }
+    }
+    let (verdict, to_sign, canonical) = verified;
+    match verdict {
         Verdict::Right => Ok(()),
         Verdict::Unknown => {
             let details = format!("{} is not known here.", signed.account);
