@@ -3,6 +3,8 @@
 //!
 //! What it gives away opens nothing that another bearer token does not, since the emulator takes any.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hyper::http::StatusCode;
@@ -15,7 +17,6 @@ use super::problem::{self, Answer, Problem};
 use super::target::{Query, Route};
 use crate::clock::Clock;
 use crate::model::time::Timestamp;
-use std::time::Duration;
 
 /// How long a token is said to live.
 const LIFETIME: u64 = 3600;
@@ -117,14 +118,11 @@ async fn token(call: &mut Call<'_>) -> Result<Answer, Failure> {
         Some(_) => Some(("unsupported_grant_type", "Neither jwt-bearer nor refresh_token.")),
         None => Some(("invalid_request", "Missing grant_type.")),
     };
-    Ok(match refusal {
-        Some((error, why)) => denied(error, why),
-        None => {
-            let token = access_token(call);
-            let answer = json!({"access_token": token, "expires_in": LIFETIME - 1, "token_type": "Bearer"});
-            problem::json(StatusCode::OK, &answer)
-        }
-    })
+    if let Some((error, why)) = refusal {
+        return Ok(denied(error, why));
+    }
+    let answer = json!({"access_token": access_token(call), "expires_in": LIFETIME - 1, "token_type": "Bearer"});
+    Ok(problem::json(StatusCode::OK, &answer))
 }
 
 #[derive(Deserialize)]

@@ -1,5 +1,7 @@
 //! The emulator as its clients see it, over real connections.
 
+mod accounts;
+mod bucket_cors;
 mod cors;
 mod ending;
 mod faults;
