@@ -1,6 +1,11 @@
 //! `emulator`: the storage stand-in alone, for other people's tests.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -24,24 +29,53 @@ pub(super) struct Arguments {
     /// Where the buckets say that they are
     #[arg(long, value_name = "REGION", default_value = "europe-west1")]
     location: String,
+
+    /// Where to write the key of the stand-in's own service account, as `GOOGLE_APPLICATION_CREDENTIALS` wants it
+    #[arg(long, value_name = "FILE")]
+    service_account: Option<PathBuf>,
+
+    /// A service account whose signed URLs are accepted as well, with its public key; may be given several times
+    #[arg(long = "signer", value_name = "EMAIL=PUBLIC_KEY.pem", value_parser = signer)]
+    signers: Vec<(String, PathBuf)>,
+}
+
+fn signer(text: &str) -> Result<(String, PathBuf), &'static str> {
+    match text.split_once('=') {
+        Some((email, file)) if email.contains('@') && !file.is_empty() => Ok((email.to_owned(), file.into())),
+        _ => Err("expected an e-mail address and the file of a public key, with = between them"),
+    }
 }
 
 /// Serves until SIGTERM or SIGINT.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let listen = SocketAddr::from(([127, 0, 0, 1], arguments.port));
     let buckets = arguments.buckets.into_iter();
+    let mut signers = BTreeMap::new();
+    for (email, file) in arguments.signers {
+        let key = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        signers.insert(email, key);
+    }
     let settings = Settings {
         listen,
         buckets: buckets
-            .map(|name| BucketSettings { name: name.to_string(), location: arguments.location.clone() })
+            .map(|name| BucketSettings {
+                name: name.to_string(),
+                location: arguments.location.clone(),
+                ..BucketSettings::default()
+            })
             .collect(),
+        signers,
         clock: Clock::System,
         randomness: Randomness::System,
         ..Settings::default()
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let emulator = Emulator::start(settings).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let emulator = Emulator::start(settings).await.with_context(|| format!("cannot serve on {listen}"))?;
+    if let Some(file) = arguments.service_account {
+        let key = emulator.service_account_key()?;
+        write_secret(&file, &key).with_context(|| format!("cannot write {}", file.display()))?;
+    }
     super::print(&format!("storage emulator: {}\n", emulator.url()))?;
     tokio::select! {
         _ = terminate.recv() => {}
@@ -49,4 +83,13 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     emulator.stop().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a file that no one else may read, also where one was there before that others might.
+fn write_secret(file: &Path, text: &str) -> std::io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?.write_all(text.as_bytes())
 }

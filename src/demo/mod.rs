@@ -48,7 +48,11 @@ impl Demo {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let storage = Emulator::start(emulator::Settings {
             listen: loopback(0),
-            buckets: vec![BucketSettings { name: BUCKET.to_owned(), location: REGION.to_owned() }],
+            buckets: vec![BucketSettings {
+                name: BUCKET.to_owned(),
+                location: REGION.to_owned(),
+                ..BucketSettings::default()
+            }],
             clock: Clock::System,
             randomness: Randomness::System,
             ..emulator::Settings::default()

@@ -12,6 +12,7 @@ use hyper::http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Map, Value};
 
 use super::accounts::Deed;
+use super::bucket_cors::{self, Asker};
 use super::faults::{Action, Pause};
 use super::journal::{self, Operation, Recording};
 use super::problem::{self, Answer, Problem};
@@ -341,6 +342,10 @@ async fn answer(call: &mut Call<'_>, route: &Route) -> Result<Answer, Cut> {
             answer.headers_mut().entry(upload::UPLOAD_ID).or_insert(id);
         }
     }
+    if route.is_xml() {
+        allow_by_bucket(call, route, session.as_deref(), &mut answer);
+        return Ok(answer);
+    }
     let origin = match &session {
         Some(entry) => {
             let bound = entry.lock().origin.clone();
@@ -355,6 +360,21 @@ async fn answer(call: &mut Call<'_>, route: &Route) -> Result<Answer, Cut> {
     Ok(answer)
 }
 
+/// Lets a browser read an answer of the XML API, if the bucket says so.
+fn allow_by_bucket(call: &Call<'_>, route: &Route, session: Option<&Entry>, answer: &mut Answer) {
+    let own = call.head.headers.get(header::ORIGIN);
+    let bound = session.and_then(|entry| entry.lock().origin.clone());
+    let asker = match (call.query.get("upload_id"), bound, own) {
+        (_, Some(bound), _) => Asker::Session(Some(bound)),
+        (_, None, None) => return,
+        (Some(_), None, Some(_)) => Asker::Session(None),
+        (None, None, Some(own)) => Asker::Request(own.clone()),
+    };
+    let bucket = route.names().0.and_then(|bucket| call.world.objects.bucket(bucket));
+    let rules = bucket.map(|bucket| bucket.cors).unwrap_or_default();
+    bucket_cors::allow(answer, &rules, &asker, &call.head.method, &call.head.headers);
+}
+
 async fn act(
     call: &mut Call<'_>,
     route: &Route,
@@ -363,6 +383,7 @@ async fn act(
     resource: Option<Result<Map<String, Value>, Failure>>,
 ) -> Result<Answer, Failure> {
     match (operation, route) {
+        (Operation::Preflight, _) if route.is_xml() => Ok(problem::empty(StatusCode::OK)),
         (Operation::Preflight, _) => Ok(cors::preflight(&call.head.headers)),
         (Operation::Initiate, Route::Upload { bucket }) => {
             let resource = resource.ok_or_else(Problem::length_required)?;

@@ -58,6 +58,7 @@
 
 mod accounts;
 mod attributes;
+mod bucket_cors;
 mod connection;
 mod content;
 mod control;
@@ -100,6 +101,7 @@ use crate::model::time::Timestamp;
 
 use self::accounts::Accounts;
 pub use self::accounts::{AccountError, OWN_ACCOUNT};
+pub use self::bucket_cors::CorsRule;
 use self::content::Memory;
 use self::faults::Faults;
 use self::journal::Journal;
@@ -152,12 +154,14 @@ impl Default for Settings {
 }
 
 /// A bucket that is there from the start.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BucketSettings {
     /// Its name, which is not checked against the rules of storage.
     pub name: String,
     /// Its location, such as `europe-west1` or `EU`.
     pub location: String,
+    /// Which pages may read what the XML API answers.
+    pub cors: Vec<CorsRule>,
 }
 
 /// Whether calls need a token. Requests on a session URI never do.
@@ -240,8 +244,8 @@ impl Emulator {
         let listener = TcpListener::bind(settings.listen).await?;
         let objects = Objects::new(settings.max_objects);
         let now = settings.clock.now();
-        for bucket in &settings.buckets {
-            objects.create_bucket(&bucket.name, &bucket.location, now);
+        for bucket in settings.buckets {
+            objects.create_bucket(bucket, now);
         }
         let world = Arc::new(World {
             address: listener.local_addr()?,

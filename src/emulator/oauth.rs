@@ -4,7 +4,9 @@
 //! What it gives away opens nothing that another bearer token does not, since the emulator takes any.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD, URL_SAFE_NO_PAD};
 use hyper::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -123,6 +125,13 @@ async fn token(call: &mut Call<'_>) -> Result<Answer, Failure> {
     })
 }
 
+/// The parts of a JWT have no padding (RFC 7515, section 2), which some libraries do not know; Google's token server takes
+/// theirs too.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -142,13 +151,13 @@ struct Claims {
 /// assertions know no other.
 fn check_assertion(call: &Call<'_>, assertion: &str, now: i64) -> Result<(), &'static str> {
     fn part<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+        serde_json::from_slice(&LENIENT.decode(text).ok()?).ok()
     }
     let (signed, signature) = assertion.rsplit_once('.').ok_or("The assertion is not a JWT.")?;
     let (header, claims) = signed.split_once('.').ok_or("The assertion is not a JWT.")?;
     let header: Header = part(header).ok_or("The assertion's header is malformed.")?;
     let claims: Claims = part(claims).ok_or("The assertion's claims are malformed.")?;
-    let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| "The assertion's signature is malformed.")?;
+    let signature = LENIENT.decode(signature).map_err(|_| "The assertion's signature is malformed.")?;
     if header.alg != "RS256" {
         return Err("The assertion is not signed with RS256.");
     }

@@ -9,7 +9,9 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hyper::body::Bytes;
 use serde_json::{Map, Value, json};
 
+use super::BucketSettings;
 use super::attributes::Attributes;
+use super::bucket_cors::CorsRule;
 use super::content::Sealed;
 use super::insertion::{Insertion, Preconditions, Unmet};
 use crate::model::digest::{Crc32c, Md5};
@@ -92,14 +94,16 @@ pub(super) struct Object {
 pub(super) struct Bucket {
     pub(super) name: Arc<str>,
     pub(super) location: String,
+    pub(super) cors: Arc<[CorsRule]>,
+    metageneration: i64,
     created: Timestamp,
+    updated: Timestamp,
 }
 
 impl Bucket {
     /// The bucket resource (storage documentation, "Buckets").
     pub(super) fn resource(&self, base: &str) -> Value {
-        let created = self.created.to_string();
-        json!({
+        let mut resource = json!({
             "kind": "storage#bucket",
             "id": self.name,
             "name": self.name,
@@ -108,12 +112,16 @@ impl Bucket {
             "location": self.location,
             "locationType": location_type(&self.location),
             "storageClass": "STANDARD",
-            "metageneration": "1",
-            "etag": "CAE=",
-            "timeCreated": created,
-            "updated": created,
+            "metageneration": self.metageneration.to_string(),
+            "etag": STANDARD.encode(self.metageneration.to_be_bytes()),
+            "timeCreated": self.created.to_string(),
+            "updated": self.updated.to_string(),
             "iamConfiguration": {"uniformBucketLevelAccess": {"enabled": false}},
-        })
+        });
+        if !self.cors.is_empty() {
+            resource["cors"] = json!(self.cors);
+        }
+        resource
     }
 }
 
@@ -186,14 +194,34 @@ impl Objects {
     }
 
     /// Creates a bucket; `None` when there is one of that name.
-    pub(super) fn create_bucket(&self, name: &str, location: &str, now: Timestamp) -> Option<Bucket> {
+    pub(super) fn create_bucket(&self, settings: BucketSettings, now: Timestamp) -> Option<Bucket> {
+        let BucketSettings { name, location, cors } = settings;
         let mut inner = self.lock();
-        if inner.buckets.contains_key(name) {
+        if inner.buckets.contains_key(&name) {
             return None;
         }
-        let bucket = Bucket { name: name.into(), location: location.to_ascii_uppercase(), created: now };
-        inner.buckets.insert(name.to_owned(), (bucket.clone(), BTreeMap::new()));
+        let bucket = Bucket {
+            name: name.as_str().into(),
+            location: location.to_ascii_uppercase(),
+            cors: cors.into(),
+            metageneration: 1,
+            created: now,
+            updated: now,
+        };
+        inner.buckets.insert(name, (bucket.clone(), BTreeMap::new()));
         Some(bucket)
+    }
+
+    /// Changes a bucket's rules for browsers, and leaves them where `cors` is `None`.
+    pub(super) fn patch_bucket(&self, name: &str, cors: Option<Vec<CorsRule>>, now: Timestamp) -> Option<Bucket> {
+        let mut inner = self.lock();
+        let (bucket, _) = inner.buckets.get_mut(name)?;
+        if let Some(cors) = cors {
+            bucket.cors = cors.into();
+        }
+        bucket.metageneration += 1;
+        bucket.updated = now;
+        Some(bucket.clone())
     }
 
     pub(super) fn bucket_count(&self) -> usize {

@@ -1,8 +1,11 @@
 //! Objects and buckets as resources: read, download, list, change, remove.
 
 use hyper::http::{HeaderMap, HeaderValue, StatusCode, header};
-use serde_json::{Value, json};
+use serde::Deserialize as _;
+use serde_json::{Map, Value, json};
 
+use super::BucketSettings;
+use super::bucket_cors::CorsRule;
 use super::http::{Call, Failure, selected};
 use super::insertion::{Preconditions, Unmet};
 use super::journal::Operation;
@@ -36,6 +39,12 @@ pub(super) async fn serve(call: &mut Call<'_>, operation: Operation, route: &Rou
         (Operation::List, Route::Objects { bucket }) => list(call, bucket),
         (Operation::Bucket, Route::Bucket { bucket }) => {
             let bucket = call.world.objects.bucket(bucket).ok_or_else(|| Problem::not_found(NO_BUCKET))?;
+            Ok(selected(call, bucket.resource(&call.base()))?)
+        }
+        (Operation::PatchBucket, Route::Bucket { bucket }) => {
+            let cors = cors_of(&call.resource().await?)?;
+            let patched = call.world.objects.patch_bucket(bucket, cors, call.world.now());
+            let bucket = patched.ok_or_else(|| Problem::not_found(NO_BUCKET))?;
             Ok(selected(call, bucket.resource(&call.base()))?)
         }
         (Operation::CreateBucket, _) => create_bucket(call).await,
@@ -218,6 +227,18 @@ fn list(call: &Call<'_>, bucket: &str) -> Result<Answer, Failure> {
     Ok(selected(call, answer)?)
 }
 
+/// The rules for browsers in a bucket resource: `null` takes them away, and where they are left out they stay.
+fn cors_of(resource: &Map<String, Value>) -> Result<Option<Vec<CorsRule>>, Problem> {
+    match resource.get("cors") {
+        None => Ok(None),
+        Some(Value::Null) => Ok(Some(Vec::new())),
+        Some(rules) => {
+            let rules = Vec::<CorsRule>::deserialize(rules);
+            rules.map(Some).map_err(|error| Problem::invalid(format!("Invalid value for cors: {error}.")))
+        }
+    }
+}
+
 async fn create_bucket(call: &mut Call<'_>) -> Result<Answer, Failure> {
     let resource = call.resource().await?;
     let name = resource.get("name").and_then(Value::as_str).ok_or_else(|| Problem::required("Required: name"))?;
@@ -232,7 +253,9 @@ async fn create_bucket(call: &mut Call<'_>) -> Result<Answer, Failure> {
     if world.objects.bucket_count() >= BUCKETS {
         return Err(Problem::full("buckets").into());
     }
-    let created = world.objects.create_bucket(name.as_str(), location, world.now());
+    let cors = cors_of(&resource)?.unwrap_or_default();
+    let settings = BucketSettings { name: name.to_string(), location: location.to_owned(), cors };
+    let created = world.objects.create_bucket(settings, world.now());
     let bucket = created.ok_or_else(|| {
         Problem::conflict("Your previous request to create the named bucket succeeded and you already own it.")
     })?;

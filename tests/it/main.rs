@@ -19,3 +19,4 @@ mod retries;
 mod secrets;
 mod sizes;
 mod support;
+mod transfers;

@@ -175,7 +175,8 @@ async fn a_session_lives_a_week() {
 #[tokio::test]
 async fn a_session_is_found_by_its_whole_secret_only() {
     let stand = stand_with(|settings| {
-        settings.buckets.push(super::super::BucketSettings { name: "other".into(), location: "EU".into() });
+        let other = BucketSettings { name: "other".into(), location: "EU".into(), ..BucketSettings::default() };
+        settings.buckets.push(other);
     })
     .await;
     let uri = stand.session("o", None).await;

@@ -1,5 +1,7 @@
 //! The emulator as its clients see it, over real connections.
 
+mod accounts;
+mod bucket_cors;
 mod cors;
 mod ending;
 mod faults;
@@ -36,7 +38,11 @@ async fn stand() -> Stand {
 
 async fn stand_with(change: impl FnOnce(&mut Settings)) -> Stand {
     let mut settings = Settings {
-        buckets: vec![BucketSettings { name: "media".into(), location: "europe-west1".into() }],
+        buckets: vec![BucketSettings {
+            name: "media".into(),
+            location: "europe-west1".into(),
+            ..BucketSettings::default()
+        }],
         clock: Clock::manual(Timestamp::from_secs(1_763_805_600)),
         randomness: Randomness::seeded(7),
         keep_bytes: ByteCount::mib(4),

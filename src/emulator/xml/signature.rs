@@ -226,3 +226,129 @@ fn canonical(
     let (method, path, query, names) = (presented.method, path.join("/"), query.join("&"), names.join(";"));
     Some(format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{payload}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use serde::Deserialize;
+
+    use super::*;
+
+    const SIGNER: &str = "test-iam-credentials@dummy-project-id.iam.gserviceaccount.com";
+
+    #[derive(Deserialize)]
+    struct Vectors {
+        #[serde(rename = "signingV4Tests")]
+        urls: Vec<Vector>,
+    }
+
+    #[derive(Clone, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Vector {
+        description: String,
+        method: String,
+        expiration: u64,
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
+        expected_url: String,
+    }
+
+    impl Vector {
+        fn check(&self, accounts: &Accounts, later: i64) -> Result<(), Problem> {
+            let (_, rest) = self.expected_url.split_once("://").unwrap();
+            let (host, rest) = rest.split_once('/').unwrap();
+            let (path, query) = rest.split_once('?').unwrap();
+            let date = query.split('&').find_map(|part| part.strip_prefix("X-Goog-Date=")).unwrap();
+            let now = Timestamp::from_secs(instant(date).unwrap().as_secs() + later);
+            let path = format!("/{path}");
+            let headers: Vec<_> = self.headers.clone().into_iter().collect();
+            let presented = Presented { method: &self.method, host, path: &path, query, headers: &headers };
+            super::check(&presented, accounts, now)
+        }
+    }
+
+    fn code(problem: &Problem) -> String {
+        let document = format!("{problem:?}");
+        document.split_once("code: \"").unwrap().1.split_once('"').unwrap().0.to_owned()
+    }
+
+    /// The files of github.com/googleapis/conformance-tests, storage/v1, which are not part of this repository.
+    #[test]
+    fn the_published_signatures_fit() {
+        let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors");
+        #[expect(clippy::disallowed_methods, reason = "where the vectors are is no setting of the product")]
+        let folder = std::env::var("GCS_TEST_VECTORS").map_or(beside, PathBuf::from);
+        let (Ok(text), Ok(key)) = (
+            std::fs::read_to_string(folder.join("v4_signatures.json")),
+            std::fs::read_to_string(folder.join("v4_signatures.public_key.pem")),
+        ) else {
+            println!("not run: there are no published vectors in {} (GCS_TEST_VECTORS)", folder.display());
+            return;
+        };
+        let vectors: Vectors = serde_json::from_str(&text).unwrap();
+        let accounts = Accounts::new(&BTreeMap::from([(SIGNER.to_owned(), key)])).unwrap();
+        assert_eq!(vectors.urls.len(), 29);
+        for vector in &vectors.urls {
+            let name = &vector.description;
+            vector.check(&accounts, 0).unwrap_or_else(|problem| panic!("{name}: {problem:?}"));
+            let end = i64::try_from(vector.expiration).unwrap();
+            vector.check(&accounts, end).unwrap_or_else(|problem| panic!("{name}: {problem:?}"));
+            assert_eq!(code(&vector.check(&accounts, end + 1).unwrap_err()), "ExpiredToken", "{name}");
+            assert_eq!(code(&vector.check(&Accounts::default(), 0).unwrap_err()), "AccessDenied", "{name}");
+            let other = Vector { method: "DELETE".to_owned(), ..vector.clone() };
+            assert_eq!(code(&other.check(&accounts, 0).unwrap_err()), "SignatureDoesNotMatch", "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_signed_is_put_in_order() {
+        let headers = [
+            ("X-Goog-Meta-B", " two \t words "),
+            ("content-type", "text/plain"),
+            ("x-goog-meta-b", "again"),
+            ("X-Goog-Content-SHA256", "abc"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let query = "z=1&b%20c=%2f%7e&X-Goog-Algorithm=GOOG4-RSA-SHA256&X-Goog-Credential=a%40b%2F20190201%2Fauto%2Fstorage%2F\
+                     goog4_request&X-Goog-Date=20190201T090000Z&X-Goog-Expires=10&X-Goog-SignedHeaders=\
+                     host%3Bx-goog-content-sha256%3Bx-goog-meta-b&X-Goog-Signature=00ff";
+        let presented = Presented {
+            method: "PUT",
+            host: "Storage.googleapis.com:443",
+            path: "/b//a%2fb%7E+%C3%A9",
+            query,
+            headers: &headers,
+        };
+        let pairs = pairs(query).unwrap();
+        let signed = Signed::of(&pairs).map_err(|problem| format!("{problem:?}")).unwrap();
+        assert_eq!(signed.signature, [0, 255]);
+        let expected = "PUT\n\
+            /b//a/b~%2B%C3%A9\n\
+            X-Goog-Algorithm=GOOG4-RSA-SHA256&X-Goog-Credential=a%40b%2F20190201%2Fauto%2Fstorage%2Fgoog4_request\
+            &X-Goog-Date=20190201T090000Z&X-Goog-Expires=10\
+            &X-Goog-SignedHeaders=host%3Bx-goog-content-sha256%3Bx-goog-meta-b&b%20c=%2F~&z=1\n\
+            host:storage.googleapis.com\n\
+            x-goog-content-sha256:abc\n\
+            x-goog-meta-b:two words,again\n\
+            \n\
+            host;x-goog-content-sha256;x-goog-meta-b\n\
+            abc";
+        assert_eq!(canonical(&presented, &pairs, &gathered(&presented), &signed).unwrap(), expected);
+    }
+
+    #[test]
+    fn dates_are_read_strictly() {
+        for (text, expected) in [
+            ("19700101T000001Z", Some(1)),
+            ("20251122T100000Z", Some(1_763_805_600)),
+            ("20250230T100000Z", None),
+            ("20251122T250000Z", None),
+            ("2025-11-22T10:00:00Z", None),
+            ("20251122T100000", None),
+            ("20251122T1000é0Z", None),
+        ] {
+            assert_eq!(instant(text).map(Timestamp::as_secs), expected, "{text}");
+        }
+    }
+}

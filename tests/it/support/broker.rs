@@ -33,7 +33,7 @@ pub struct Settings {
     pub server: String,
     /// `storage.endpoint`, where it is not the emulator itself.
     pub endpoint: Option<String>,
-    /// More of the `[storage]` section.
+    /// More of the `[storage]` section. `sa.json` is the emulator's own service account, which can sign.
     pub storage: String,
 }
 
@@ -85,6 +85,9 @@ impl Broker {
         let files = TempDir::new().unwrap();
         let endpoint = settings.endpoint.clone().unwrap_or_else(|| storage.url());
         let text = configuration(files.path(), &endpoint, &settings);
+        if settings.storage.contains("sa.json") {
+            std::fs::write(files.path().join("sa.json"), storage.service_account_key().unwrap()).unwrap();
+        }
         let config = config::load(&text, &files.path().join("broker.toml"), std::iter::empty())
             .unwrap_or_else(|errors| panic!("{errors}"));
         let world = World {
@@ -138,7 +141,11 @@ impl Broker {
 pub async fn emulator(clock: Clock) -> Arc<Emulator> {
     let settings = emulator::Settings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        buckets: vec![BucketSettings { name: BUCKET.to_owned(), location: "europe-west1".to_owned() }],
+        buckets: vec![BucketSettings {
+            name: BUCKET.to_owned(),
+            location: "europe-west1".to_owned(),
+            ..BucketSettings::default()
+        }],
         clock,
         randomness: Randomness::System,
         ..emulator::Settings::default()
