@@ -1,4 +1,5 @@
-//! What the parts of one create cost, each by itself: the token's check, the decision, and the two scripts in Redis.
+//! What the parts of one create cost, each by itself: the token's check, the decision, a URL's signature, and the two
+//! scripts in Redis.
 //!
 //! `cargo bench --bench load` tells what they come to together, and whether that is much.
 
@@ -12,6 +13,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
+use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -27,6 +32,7 @@ use upload_broker::model::size::ByteCount;
 use upload_broker::model::time::Timestamp;
 use upload_broker::model::upload::{Attributes, NewUpload, Promise, PromisedSize, TransferKind, Upload, UploadState};
 use upload_broker::policy::{Policies, PolicySettings};
+use upload_broker::storage::{self, Existing, Initiation, SignedMethod, Storage};
 use upload_broker::store::seal::Keyring;
 use upload_broker::store::{Admitted, Attached, EncryptionKeySettings, Intent, Settings, Store};
 
@@ -122,6 +128,50 @@ fn policy(criterion: &mut Criterion) {
             bencher.iter(|| policies.decide(black_box(&principal), black_box(&request), id, NOW).unwrap());
         });
     }
+}
+
+/// With a key at hand; where Google holds it, the time is that of a call.
+fn signature(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("account.json");
+    let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    let key: Pkcs8V1Der<'_> = key.as_der().unwrap();
+    let key = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(key.as_ref()));
+    let account = json!({
+        "type": "service_account", "client_email": "broker@acme.example", "private_key": key, "private_key_id": "1",
+        // Nobody listens there, and no token is needed.
+        "token_uri": "http://127.0.0.1:9/token",
+    });
+    std::fs::write(&file, account.to_string()).unwrap();
+    let settings: storage::Settings = serde_json::from_value(json!({"credentials": {"file": file}})).unwrap();
+    let options = storage::Options {
+        randomness: Randomness::System,
+        trusted_ca: Vec::new(),
+        user_agent: "upload-broker/bench".to_owned(),
+        environment: storage::Environment::default(),
+        signing: storage::Signing::Wanted,
+    };
+    let threads = runtime();
+    let storage = threads.block_on(Storage::open(&settings, options)).unwrap();
+    let upload = intent(1);
+    let initiation = Initiation {
+        id: upload.id,
+        bucket: &upload.bucket,
+        object: &upload.object,
+        promise: &upload.promise,
+        metadata: &BTreeMap::new(),
+        cache_control: None,
+        existing: Existing::Keep,
+        origin: None,
+    };
+    let life = Duration::from_secs(900);
+    criterion.bench_function("URL, signed", |bencher| {
+        bencher.iter(|| {
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+            let signed = storage.sign(SignedMethod::Put, black_box(&initiation), NOW, life, deadline);
+            threads.block_on(signed).unwrap()
+        });
+    });
 }
 
 /// The times are those of two round trips, and most of them is Redis's own.
@@ -283,5 +333,5 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-criterion_group!(benches, identity, policy, seal, store);
+criterion_group!(benches, identity, policy, signature, seal, store);
 criterion_main!(benches);

@@ -2,34 +2,55 @@
 
 mod show;
 
-use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::client::{ChunkSize, Client, Error, FinalState, Http, Order, Patience, Token, read_roots};
+use crate::client::{
+    ChunkSize, Client, Error, Event, FinalState, Http, Order, Patience, Token, TransferKind, read_roots,
+};
 use crate::clock::Randomness;
 use crate::model::address::UpstreamUrl;
-use crate::model::name::{ContentType, PolicyName};
+use crate::model::id::UploadId;
+use crate::model::name::{ContentType, FileName, PolicyName};
 use crate::model::time::Span;
 
-use show::Show;
+use show::{Left, Show};
 
 /// What shells report of a command that Ctrl-C stopped: 128 and the number of SIGINT.
 const INTERRUPTED: u8 = 130;
+
+/// Stands for standard input among files.
+const STANDARD_INPUT: &str = "-";
+
+/// How long a user who stopped the upload of a pipe waits for it to be cancelled.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Uploads files through a broker, one after the other, and waits until each is verified.
 ///
 /// A file whose upload was stopped, by Ctrl-C, a kill or a lost network, goes on where it stopped when the same command
 /// is run again; what that takes is kept in FILE.upload-broker.json until the upload is final. It holds no secret.
 ///
+/// Standard input and named pipes are uploaded as they come, without a size, under policies that admit that. They cannot
+/// be read again, so what is stopped of them is cancelled.
+///
 /// Exits with 0 if all files are completed, with 1 if any is not, with 130 after Ctrl-C.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct UploadArguments {
-    /// The files to upload.
+    /// The files to upload; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+
+    /// The name to upload under, for one file [default: the file's own, or stdin].
+    #[arg(long, value_name = "NAME")]
+    name: Option<FileName>,
+
+    /// How the bytes go to storage: resumable (in chunks), simple (at once, with a signed URL), or `signed_resumable` (in
+    /// chunks, to a session opened with a signed URL).
+    #[arg(long, value_name = "KIND", default_value_t)]
+    transfer: TransferKind,
 
     /// The address of the broker.
     #[arg(long, value_name = "URL")]
@@ -43,11 +64,11 @@ pub(super) struct UploadArguments {
     #[arg(long, value_name = "NAME")]
     policy: Option<PolicyName>,
 
-    /// How much to send in one request, a multiple of 256KiB [default: what the broker advises].
+    /// How much to send in one request, a multiple of 256KiB, at most 64MiB of a pipe [default: what the broker advises].
     #[arg(long, value_name = "SIZE")]
     chunk_size: Option<ChunkSize>,
 
-    /// The media type of the files [default: guessed from each file's extension].
+    /// The media type of the files [default: guessed from each name's extension].
     #[arg(long, value_name = "TYPE")]
     content_type: Option<ContentType>,
 
@@ -95,6 +116,9 @@ async fn run_until(
     interrupt: impl Future<Output = ()>,
     show: &Show,
 ) -> anyhow::Result<ExitCode> {
+    let is_input = |file: &PathBuf| file == Path::new(STANDARD_INPUT);
+    anyhow::ensure!(arguments.name.is_none() || arguments.files.len() == 1, "--name is for one file");
+    anyhow::ensure!(arguments.files.iter().filter(|file| is_input(file)).count() < 2, "- can be read only once");
     let roots = match &arguments.ca {
         Some(path) => read_roots(path).await?,
         None => Vec::new(),
@@ -106,38 +130,81 @@ async fn run_until(
         patience: Patience { give_up_after: arguments.give_up_after.0.max(Duration::from_secs(1)), ..patience },
         randomness: Randomness::System,
     };
-    let metadata: BTreeMap<String, String> = arguments.metadata.into_iter().collect();
+    let order = Order {
+        name: arguments.name,
+        policy: arguments.policy,
+        content_type: arguments.content_type,
+        metadata: arguments.metadata.into_iter().collect(),
+        transfer: arguments.transfer,
+        chunk: arguments.chunk_size,
+        state_directory: arguments.state_dir,
+    };
     let mut interrupt = std::pin::pin!(interrupt);
     let mut code = ExitCode::SUCCESS;
     for file in arguments.files {
         let line = show.file(&file);
-        let order = Order {
-            file,
-            policy: arguments.policy.clone(),
-            content_type: arguments.content_type.clone(),
-            metadata: metadata.clone(),
-            chunk: arguments.chunk_size,
-            state_directory: arguments.state_dir.clone(),
+        let seen = Mutex::new(Seen::default());
+        let watch = |event: Event<'_>| {
+            seen.lock().unwrap_or_else(PoisonError::into_inner).note(event);
+            line.event(event);
         };
-        let watch = |event: crate::client::Event<'_>| line.event(event);
-        tokio::select! {
-            biased;
-            () = &mut interrupt => {
-                line.interrupted();
-                return Ok(ExitCode::from(INTERRUPTED));
+        let upload = async {
+            if is_input(&file) {
+                client.stream(tokio::io::stdin(), &order, &watch).await
+            } else {
+                client.upload(&file, &order, &watch).await
             }
-            outcome = client.upload(&order, &watch) => {
-                if !matches!(&outcome, Ok(report) if report.state == FinalState::Completed) {
-                    code = ExitCode::FAILURE;
-                }
-                match outcome {
-                    Ok(report) => line.report(&report),
-                    Err(error) => line.failed(&error, may_be_resumed(&error)),
-                }
+        };
+        let outcome = tokio::select! {
+            biased;
+            () = &mut interrupt => None,
+            outcome = upload => Some(outcome),
+        };
+        let Some(outcome) = outcome else {
+            let seen = *seen.lock().unwrap_or_else(PoisonError::into_inner);
+            line.interrupted(seen.clear_away(&client).await);
+            return Ok(ExitCode::from(INTERRUPTED));
+        };
+        if !matches!(&outcome, Ok(report) if report.state == FinalState::Completed) {
+            code = ExitCode::FAILURE;
+        }
+        match outcome {
+            Ok(report) => line.report(&report),
+            Err(error) => {
+                line.failed(&error, may_be_resumed(&error) && !seen.into_inner().is_ok_and(|seen| seen.streams))
             }
         }
     }
     Ok(code)
+}
+
+/// What must be known of an upload when the user stops it.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    streams: bool,
+    id: Option<UploadId>,
+}
+
+impl Seen {
+    fn note(&mut self, event: Event<'_>) {
+        match event {
+            Event::Streaming => self.streams = true,
+            Event::Admitted { id } => self.id = Some(id),
+            _ => {}
+        }
+    }
+
+    /// Cancels what cannot be resumed.
+    async fn clear_away(self, client: &Client) -> Left {
+        match self {
+            Self { streams: false, .. } => Left::ToResume,
+            Self { id: None, .. } => Left::ToExpire,
+            Self { id: Some(id), .. } => match tokio::time::timeout(CANCEL_TIMEOUT, client.cancel(id)).await {
+                Ok(Ok(())) => Left::Cancelled,
+                Ok(Err(_)) | Err(_) => Left::ToExpire,
+            },
+        }
+    }
 }
 
 /// Whether to tell the user that nothing is lost.

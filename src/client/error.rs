@@ -19,9 +19,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// A directory, a pipe, a device: its size cannot be known, or it cannot be read twice.
-    #[error("{} is not a regular file", .0.display())]
+    /// A directory, a device, a socket.
+    #[error("{} is neither a regular file nor a pipe", .0.display())]
     NotAFile(PathBuf),
+    /// A pipe's size is not known before its end, and one request for everything has to declare it.
+    #[error("what is read from a pipe cannot be sent as a simple upload: its size is not known before it ends")]
+    SimplePipe,
     /// The file's own name cannot be declared.
     #[error("{} cannot be uploaded under its name: {reason}", path.display())]
     FileName {
@@ -90,6 +93,12 @@ pub enum Error {
         /// Where the refused request stood.
         offset: u64,
     },
+    /// The answer to a signed URL does not fit storage's own documentation.
+    #[error("storage's answer to the start of the upload cannot be used: {0}")]
+    StorageNonsense(&'static str),
+    /// Storage lost bytes of a pipe that it had confirmed before. They cannot be read again. The upload was cancelled.
+    #[error("storage lost what it had confirmed, and a pipe cannot be read again; start it anew")]
+    PipeLost,
     /// Storage has forgotten the session, and this broker cannot open another for the same upload. The upload was
     /// cancelled.
     #[error("the storage session was lost, and the broker cannot renew it; run the command again to start anew")]
@@ -159,6 +168,9 @@ pub enum Trouble {
     /// Storage answered, but persisted none of the bytes.
     #[error("storage kept nothing of what was sent")]
     StorageKeptNothing,
+    /// Storage answered that it has less than it had.
+    #[error("storage answered that it has less than it had")]
+    StorageForgot,
     /// Storage answered what cannot be understood.
     #[error("storage answered with a Range that cannot be")]
     StorageRange,
@@ -250,12 +262,18 @@ impl Error {
     /// kept for it.
     pub(super) const fn is_the_end(&self) -> bool {
         match self {
-            Self::SourceChanged(_) | Self::SessionLost | Self::SessionLostAgain(_) | Self::Mismatch { .. } => true,
+            Self::SourceChanged(_)
+            | Self::SessionLost
+            | Self::SessionLostAgain(_)
+            | Self::PipeLost
+            | Self::Mismatch { .. } => true,
             // 401 and 403 end when a permission or the billing is repaired (storage documentation, "HTTP status and
             // error codes"); other refusals are of this session's bytes, size or digest, for good.
             Self::StorageRefused { status, .. } => !matches!(status, 401 | 403),
             Self::Source { .. }
             | Self::NotAFile(_)
+            | Self::SimplePipe
+            | Self::StorageNonsense(_)
             | Self::FileName { .. }
             | Self::State { .. }
             | Self::Token { .. }

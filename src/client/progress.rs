@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::model::id::UploadId;
 
 use super::error::Trouble;
+use super::wire::TransferKind;
 
 /// Told of everything that happens. Called between network operations, so it must not block for long.
 pub type Watch<'a> = &'a (dyn Fn(Event<'_>) + Send + Sync);
@@ -24,6 +25,8 @@ pub enum Event<'a> {
         /// The file's size.
         bytes: u64,
     },
+    /// A pipe is read: how much there is shows at its end, and nothing can be resumed after a kill.
+    Streaming,
     /// What an earlier run left is not continued.
     StartedAnew(Anew),
     /// The upload is known to the broker.
@@ -40,8 +43,8 @@ pub enum Event<'a> {
     Persisted {
         /// Bytes persisted.
         bytes: u64,
-        /// Bytes in all.
-        total: u64,
+        /// Bytes in all, if that is known by now.
+        total: Option<u64>,
     },
     /// Something went wrong, and is tried again after a pause.
     Interrupted {
@@ -50,8 +53,11 @@ pub enum Event<'a> {
         /// How long the pause is.
         pause: Duration,
     },
-    /// Storage lost the session; the broker gave another, which begins at the first byte.
-    Renewed,
+    /// The session was lost or the signed URL has ended; the broker gave another, which begins at the first byte.
+    Renewed {
+        /// What it gave.
+        kind: TransferKind,
+    },
     /// Storage has all bytes; the broker is asked to verify them.
     Verifying,
 }
@@ -61,7 +67,7 @@ pub enum Event<'a> {
 pub enum Anew {
     /// The file has other bytes now. The old upload is cancelled.
     FileChanged,
-    /// The file is to be uploaded otherwise: another policy, type or metadata. The old upload is cancelled.
+    /// The file is to be uploaded otherwise: another name, policy, type, transfer or metadata. The old upload is cancelled.
     OrderChanged,
     /// The earlier run spoke with another broker.
     OtherBroker,

@@ -1,7 +1,10 @@
 //! One upload from admission to its final state: which question to ask whom, and when to begin again.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::clock::Randomness;
-use crate::model::digest::Crc32c;
 use crate::model::id::UploadId;
 
 use super::broker::{Broker, Completion};
@@ -9,14 +12,19 @@ use super::error::{Content, Error, Operation, Refusal, Trouble};
 use super::http::Http;
 use super::pace::{Pace, Patience};
 use super::progress::{Anew, Event, Watch};
-use super::session::{Begin, ChunkSize, Ended, Session, Tally};
+use super::session::{Begin, ChunkSize, Ended, Session, Tally, chunk_of};
+use super::signed::{SignedPut, SignedStart};
 use super::source::Source;
 use super::state::{Declared, Left, State, StateFile};
-use super::wire::{self, CreateUpload, Upload, presentable};
+use super::target::Target;
+use super::wire::{self, CreateUpload, Transfer, TransferKind, Upload, presentable};
 use super::{FinalState, UploadReport};
 
 /// How many sessions one run may lose. Losing one is rare; losing so many says that something else is wrong.
 const MAX_RENEWALS: u32 = 5;
+
+/// A signed URL that is refused this soon after it was made has not ended: something else is wrong with it.
+const SURELY_GOOD: Duration = Duration::from_secs(60);
 
 /// Everything that one call of [`Client::upload`](super::Client::upload) works with.
 pub(super) struct Run<'a> {
@@ -27,8 +35,7 @@ pub(super) struct Run<'a> {
     pub(super) watch: Watch<'a>,
     pub(super) chunk: Option<ChunkSize>,
     pub(super) state_file: StateFile,
-    pub(super) source: Source,
-    pub(super) crc32c: Crc32c,
+    pub(super) source: Source<'a>,
     pub(super) request: CreateUpload,
     pub(super) pace: Pace<'a>,
     pub(super) tally: Tally,
@@ -41,6 +48,46 @@ struct Admitted {
     begin: Begin,
     /// Which answer of the broker's it comes from.
     operation: Operation,
+}
+
+/// What to do with what the broker handed out.
+enum Way {
+    Session(Session),
+    Put(SignedPut),
+    Start(SignedStart),
+}
+
+impl Way {
+    /// # Errors
+    /// When this client cannot or must not go it.
+    fn open(
+        transfer: &Transfer,
+        chunk: Option<ChunkSize>,
+        source: &Source<'_>,
+        operation: Operation,
+    ) -> Result<Self, Error> {
+        let nonsense = |what| Error::Nonsense { operation, what };
+        let kind: TransferKind = transfer
+            .kind
+            .parse()
+            .map_err(|_| nonsense("it asks for a kind of transfer that this client does not know"))?;
+        let target = Target::of(transfer, operation)?;
+        let chunk = chunk_of(transfer, chunk, source, operation)?;
+        match kind {
+            TransferKind::Resumable => Ok(Self::Session(Session::new(target, chunk))),
+            TransferKind::SignedResumable => Ok(Self::Start(SignedStart::new(target, chunk))),
+            TransferKind::Simple if source.is_pipe() => Err(nonsense("it asks for a pipe in one request")),
+            TransferKind::Simple => Ok(Self::Put(SignedPut::new(target))),
+        }
+    }
+
+    const fn kind(&self) -> TransferKind {
+        match self {
+            Self::Session(_) => TransferKind::Resumable,
+            Self::Put(_) => TransferKind::Simple,
+            Self::Start(_) => TransferKind::SignedResumable,
+        }
+    }
 }
 
 /// What is to be done after the broker looked.
@@ -62,7 +109,7 @@ impl Run<'_> {
                 Ok(report)
             }
             Err(error) => {
-                if error.is_the_end() {
+                if error.is_the_end() || self.source.is_pipe() {
                     // The first error is the one to tell. A cancel that fails leaves an upload that expires.
                     self.cancel(id).await;
                     drop(self.state_file.remove().await);
@@ -177,32 +224,54 @@ impl Run<'_> {
 
     async fn transfer(&mut self, admitted: Admitted) -> Result<UploadReport, Error> {
         let Admitted { id, mut upload, mut begin, mut operation } = admitted;
+        let mut kind = self.request.transfer_kind;
         let mut renewals = 0;
         loop {
             if upload.state != wire::State::UnderWay {
-                return self.report(id, &upload);
+                return self.report(id, &upload, kind);
             }
             let transfer = upload.transfer.take().ok_or(Error::Nonsense { operation, what: "it has no transfer" })?;
-            let mut session = Session::open(&transfer, self.chunk, operation)?;
+            let mut way = Way::open(&transfer, self.chunk, &self.source, operation)?;
+            kind = way.kind();
+            // What the broker shows of an earlier upload may be as old as that.
+            let made = (operation != Operation::Find).then(Instant::now);
+            // A session that an earlier run opened by itself is forgotten, and with it what storage could be asked.
+            let mut is_unsure = begin == Begin::WhereItStopped && kind != TransferKind::Resumable;
             loop {
-                let ended = session.run(self.http, &self.source, begin, &mut self.tally, &mut self.pace).await?;
-                match self.verify(id, ended).await? {
-                    Verdict::Final(upload) => return self.report(id, &upload),
+                let ended = match &mut way {
+                    _ if std::mem::take(&mut is_unsure) => Ended::Unsure,
+                    Way::Session(session) => {
+                        session.run(self.http, &mut self.source, begin, &mut self.tally, &mut self.pace).await?
+                    }
+                    Way::Put(put) => put.run(self.http, &mut self.source, &mut self.tally, &mut self.pace).await?,
+                    Way::Start(start) => match start.run(self.http, &mut self.pace).await? {
+                        Ok(session) => {
+                            (way, begin) = (Way::Session(session), Begin::AtZero);
+                            continue;
+                        }
+                        Err(ended) => ended,
+                    },
+                };
+                match self.verify(id, ended, made).await? {
+                    Verdict::Final(upload) => return self.report(id, &upload, kind),
                     Verdict::SendMore => begin = Begin::WhereItStopped,
                     Verdict::Renew => break,
                 }
+            }
+            if self.source.kept_from() > 0 {
+                return Err(Error::PipeLost);
             }
             renewals += 1;
             if renewals > MAX_RENEWALS {
                 return Err(Error::SessionLostAgain(renewals));
             }
-            (upload, begin, operation) = (self.renew(id).await?, Begin::AtZero, Operation::Renew);
+            (upload, begin, operation) = (self.renew(id, kind).await?, Begin::AtZero, Operation::Renew);
         }
     }
 
     /// Asks the broker what became of the upload after its session ended. Also when the session is lost: the object may
-    /// be there, and only the answer that said so gone.
-    async fn verify(&mut self, id: UploadId, ended: Ended) -> Result<Verdict, Error> {
+    /// be there, and only the answer that said so gone. `made` is when the session or URL was surely new.
+    async fn verify(&mut self, id: UploadId, ended: Ended, made: Option<Instant>) -> Result<Verdict, Error> {
         (self.watch)(Event::Verifying);
         loop {
             match self.broker.complete(id, &mut self.pace).await? {
@@ -220,8 +289,14 @@ impl Run<'_> {
                 Completion::NotComplete => match ended {
                     Ended::Lost => return Ok(Verdict::Renew),
                     Ended::Exists => {
-                        return Err(Error::StorageRefused { status: 412, offset: self.source.size() });
+                        return Err(Error::StorageRefused { status: 412, offset: self.source.known() });
                     }
+                    Ended::Unsure => return Ok(Verdict::SendMore),
+                    // Storage may find a URL ended a moment before the broker does.
+                    Ended::Refused(400 | 403) if made.is_none_or(|made| made.elapsed() > SURELY_GOOD) => {
+                        return Ok(Verdict::Renew);
+                    }
+                    Ended::Refused(status) => return Err(Error::StorageRefused { status, offset: 0 }),
                     Ended::Stored => {
                         self.pace.pause(Trouble::BrokerUnaware, None).await?;
                         return Ok(Verdict::SendMore);
@@ -232,11 +307,16 @@ impl Run<'_> {
         }
     }
 
-    async fn renew(&mut self, id: UploadId) -> Result<Upload, Error> {
+    async fn renew(&mut self, id: UploadId, kind: TransferKind) -> Result<Upload, Error> {
         match self.broker.renew(id, &mut self.pace).await {
             Ok(upload) => {
-                (self.watch)(Event::Renewed);
-                self.ready(id, upload).await
+                let upload = self.ready(id, upload).await?;
+                // It may have turned out to be final.
+                if upload.state == wire::State::UnderWay {
+                    self.tally.renewals += 1;
+                    (self.watch)(Event::Renewed { kind });
+                }
+                Ok(upload)
             }
             // Something ended it in the meantime: its final state is the answer.
             Err(Error::Refused { operation, refusal }) if refusal.status == 409 => {
@@ -251,12 +331,12 @@ impl Run<'_> {
     }
 
     /// Tries once. Whom it does not reach, the upload's own expiry will.
-    async fn cancel(&self, id: UploadId) {
+    async fn cancel(&mut self, id: UploadId) {
         let mut pace = Pace::hasty(self.patience, self.randomness, self.watch);
         drop(self.broker.cancel(id, &mut pace).await);
     }
 
-    fn report(&self, id: UploadId, upload: &Upload) -> Result<UploadReport, Error> {
+    fn report(&self, id: UploadId, upload: &Upload, transfer: TransferKind) -> Result<UploadReport, Error> {
         let operation = Operation::Complete;
         let state = match upload.state {
             wire::State::Completed => {
@@ -279,19 +359,24 @@ impl Run<'_> {
             policy: presentable(&upload.policy),
             region: upload.region.as_deref().map(presentable),
             object: presentable(&upload.object),
-            bytes: self.source.size(),
-            crc32c: self.crc32c,
+            transfer,
+            bytes: self.source.known(),
+            crc32c: self.source.digests().crc32c,
             chunks: self.tally.chunks,
             resumes: self.tally.resumes,
+            renewals: self.tally.renewals,
             state,
-            elapsed: std::time::Duration::ZERO,
+            elapsed: Duration::ZERO,
         })
     }
 
     /// Holds what is stored to what this file has. The broker did so too, if the policy let the digests be declared.
     fn compare(&self, stored: &wire::Stored) -> Result<(), Error> {
         let operation = Operation::Complete;
-        let sent = Content { bytes: self.source.size(), crc32c: Some(self.crc32c) };
+        let Some(bytes) = self.source.size() else {
+            return Err(Error::Nonsense { operation, what: "it is completed before the pipe has ended" });
+        };
+        let sent = Content { bytes, crc32c: Some(self.source.digests().crc32c) };
         let crc32c = stored.crc32c.as_deref().map(str::parse).transpose();
         let crc32c = crc32c.map_err(|_| Error::Nonsense { operation, what: "its result has no readable checksum" })?;
         let stored = Content { bytes: stored.size_bytes.unwrap_or(sent.bytes), crc32c };

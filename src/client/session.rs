@@ -4,23 +4,19 @@
 //! whatever went wrong with a chunk, the next move is to ask. Storage answers a chunk that would leave a gap with 503, so
 //! who repeats the same chunk after a 5xx may never end; who asks first cannot make a gap.
 
-use std::collections::BTreeMap;
-
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderName, HeaderValue, RANGE};
-use reqwest::{Body, Method, RequestBuilder, Response};
-use tokio_util::io::ReaderStream;
-use url::Url;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName, HeaderValue, RANGE};
+use reqwest::{Method, Response};
 
 use crate::model::Invalid;
-use crate::model::address::is_loopback;
-use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
 
 use super::error::{Error, Operation, Trouble};
-use super::http::{Http, is_transient, read_body, retry_after};
+use super::http::{Http, is_transient, retry_after};
 use super::pace::Pace;
+use super::pipe::LARGEST_CHUNK;
 use super::progress::Event;
-use super::source::{Source, Streaming};
+use super::source::{Part, Source};
+use super::target::{Target, drain, exchange};
 use super::wire::Transfer;
 
 /// Storage takes all chunks but the last in multiples of this (storage documentation, "Resumable uploads").
@@ -29,11 +25,12 @@ const CHUNK_MULTIPLE: u64 = 256 << 10;
 /// What is sent at once where nobody says otherwise; the documentation recommends at least this much.
 const CHUNK_DEFAULT: u64 = 8 << 20;
 
-/// The pieces that a chunk is read and sent in: all of it that is in memory at once.
-const PIECE: usize = 128 << 10;
+/// The digests of the whole, on the request that ends it: storage compares before there is an object (storage
+/// documentation, "Data validation and change detection").
+const X_GOOG_HASH: HeaderName = HeaderName::from_static("x-goog-hash");
 
-/// Answers are read to their end, so that the connection can be used again, but not beyond this.
-const MAX_ANSWER: usize = 64 << 10;
+/// So often must storage say that it has less than it had confirmed before it is believed.
+const MOST_DOUBTS: u32 = 3;
 
 /// How many bytes are sent in one request: a multiple of 256 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +60,9 @@ impl std::str::FromStr for ChunkSize {
     }
 }
 
-/// A session as the broker handed it out.
+/// A session, whoever opened it.
 pub(super) struct Session {
-    url: Url,
-    headers: HeaderMap,
+    target: Target,
     chunk: u64,
     /// The most that storage ever said it has: more is progress, and renews patience.
     reached: Option<u64>,
@@ -90,6 +86,10 @@ pub(super) enum Ended {
     Exists,
     /// The session is gone: a week old, cancelled, or lost.
     Lost,
+    /// Nobody saw what a signed URL did. Only the broker can tell whether the object is there.
+    Unsure,
+    /// Storage refused a signed URL: it may have ended, or never have been good.
+    Refused(u16),
 }
 
 /// What it took.
@@ -99,6 +99,8 @@ pub(super) struct Tally {
     pub(super) chunks: u64,
     /// Times that storage was asked where to go on, and said it.
     pub(super) resumes: u64,
+    /// Times that the broker gave another session or URL.
+    pub(super) renewals: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -123,13 +125,13 @@ enum Answer {
 
 /// Reads an answer by its status and `Range` alone: bodies are text, HTML, JSON or nothing, as the mood takes storage
 /// (storage documentation, "HTTP status and error codes"; RFC 9110 knows no 308 of this meaning).
-fn read_answer(status: u16, range: Option<&[u8]>, size: u64) -> Answer {
+fn read_answer(status: u16, range: Option<&[u8]>, known: u64) -> Answer {
     match status {
         200 | 201 => Answer::Stored,
         308 => match range {
             None => Answer::Persisted(0),
             Some(range) => match read_range(range) {
-                Some(persisted) if persisted <= size => Answer::Persisted(persisted),
+                Some(persisted) if persisted <= known => Answer::Persisted(persisted),
                 Some(_) | None => Answer::Garbled,
             },
         },
@@ -149,36 +151,40 @@ fn read_range(range: &[u8]) -> Option<u64> {
     last.parse::<u64>().ok()?.checked_add(1)
 }
 
-/// `Content-Range` for the bytes from `offset` on; an empty object is sent without.
-fn content_range(offset: u64, length: u64, size: u64) -> Option<String> {
-    let last = (offset + length).checked_sub(1).filter(|_| length > 0)?;
-    Some(format!("bytes {offset}-{last}/{size}"))
+/// `Content-Range` of a part. A pipe that ended on the border of a chunk is closed by its size alone; an empty file is
+/// sent without.
+fn content_range(part: &Part) -> Option<String> {
+    let &Part { offset, length, total, .. } = part;
+    match ((offset + length).checked_sub(1).filter(|_| length > 0), total) {
+        (Some(last), Some(total)) => Some(format!("bytes {offset}-{last}/{total}")),
+        (Some(last), None) => Some(format!("bytes {offset}-{last}/*")),
+        (None, total) => total.filter(|_| part.closes).map(|total| format!("bytes */{total}")),
+    }
+}
+
+/// The chunk to send: of `wanted`, or of what the broker advises, in multiples of what storage takes.
+///
+/// # Errors
+/// When a chunk of a pipe could not be kept in memory.
+pub(super) fn chunk_of(
+    transfer: &Transfer,
+    wanted: Option<ChunkSize>,
+    source: &Source<'_>,
+    operation: Operation,
+) -> Result<u64, Error> {
+    let multiple = transfer.chunk_multiple_bytes.unwrap_or(CHUNK_MULTIPLE).max(1);
+    let largest = if source.is_pipe() { LARGEST_CHUNK } else { u64::MAX };
+    if multiple > largest {
+        return Err(Error::Nonsense { operation, what: "its chunks are too large for what is read from a pipe" });
+    }
+    let chunk = wanted.map(|size| size.0).or(transfer.chunk_bytes).unwrap_or(CHUNK_DEFAULT).min(largest);
+    Ok((chunk - chunk % multiple).max(multiple))
 }
 
 impl Session {
-    /// The session of `transfer`, to be sent in chunks of `wanted`, or of what the broker advises.
-    ///
-    /// # Errors
-    /// When this client cannot use such a transfer.
-    pub(super) fn open(transfer: &Transfer, wanted: Option<ChunkSize>, operation: Operation) -> Result<Self, Error> {
-        let nonsense = |what| Error::Nonsense { operation, what };
-        if transfer.kind != "resumable" {
-            return Err(nonsense("it asks for a kind of transfer that this client does not know"));
-        }
-        let uri = transfer.uri.as_deref().and_then(|uri| SessionUri::parse(uri).ok());
-        let url = uri.and_then(|uri| Url::parse(uri.expose()).ok());
-        let url = url.ok_or_else(|| nonsense("it has no usable session URI"))?;
-        if url.scheme() != "https" && !is_loopback(&url) {
-            return Err(nonsense("its session URI is not https"));
-        }
-        let multiple = transfer.chunk_multiple_bytes.unwrap_or(CHUNK_MULTIPLE).max(1);
-        let chunk = wanted.map(|size| size.0).or(transfer.chunk_bytes).unwrap_or(CHUNK_DEFAULT);
-        Ok(Self {
-            url,
-            headers: read_headers(&transfer.headers).ok_or_else(|| nonsense("it has headers that cannot be sent"))?,
-            chunk: (chunk - chunk % multiple).max(multiple),
-            reached: None,
-        })
+    /// The session at `target`, to be sent in chunks of so many bytes.
+    pub(super) const fn new(target: Target, chunk: u64) -> Self {
+        Self { target, chunk, reached: None }
     }
 
     /// Sends what storage does not have yet, until it has everything or the session is lost.
@@ -187,12 +193,12 @@ impl Session {
     pub(super) async fn run(
         &mut self,
         http: &Http,
-        source: &Source,
+        source: &mut Source<'_>,
         begin: Begin,
         tally: &mut Tally,
         pace: &mut Pace<'_>,
     ) -> Result<Ended, Error> {
-        let size = source.size();
+        let mut doubts = 0;
         let mut next = match begin {
             Begin::AtZero => Move::Send(0),
             Begin::WhereItStopped => Move::Ask,
@@ -203,11 +209,9 @@ impl Session {
                 Ok(response) => {
                     let status = response.status().as_u16();
                     let range = response.headers().get(RANGE).map(HeaderValue::as_bytes);
-                    let answer = read_answer(status, range, size);
+                    let answer = read_answer(status, range, source.known());
                     let wait = retry_after(response.headers());
-                    // What the body says does not matter, nor whether it comes; the connection is worth having.
-                    let drained = tokio::time::timeout(pace.patience().stalled_after, read_body(response, MAX_ANSWER));
-                    drop(drained.await);
+                    drain(response, pace).await;
                     match answer {
                         Answer::Stored => return Ok(Ended::Stored),
                         Answer::Exists => return Ok(Ended::Exists),
@@ -221,15 +225,27 @@ impl Session {
                         }
                         Answer::Transient => (Trouble::Storage(status), wait),
                         Answer::Garbled => (Trouble::StorageRange, None),
+                        Answer::Persisted(persisted) if persisted < source.kept_from() => {
+                            // What storage has never becomes less, but an answer can be wrong.
+                            doubts += 1;
+                            if doubts == MOST_DOUBTS {
+                                return Err(Error::PipeLost);
+                            }
+                            (Trouble::StorageForgot, wait)
+                        }
                         Answer::Persisted(persisted) => {
+                            doubts = 0;
+                            source.confirmed(persisted);
                             let gained =
                                 self.reached.is_none_or(|reached| persisted > reached) && !is_nothing(next, persisted);
                             if gained {
                                 self.reached = Some(persisted);
                                 pace.progressed();
-                                pace.tell(Event::Persisted { bytes: persisted, total: size });
+                                pace.tell(Event::Persisted { bytes: persisted, total: source.size() });
                             }
-                            let everything = persisted == size && size > 0;
+                            // Of a file, asking ends the upload. A pipe is ended by a request of its own, which
+                            // bears the digests.
+                            let everything = !source.is_pipe() && persisted > 0 && Some(persisted) == source.size();
                             match next {
                                 // The one move that is surely right after an answer to the question.
                                 Move::Ask if !everything => {
@@ -259,30 +275,38 @@ impl Session {
         &self,
         next: Move,
         http: &Http,
-        source: &Source,
+        source: &mut Source<'_>,
         tally: &mut Tally,
-        pace: &Pace<'_>,
+        pace: &mut Pace<'_>,
     ) -> Result<Result<Response, Trouble>, Error> {
-        let size = source.size();
-        let request = http.toward(&self.url).request(Method::PUT, self.url.clone());
         match next {
             Move::Ask => {
-                // The size is declared, so `bytes */N` is a mere question until N bytes are there; then it finishes.
-                let request = request.header(CONTENT_LENGTH, 0).header(CONTENT_RANGE, format!("bytes */{size}"));
-                Ok(exchange(request, &Streaming::default(), pace).await)
+                // With a declared size, `bytes */N` is a mere question until N bytes are there; then it finishes. Of a
+                // session without one it would make an object of whatever is there.
+                let range = match source.size().filter(|_| !source.is_pipe()) {
+                    Some(size) => format!("bytes */{size}"),
+                    None => "bytes */*".to_owned(),
+                };
+                let request = self.target.request_bare(http, Method::PUT);
+                let request = request.header(CONTENT_LENGTH, 0).header(CONTENT_RANGE, range);
+                Ok(exchange(request, None, pace).await)
             }
             Move::Send(offset) => {
-                let length = self.chunk.min(size - offset);
-                let (range, streaming) = source.range(offset, length).await?;
-                let mut request = request.headers(self.headers.clone()).header(CONTENT_LENGTH, length);
-                if let Some(content_range) = content_range(offset, length, size) {
+                let part = source.part(offset, self.chunk).await?;
+                if part.is_news {
+                    // However long the other end of the pipe took, it was not storage that was waited for.
+                    pace.progressed();
+                }
+                let mut request = self.target.request(http, Method::PUT);
+                if let Some(content_range) = content_range(&part) {
                     request = request.header(CONTENT_RANGE, content_range);
                 }
-                if length > 0 {
-                    request = request.body(Body::wrap_stream(ReaderStream::with_capacity(range, PIECE)));
+                if let Some(digests) = part.digests {
+                    request = request.header(X_GOOG_HASH, digests.to_string());
                 }
-                tally.chunks += 1;
-                let answer = exchange(request, &streaming, pace).await;
+                tally.chunks += u64::from(!part.closes);
+                let (request, streaming) = part.attach(request);
+                let answer = exchange(request, Some(&streaming), pace).await;
                 if answer.is_err() {
                     source.blame(&streaming).await?;
                 }
@@ -297,35 +321,12 @@ fn is_nothing(made: Move, persisted: u64) -> bool {
     matches!(made, Move::Send(_)) && persisted == 0
 }
 
-/// Sends, as long as bytes move. A connection that was cut silently would hold a request for a quarter of an hour.
-async fn exchange(request: RequestBuilder, streaming: &Streaming, pace: &Pace<'_>) -> Result<Response, Trouble> {
-    let mut answer = std::pin::pin!(request.send());
-    loop {
-        let before = streaming.moved();
-        match tokio::time::timeout(pace.patience().stalled_after, &mut answer).await {
-            // The error's own text would hold the URL, and with it the session.
-            Ok(answer) => return answer.map_err(|error| Trouble::StorageUnreachable(error.without_url())),
-            Err(_) if streaming.moved() > before => {}
-            Err(_) => return Err(Trouble::StorageSilent),
-        }
-    }
-}
-
-/// The headers that the broker asks for. Those that frame the message are ours alone.
-fn read_headers(given: &BTreeMap<String, String>) -> Option<HeaderMap> {
-    let ours = ["host", "connection", "transfer-encoding", "content-length", "content-range", "expect", "upgrade"];
-    let mut headers = HeaderMap::new();
-    for (name, value) in given {
-        let name: HeaderName = name.parse().ok()?;
-        if !ours.contains(&name.as_str()) {
-            headers.insert(name, value.parse().ok()?);
-        }
-    }
-    Some(headers)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::file::RegularFile;
+    use super::super::pipe::Pipe;
     use super::*;
 
     #[test]
@@ -361,15 +362,31 @@ mod tests {
         }
     }
 
-    #[test]
-    fn positions_are_inclusive() {
-        for (offset, length, size, expected) in [
-            (0, 10, 10, Some("bytes 0-9/10")),
-            (0, 1, 1, Some("bytes 0-0/1")),
-            (256, 256, 1024, Some("bytes 256-511/1024")),
-            (0, 0, 0, None),
+    #[tokio::test]
+    async fn positions_are_inclusive() {
+        let content = [7; 1024];
+        for (name, offset, length, expected) in [
+            ("the first", 0, 256, Some("bytes 0-255/*")),
+            ("in between", 256, 512, Some("bytes 256-767/*")),
+            ("the last that is full, the end unknown", 768, 256, Some("bytes 768-1023/*")),
+            ("the last that is not", 768, 512, Some("bytes 768-1023/1024")),
+            ("all at once", 0, 2048, Some("bytes 0-1023/1024")),
+            ("the end alone", 1024, 256, Some("bytes */1024")),
         ] {
-            assert_eq!(content_range(offset, length, size).as_deref(), expected, "{offset}+{length}/{size}");
+            let mut source = Source::Pipe(Pipe::new(&content[..], "-".into()));
+            let part = source.part(offset, length).await.unwrap();
+            assert_eq!(content_range(&part).as_deref(), expected, "{name}");
+            assert_eq!(part.digests.is_some(), expected.is_some_and(|range| range.ends_with("1024")), "{name}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        for (size, expected) in [(0, None), (1, Some("bytes 0-0/1")), (10, Some("bytes 0-9/10"))] {
+            let path = directory.path().join("file");
+            std::fs::write(&path, &content[..size]).unwrap();
+            let file = RegularFile::look(&path).await.unwrap();
+            let digests = file.digest(|_| {}).await.unwrap();
+            let part = Source::File(file, digests).part(0, 256).await.unwrap();
+            assert_eq!(content_range(&part).as_deref(), expected, "{size}");
+            assert_eq!(part.digests, Some(digests), "{size}");
         }
     }
 
@@ -382,53 +399,23 @@ mod tests {
         assert!(message.contains("256KiB") && message.contains("8MiB"), "{message}");
     }
 
-    fn transfer(uri: &str) -> Transfer {
-        Transfer {
-            kind: "resumable".into(),
-            uri: Some(uri.into()),
-            headers: BTreeMap::new(),
-            chunk_multiple_bytes: Some(256),
-            chunk_bytes: Some(1000),
-        }
-    }
-
-    #[test]
-    fn a_transfer_is_used_only_if_it_is_safe_and_known() {
-        let open = |transfer| Session::open(&transfer, None, Operation::Create);
-        assert!(open(transfer("https://storage.example/u?upload_id=s3cret")).is_ok());
-        assert!(open(transfer("http://127.0.0.1:1/u?upload_id=s3cret")).is_ok());
-        for (name, transfer) in [
-            ("plain http", transfer("http://storage.example/u?upload_id=s3cret")),
-            ("no URI", Transfer { uri: None, ..transfer("") }),
-            ("a file", transfer("file:///s3cret")),
-            ("another kind", Transfer { kind: "simple".into(), ..transfer("https://storage.example/s3cret") }),
-            (
-                "a header with a line break",
-                Transfer { headers: [("a".into(), "b\ns3cret".into())].into(), ..transfer("https://s.example/") },
-            ),
-        ] {
-            let error = open(transfer).err().expect(name);
-            assert!(!format!("{error} {error:?}").contains("s3cret"), "{name}: {error}");
-        }
+    fn transfer(advised: Option<u64>, multiple: Option<u64>) -> Transfer {
+        let (kind, headers) = ("resumable".to_owned(), BTreeMap::new());
+        Transfer { kind, uri: None, headers, chunk_multiple_bytes: multiple, chunk_bytes: advised }
     }
 
     #[test]
     fn chunks_follow_the_broker_unless_the_user_says_otherwise() {
-        let uri = "https://storage.example/";
-        let chunk = |transfer, wanted| Session::open(&transfer, wanted, Operation::Create).unwrap().chunk;
-        assert_eq!(chunk(transfer(uri), None), 768, "rounded down to its multiple");
-        assert_eq!(chunk(Transfer { chunk_bytes: Some(3), ..transfer(uri) }, None), 256, "but never to nothing");
-        assert_eq!(chunk(transfer(uri), Some(ChunkSize(512 << 10))), 512 << 10);
-        let silent = Transfer { chunk_bytes: None, chunk_multiple_bytes: None, ..transfer(uri) };
-        assert_eq!(chunk(silent, None), 8 << 20);
-    }
-
-    #[test]
-    fn headers_that_frame_the_message_are_not_taken_from_the_broker() {
-        let given = [("Content-Type", "video/mp4"), ("Content-Length", "7"), ("Host", "evil")];
-        let given = given.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let headers = read_headers(&given).unwrap();
-        assert_eq!(headers.len(), 1);
-        assert_eq!(headers["content-type"], "video/mp4");
+        let chunk = |advised, multiple, wanted| {
+            let source = Source::Pipe(Pipe::new(&b""[..], "-".into()));
+            chunk_of(&transfer(advised, multiple), wanted, &source, Operation::Create)
+        };
+        assert_eq!(chunk(Some(1000), Some(256), None).unwrap(), 768, "rounded down to its multiple");
+        assert_eq!(chunk(Some(3), Some(256), None).unwrap(), 256, "but never to nothing");
+        assert_eq!(chunk(Some(1000), Some(256), Some(ChunkSize(512 << 10))).unwrap(), 512 << 10);
+        assert_eq!(chunk(None, None, None).unwrap(), 8 << 20);
+        assert_eq!(chunk(Some(1 << 40), None, None).unwrap(), 64 << 20, "a pipe's chunk is kept in memory");
+        assert_eq!(chunk(None, None, Some(ChunkSize(1 << 40))).unwrap(), 64 << 20);
+        assert!(matches!(chunk(None, Some(1 << 40), None), Err(Error::Nonsense { .. })));
     }
 }

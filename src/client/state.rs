@@ -65,8 +65,10 @@ pub(super) enum Left {
 
 /// Where the state of one file's upload is kept.
 #[derive(Clone, Debug)]
-pub(super) struct StateFile {
-    path: PathBuf,
+pub(super) enum StateFile {
+    At(PathBuf),
+    /// What is read from a pipe is gone with the process: there is nothing to go on with.
+    Nowhere,
 }
 
 impl StateFile {
@@ -75,7 +77,7 @@ impl StateFile {
     pub(super) async fn of(file: &Path, directory: Option<&Path>) -> Result<Self, Error> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let Some(directory) = directory else {
-            return Ok(Self { path: file.with_file_name(format!("{name}.upload-broker.json")) });
+            return Ok(Self::At(file.with_file_name(format!("{name}.upload-broker.json"))));
         };
         let whole =
             tokio::fs::canonicalize(file).await.map_err(|source| Error::Source { path: file.to_owned(), source })?;
@@ -85,22 +87,23 @@ impl StateFile {
         let mut mark = [0; 8];
         mark.copy_from_slice(&digest.as_ref()[..8]);
         let mark = u64::from_be_bytes(mark);
-        Ok(Self { path: directory.join(format!("{start}.{mark:016x}.upload-broker.json")) })
+        Ok(Self::At(directory.join(format!("{start}.{mark:016x}.upload-broker.json"))))
     }
 
     pub(super) async fn load(&self) -> Result<Left, Error> {
-        let metadata = match tokio::fs::metadata(&self.path).await {
+        let Self::At(path) = self else { return Ok(Left::Nothing) };
+        let metadata = match tokio::fs::metadata(path).await {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Left::Nothing),
-            Err(source) => return Err(self.unusable(source)),
+            Err(source) => return Err(unusable(path, source)),
         };
         if !metadata.is_file() {
-            return Err(self.unusable(io::Error::other("it is not a regular file")));
+            return Err(unusable(path, io::Error::other("it is not a regular file")));
         }
         if metadata.len() > MAX_BYTES {
             return Ok(Left::Unreadable);
         }
-        let text = tokio::fs::read(&self.path).await.map_err(|source| self.unusable(source))?;
+        let text = tokio::fs::read(path).await.map_err(|source| unusable(path, source))?;
         match serde_json::from_slice::<State>(&text) {
             Ok(state) if state.version == VERSION => Ok(Left::State(Box::new(state))),
             Ok(_) | Err(_) => Ok(Left::Unreadable),
@@ -109,45 +112,56 @@ impl StateFile {
 
     /// Writes the whole file beside itself, then renames: a kill leaves the old state or the new one.
     pub(super) async fn save(&self, state: &State) -> Result<(), Error> {
-        let text = serde_json::to_vec_pretty(state).map_err(|error| self.unusable(error.into()))?;
-        let mut temporary = self.path.clone().into_os_string();
+        let Self::At(path) = self else { return Ok(()) };
+        let text = serde_json::to_vec_pretty(state).map_err(|error| unusable(path, error.into()))?;
+        let mut temporary = path.clone().into_os_string();
         temporary.push(".new");
         let written = async {
             let mut file = tokio::fs::File::create(&temporary).await?;
             tokio::io::AsyncWriteExt::write_all(&mut file, &text).await?;
             file.sync_all().await?;
-            tokio::fs::rename(&temporary, &self.path).await
+            tokio::fs::rename(&temporary, path).await
         };
-        written.await.map_err(|source| self.unusable(source))
+        written.await.map_err(|source| unusable(path, source))
     }
 
     pub(super) async fn remove(&self) -> Result<(), Error> {
-        match tokio::fs::remove_file(&self.path).await {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(self.unusable(source)),
+        let Self::At(path) = self else { return Ok(()) };
+        match tokio::fs::remove_file(path).await {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(unusable(path, source)),
             Ok(()) | Err(_) => Ok(()),
         }
     }
+}
 
-    fn unusable(&self, source: io::Error) -> Error {
-        Error::State { path: self.path.clone(), source }
-    }
+fn unusable(path: &Path, source: io::Error) -> Error {
+    Error::State { path: path.to_owned(), source }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
 
+    use super::super::wire::TransferKind;
     use super::*;
+
+    fn path(file: &StateFile) -> &Path {
+        match file {
+            StateFile::At(path) => path,
+            StateFile::Nowhere => panic!("it is nowhere"),
+        }
+    }
 
     fn state() -> State {
         let request = CreateUpload {
             policy: None,
             filename: "a.mp4".into(),
             content_type: "video/mp4".into(),
-            size_bytes: 7,
+            size_bytes: Some(7),
             md5: Some("m".into()),
             crc32c: Some("c".into()),
             metadata: [("album".to_owned(), "summer".to_owned())].into(),
+            transfer_kind: TransferKind::Simple,
         };
         State::new("https://broker/".into(), "key".into(), request)
     }
@@ -174,7 +188,7 @@ mod tests {
         let other_version = serde_json::to_string(&State { version: 2, ..state() }).unwrap();
         let huge = " ".repeat(65 << 10);
         for (name, text) in [("cut", "{\"version\": 1"), ("empty", ""), ("version", &other_version), ("huge", &huge)] {
-            fs::write(&file.path, text).unwrap();
+            fs::write(path(&file), text).unwrap();
             assert_eq!(file.load().await.unwrap(), Left::Unreadable, "{name}");
         }
     }
@@ -187,7 +201,7 @@ mod tests {
             fs::create_dir(directory.path().join(folder)).unwrap();
             let file = directory.path().join(folder).join("a.mp4");
             fs::write(&file, "").unwrap();
-            paths.push(StateFile::of(&file, Some(directory.path())).await.unwrap().path);
+            paths.push(path(&StateFile::of(&file, Some(directory.path())).await.unwrap()).to_owned());
         }
         assert_ne!(paths[0], paths[1]);
         assert!(paths.iter().all(|path| path.parent() == Some(directory.path())));

@@ -4,10 +4,58 @@
 //! the broker must refuse them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::Invalid;
+
 use super::error::{Refusal, Violation};
+
+/// How the bytes of an upload go to storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransferKind {
+    /// In chunks, to a session that the broker opened.
+    #[default]
+    Resumable,
+    /// All at once, to a signed URL.
+    Simple,
+    /// In chunks, to a session that the client opens with a signed URL.
+    SignedResumable,
+}
+
+impl TransferKind {
+    const ALL: [Self; 3] = [Self::Resumable, Self::Simple, Self::SignedResumable];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Resumable => "resumable",
+            Self::Simple => "simple",
+            Self::SignedResumable => "signed_resumable",
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+    fn is_left_out(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for TransferKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for TransferKind {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let known = Self::ALL.into_iter().find(|kind| kind.name() == text);
+        known.ok_or_else(|| Invalid::new("a transfer is resumable, simple or signed_resumable"))
+    }
+}
 
 /// The body of `POST /v1/uploads`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,13 +64,18 @@ pub(super) struct CreateUpload {
     pub(super) policy: Option<String>,
     pub(super) filename: String,
     pub(super) content_type: String,
-    pub(super) size_bytes: u64,
+    /// Left out where nobody can know it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) size_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) md5: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) crc32c: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) metadata: BTreeMap<String, String>,
+    /// Left out where it is what it would be anyway.
+    #[serde(default, skip_serializing_if = "TransferKind::is_left_out")]
+    pub(super) transfer_kind: TransferKind,
 }
 
 /// An upload, as every operation answers it. No `Debug`: the transfer in it is a secret.
@@ -54,7 +107,7 @@ pub(super) enum State {
 #[derive(Deserialize)]
 pub(super) struct Transfer {
     pub(super) kind: String,
-    /// Secret; becomes a `SessionUri` before it is used.
+    /// Secret, a signed URL too; becomes a `SessionUri` before it is used.
     pub(super) uri: Option<String>,
     #[serde(default)]
     pub(super) headers: BTreeMap<String, String>,

@@ -1,7 +1,7 @@
 //! The uploads that the demo performs, and the table that says how they went.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -49,17 +49,17 @@ impl Demo {
         };
 
         let note = order(folder, "note.txt", 1_500, "notes").await?;
-        let plain = client.upload(&note, &|_| {}).await?;
+        let plain = client.upload(&note.0, &note.1, &|_| {}).await?;
 
         let clip = order(folder, "clip.mp4", 6 << 20, "videos").await?;
         self.storage
             .faults()
             .add(Fault { skip: 2, ..Fault::once(Operation::Chunk, Action::PersistThenReset { bytes: 300_000 }) });
-        let cut = client.upload(&clip, &|_| {}).await?;
+        let cut = client.upload(&clip.0, &clip.1, &|_| {}).await?;
 
         let holiday = order(folder, "holiday.mp4", 12 << 20, "videos").await?;
-        die_halfway(&client, &holiday).await?;
-        let resumed = client.upload(&holiday, &|_| {}).await?;
+        die_halfway(&client, &holiday.0, &holiday.1).await?;
+        let resumed = client.upload(&holiday.0, &holiday.1, &|_| {}).await?;
 
         Ok(vec![
             Row { sample: "a small file", interrupted: false, report: plain },
@@ -70,40 +70,39 @@ impl Demo {
 }
 
 /// Begins an upload and drops it when half of the bytes are persisted: what is left is what `kill -9` leaves.
-async fn die_halfway(client: &Client, order: &Order) -> anyhow::Result<()> {
+async fn die_halfway(client: &Client, file: &Path, order: &Order) -> anyhow::Result<()> {
     let persisted = AtomicU64::new(0);
     let half = tokio::sync::Notify::new();
     let watch = |event: Event<'_>| {
         if let Event::Persisted { bytes, total } = event {
             persisted.store(bytes, Ordering::Relaxed);
-            if bytes * 2 >= total {
+            if total.is_some_and(|total| bytes * 2 >= total) {
                 half.notify_one();
             }
         }
     };
     tokio::select! {
         () = half.notified() => Ok(()),
-        ended = client.upload(order, &watch) => {
+        ended = client.upload(file, order, &watch) => {
             ended.context("the client could not even begin")?;
             anyhow::bail!("the client was done before it could die")
         }
     }
 }
 
-/// A sample file, with bytes that differ all over.
-async fn order(folder: &Path, name: &str, size: usize, policy: &str) -> anyhow::Result<Order> {
+/// A sample file, with bytes that differ all over, and how to upload it.
+async fn order(folder: &Path, name: &str, size: usize, policy: &str) -> anyhow::Result<(PathBuf, Order)> {
     let file = folder.join(name);
     let bytes: Vec<u8> =
         (0_u64..).flat_map(|word| (word.wrapping_mul(0x9E37_79B9_7F4A_7C15)).to_le_bytes()).take(size).collect();
     tokio::fs::write(&file, bytes).await.with_context(|| format!("{} cannot be written", file.display()))?;
-    Ok(Order {
-        file,
+    let order = Order {
         policy: Some(policy.parse()?),
-        content_type: None,
         metadata: std::collections::BTreeMap::from([("source".to_owned(), "demo".to_owned())]),
         chunk: Some(ChunkSize::new(ByteCount::mib(1))?),
-        state_directory: None,
-    })
+        ..Order::default()
+    };
+    Ok((file, order))
 }
 
 /// The rows as text, in columns.
@@ -150,6 +149,7 @@ fn cells(row: &Row) -> [String; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::TransferKind;
 
     #[test]
     fn a_sample_is_good_when_its_interruption_took_place() {
@@ -162,6 +162,8 @@ mod tests {
             crc32c: crate::model::digest::Crc32c(0),
             chunks: 1,
             resumes,
+            renewals: 0,
+            transfer: TransferKind::Resumable,
             state: FinalState::Completed,
             elapsed: Duration::ZERO,
         };

@@ -142,6 +142,32 @@ mod tests {
     }
 
     #[test]
+    fn names_in_paths_keep_their_slashes_and_are_read_by_url_types_as_they_are() {
+        let storage = endpoint("https://storage.googleapis.com");
+        let bucket: BucketName = "media-eu".parse().unwrap();
+        for (name, expected) in [
+            ("videos/u-17/a.mp4", Some("videos/u-17/a.mp4")),
+            ("/a//b/", Some("/a//b/")),
+            ("~é☀", Some("~%C3%A9%E2%98%80")),
+            ("a b+c&d=e?f#g;h", Some("a%20b%2Bc%26d%3De%3Ff%23g%3Bh")),
+            ("'\"<>|\\^`{}", Some("%27%22%3C%3E%7C%5C%5E%60%7B%7D")),
+            ("%2e%2e/%2F", Some("%252e%252e/%252F")),
+            ("a/.../.b", Some("a/.../.b")),
+            ("\0", Some("%00")),
+            ("a/../b", None),
+            ("../b", None),
+            ("a/.", None),
+            ("./b", None),
+        ] {
+            let path = storage.xml_path(&bucket, &name.parse().unwrap()).ok();
+            assert_eq!(path, expected.map(|expected| format!("/media-eu/{expected}")), "{name:?}");
+        }
+        let behind_a_base = endpoint("http://127.0.0.1:9/base/").xml_path(&bucket, &"a".parse().unwrap());
+        assert_eq!(behind_a_base.ok().as_deref(), Some("/base/media-eu/a"));
+        assert_eq!(endpoint("http://127.0.0.1:9/base/").origin(), "http://127.0.0.1:9");
+    }
+
+    #[test]
     fn a_base_path_stays_in_front_and_a_query_is_refused() {
         let bucket: BucketName = "media-eu".parse().unwrap();
         let object: ObjectName = "a".parse().unwrap();
@@ -157,6 +183,7 @@ mod tests {
         for (name, at, session, believed) in [
             ("the same host", google, "https://storage.googleapis.com/upload?upload_id=A", true),
             ("the port said aloud", google, "https://storage.googleapis.com:443/u?upload_id=A", true),
+            ("one of the XML interface", google, "https://storage.googleapis.com/media-eu/a//b?upload_id=A", true),
             ("the older name", google, "https://www.googleapis.com/upload?upload_id=A", true),
             ("a regional one", google, "https://storage.europe-west1.rep.googleapis.com/u?upload_id=A", true),
             (

@@ -126,7 +126,7 @@ pub fn metadata_in_headers(metadata: &BTreeMap<String, String>) -> Result<(), St
 pub(super) fn sendable(method: SignedMethod, initiation: &Initiation<'_>) -> Result<BTreeMap<String, String>, Error> {
     metadata_in_headers(initiation.metadata).map_err(|_| Error::Nonsense("the metadata cannot stand in headers"))?;
     let headers = signed_headers(method, initiation);
-    let plain = |text: &String| text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    let plain = |text: &String| text.trim() == text && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
     if headers.values().all(plain) {
         Ok(headers)
     } else {
@@ -156,7 +156,7 @@ pub(super) fn initiation_request(endpoint: &Endpoint, initiation: &Initiation<'_
 }
 
 /// The object that a finished session answers with in headers, if it does. Its content type is not among them: it is
-/// left out, and is the one that the session was opened with, which nobody can change later.
+/// left out here, and is the one that the session was opened with.
 ///
 /// # Errors
 /// When a header is there and has another form than storage gives it.

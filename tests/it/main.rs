@@ -20,3 +20,4 @@ mod retries;
 mod secrets;
 mod sizes;
 mod support;
+mod transfers;

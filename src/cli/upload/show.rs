@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::client::{Anew, Error, Event, FinalState, UploadReport};
+use crate::client::{Anew, Error, Event, FinalState, TransferKind, UploadReport};
 use crate::model::time::Span;
+
+use super::STANDARD_INPUT;
 
 /// Where lines and bars go.
 pub(super) enum Show {
@@ -37,6 +39,7 @@ impl Show {
     pub(super) fn file(&self, path: &Path) -> Line<'_> {
         // A name may hold what steers terminals; it is the user's own file, but not always the user's own choice.
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        let name = if path == Path::new(STANDARD_INPUT) { "stdin".into() } else { name };
         let name: String = name.chars().filter(|character| !character.is_control()).collect();
         let bar = match self {
             Self::Terminal => ProgressBar::new(0).with_style(style()).with_message(name.clone()),
@@ -81,6 +84,17 @@ fn style() -> ProgressStyle {
         .unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
+/// What is left of an upload that the user stopped.
+#[derive(Clone, Copy)]
+pub(super) enum Left {
+    /// All that it takes to go on.
+    ToResume,
+    /// Nothing.
+    Cancelled,
+    /// An upload that nobody can go on with, and that the broker could not be told of.
+    ToExpire,
+}
+
 /// One file's place on the screen.
 pub(super) struct Line<'a> {
     show: &'a Show,
@@ -103,6 +117,7 @@ impl Line<'_> {
                 self.bar.set_length(bytes);
                 self.say(format_args!("hashed {bytes} bytes"));
             }
+            Event::Streaming => self.say(format_args!("reads a pipe; its size is known when it ends")),
             Event::StartedAnew(anew) => self.say(format_args!("starts anew: {}", why(anew))),
             Event::Admitted { id } => self.say(format_args!("upload {id}")),
             Event::Resumed { offset } => {
@@ -110,6 +125,9 @@ impl Line<'_> {
                 self.say(format_args!("resumed at {offset}"));
             }
             Event::Persisted { bytes, total } => {
+                if let Some(total) = total {
+                    self.bar.set_length(total);
+                }
                 self.bar.set_position(bytes);
                 self.progress(bytes, total);
             }
@@ -117,30 +135,47 @@ impl Line<'_> {
                 let pause = Span(Duration::from_millis(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)));
                 self.say(format_args!("{}; trying again in {pause}", Chain(trouble)));
             }
-            Event::Renewed => {
+            Event::Renewed { kind: TransferKind::Resumable } => {
                 self.bar.set_position(0);
                 self.say(format_args!("the storage session was lost; a new one begins at 0"));
+            }
+            Event::Renewed { kind: TransferKind::Simple | TransferKind::SignedResumable } => {
+                self.bar.set_position(0);
+                self.say(format_args!("the signed URL or its session has ended; there is a new one"));
             }
             Event::Verifying => self.bar.set_position(self.bar.length().unwrap_or(0)),
         }
     }
 
-    fn progress(&self, bytes: u64, total: u64) {
-        let tenth = u64::try_from(u128::from(bytes) * 10 / u128::from(total.max(1))).unwrap_or(10);
+    fn progress(&self, bytes: u64, total: Option<u64>) {
         // On a terminal the bar says it; the end is told by the report.
-        if matches!(self.show, Show::Terminal) || tenth >= 10 || self.told.swap(tenth, Ordering::Relaxed) == tenth {
+        if matches!(self.show, Show::Terminal) || total.is_some_and(|total| bytes >= total) {
             return;
         }
-        self.say(format_args!("{} %", tenth * 10));
+        let tenth = |total: u64| u64::try_from(u128::from(bytes) * 10 / u128::from(total.max(1))).unwrap_or(10);
+        // Where there is no end to measure by, each doubling.
+        let step = total.map_or(bytes.checked_ilog2().map_or(0, u64::from), tenth);
+        if self.told.swap(step, Ordering::Relaxed) == step {
+            return;
+        }
+        match total {
+            Some(_) => self.say(format_args!("{} %", step * 10)),
+            None => self.say(format_args!("{bytes} bytes so far")),
+        }
     }
 
     /// Shows how it ended.
     pub(super) fn report(&self, report: &UploadReport) {
         self.bar.finish_and_clear();
-        let UploadReport { bytes, chunks, resumes, crc32c, .. } = report;
+        let UploadReport { bytes, chunks, resumes, renewals, crc32c, .. } = report;
+        let renewed = match renewals {
+            0 => String::new(),
+            1 => ", 1 renewal".to_owned(),
+            more => format!(", {more} renewals"),
+        };
         match &report.state {
             FinalState::Completed => self.say(format_args!(
-                "completed, {bytes} bytes, {chunks} {}, {resumes} {}, crc32c {crc32c}",
+                "completed, {bytes} bytes, {chunks} {}, {resumes} {}{renewed}, crc32c {crc32c}",
                 if *chunks == 1 { "chunk" } else { "chunks" },
                 if *resumes == 1 { "resume" } else { "resumes" },
             )),
@@ -158,9 +193,16 @@ impl Line<'_> {
     }
 
     /// Shows that the user stopped it.
-    pub(super) fn interrupted(&self) {
+    pub(super) fn interrupted(&self, left: Left) {
         self.bar.finish_and_clear();
-        self.complain(format_args!("stopped; run the same command again to resume"));
+        self.complain(format_args!(
+            "{}",
+            match left {
+                Left::ToResume => "stopped; run the same command again to resume",
+                Left::Cancelled => "stopped; the upload is cancelled, since a pipe cannot be read again",
+                Left::ToExpire => "stopped; the upload could not be cancelled, and will expire",
+            }
+        ));
     }
 
     fn say(&self, text: fmt::Arguments<'_>) {
@@ -175,7 +217,7 @@ impl Line<'_> {
 const fn why(anew: Anew) -> &'static str {
     match anew {
         Anew::FileChanged => "the file has changed since",
-        Anew::OrderChanged => "policy, type or metadata are others now",
+        Anew::OrderChanged => "name, policy, type, transfer or metadata are others now",
         Anew::OtherBroker => "the earlier run used another broker",
         Anew::Forgotten => "the broker does not know the earlier upload any more",
         Anew::Ended => "the earlier upload has ended",

@@ -2,7 +2,9 @@
 
 mod faults;
 mod resume;
+mod signed;
 pub(crate) mod stand_in;
+mod streams;
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -19,6 +21,7 @@ struct Scene {
     directory: tempfile::TempDir,
     server: StandIn,
     client: Client,
+    file: PathBuf,
     order: Order,
     /// Every event, as `Debug` prints it.
     events: Mutex<Vec<String>>,
@@ -51,20 +54,19 @@ impl Scene {
             },
             randomness: Randomness::seeded(7),
         };
-        let order = Order {
-            file,
-            policy: None,
-            content_type: None,
-            metadata: BTreeMap::new(),
-            chunk: None,
-            state_directory: None,
-        };
-        Self { directory, server, client, order, events: Mutex::default() }
+        Self { directory, server, client, file, order: Order::default(), events: Mutex::default() }
     }
 
     async fn upload(&self) -> Result<UploadReport, Error> {
+        self.watched(async |watch| self.client.upload(&self.file, &self.order, watch).await).await
+    }
+
+    async fn watched(
+        &self,
+        upload: impl AsyncFnOnce(Watch<'_>) -> Result<UploadReport, Error>,
+    ) -> Result<UploadReport, Error> {
         let watch = |event: Event<'_>| self.events.lock().unwrap().push(format!("{event:?}"));
-        let outcome = self.client.upload(&self.order, &watch).await;
+        let outcome = upload(&watch).await;
         assert_eq!(self.server.world().offences, Vec::<String>::new());
         let seen = format!("{outcome:?} {:?}", self.events.lock().unwrap());
         assert!(!seen.contains(SECRET) && !seen.contains("token-"), "a secret shows: {seen}");
@@ -72,7 +74,12 @@ impl Scene {
     }
 
     async fn completes(&self) -> UploadReport {
-        let report = self.upload().await.unwrap();
+        self.is_complete(self.upload().await)
+    }
+
+    /// Checks that an upload ended as it should.
+    fn is_complete(&self, outcome: Result<UploadReport, Error>) -> UploadReport {
+        let report = outcome.unwrap();
         assert_eq!(report.state, FinalState::Completed);
         let world = self.server.world();
         assert!(world.uploads.last().unwrap().stored == world.expected, "what is stored is the file");

@@ -5,7 +5,7 @@ use super::*;
 
 impl Scene {
     /// Runs until the journal has the given call, then drops the upload as a kill would.
-    async fn killed_at(&self, call: &str) {
+    pub(super) async fn killed_at(&self, call: &str) {
         let killed = async {
             while !self.server.journal().iter().any(|seen| seen == call) {
                 tokio::task::yield_now().await;
@@ -20,7 +20,7 @@ impl Scene {
     }
 
     fn rewrite(&mut self, bytes: &[u8]) {
-        std::fs::write(&self.order.file, bytes).unwrap();
+        std::fs::write(&self.file, bytes).unwrap();
         self.server.world().expected = bytes.to_vec();
     }
 }
@@ -107,7 +107,7 @@ async fn a_file_that_changes_under_way_ends_the_upload() {
     assert!(scene.upload().await.is_err());
     scene.server.fail(&[Fault::None, Silence]);
     scene.client.patience.stalled_after = Duration::from_millis(100);
-    let file = scene.order.file.clone();
+    let file = scene.file.clone();
     let change = async {
         while !scene.saw("Resumed") {
             tokio::task::yield_now().await;

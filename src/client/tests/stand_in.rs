@@ -61,7 +61,7 @@ pub(crate) struct World {
     pub(crate) refusals: BTreeMap<&'static str, VecDeque<(u16, Value)>>,
     /// Loses the answer to so many creates, after acting.
     pub(crate) lost_creates: u32,
-    /// Every request: `create`, `find`, `ask`, `send 0-255`…
+    /// Every request: `create`, `find`, `ask`, `send 0-255`, `close`, `put`, `open`…
     pub(crate) journal: Vec<String>,
     /// What a client did that it never may.
     pub(crate) offences: Vec<String>,
@@ -74,8 +74,8 @@ pub(crate) struct World {
     pub(crate) lies: bool,
     /// The one token that is accepted.
     pub(crate) token: String,
-    /// The number of the latest session.
-    latest_session: u32,
+    /// The number of the latest session or signed URL.
+    latest: u32,
 }
 
 pub(crate) struct Upload {
@@ -84,6 +84,8 @@ pub(crate) struct Upload {
     pub(crate) state: &'static str,
     /// The present session, by its number.
     pub(crate) session: u32,
+    /// The present signed URL, by its number.
+    pub(crate) url: u32,
     pub(crate) gone: Option<u16>,
     pub(crate) stored: Vec<u8>,
     pub(crate) finished: bool,
@@ -146,6 +148,7 @@ impl StandIn {
         match parts[..] {
             ["v1", "uploads", ..] => self.broker(request, &parts[2..]).await,
             ["session"] => self.session(request).await,
+            ["object"] => self.signed(request).await,
             _ => Ok(answer(404, &Value::Null)),
         }
     }
@@ -178,10 +181,10 @@ impl StandIn {
                 return Ok(answer(422, &json!({"code": "idempotency-mismatch"})));
             }
             let index = known.unwrap_or_else(|| {
-                world.latest_session += 1;
-                let session = world.latest_session;
+                world.latest += 1;
+                let (session, url) = (world.latest, world.latest);
                 let (stored, gone, finished) = (Vec::new(), None, false);
-                world.uploads.push(Upload { key, body, state: "pending", session, gone, stored, finished });
+                world.uploads.push(Upload { key, body, state: "pending", session, url, gone, stored, finished });
                 world.uploads.len() - 1
             });
             if world.lost_creates > 0 {
@@ -205,8 +208,8 @@ impl StandIn {
             "renew" => {
                 (upload.gone, upload.finished) = (None, false);
                 upload.stored.clear();
-                world.latest_session += 1;
-                world.uploads[index].session = world.latest_session;
+                world.latest += 1;
+                (world.uploads[index].session, world.uploads[index].url) = (world.latest, world.latest);
             }
             _ => {}
         }
@@ -214,7 +217,7 @@ impl StandIn {
     }
 
     fn show(&self, world: &World, index: usize) -> Value {
-        let Upload { body, state, session, stored, .. } = &world.uploads[index];
+        let Upload { body, state, session, url, stored, .. } = &world.uploads[index];
         let mut shown = json!({
             "id": id(index), "state": state, "policy": "videos", "region": "here", "bucket": "media-eu",
             "object": format!("videos/{}", id(index)), "received_bytes": stored.len(), "novelty": {"unknown": true},
@@ -224,13 +227,85 @@ impl StandIn {
             let checksum = crate::model::digest::Crc32c(checksum).to_string();
             shown["result"] = json!({"generation": "1", "size_bytes": stored.len(), "crc32c": checksum});
         } else if *state != "cancelled" {
-            shown["transfer"] = json!({
-                "kind": "resumable", "method": "PUT", "headers": {"content-type": body["content_type"]},
-                "uri": format!("http://{}/session?upload_id={SECRET}-{session}", self.address),
-                "chunk_multiple_bytes": MULTIPLE, "chunk_bytes": world.chunk,
-            });
+            let kind = body["transfer_kind"].as_str().unwrap_or("resumable");
+            let mut transfer = json!({"kind": kind, "headers": signed_headers(body)});
+            if kind == "resumable" {
+                transfer["headers"] = json!({"content-type": body["content_type"]});
+                transfer["uri"] = json!(format!("http://{}/session?upload_id={SECRET}-{session}", self.address));
+            } else {
+                transfer["uri"] = json!(format!("http://{}/object?X-Goog-Signature={SECRET}-{url}", self.address));
+            }
+            if kind != "simple" {
+                (transfer["chunk_multiple_bytes"], transfer["chunk_bytes"]) = (json!(MULTIPLE), json!(world.chunk));
+            }
+            shown["transfer"] = transfer;
         }
         shown
+    }
+
+    /// What a signed URL does: `PUT` makes the object, unless it exists; `POST` opens a session.
+    async fn signed(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Cut> {
+        let puts = request.method() == Method::PUT;
+        let number = number_of(&request);
+        let (fault, index) = {
+            let mut world = self.world();
+            world.journal.push(if puts { "put" } else { "open" }.into());
+            let index = world.uploads.iter().position(|upload| upload.url == number).expect("nobody guesses a URL");
+            for (name, value) in signed_headers(&world.uploads[index].body) {
+                if request.headers().get(&name).is_none_or(|given| given.to_str().unwrap() != value) {
+                    world.offences.push(format!("{name} is signed, and was not sent"));
+                }
+            }
+            if request.headers().contains_key("authorization") || request.headers().contains_key(CONTENT_RANGE) {
+                world.offences.push("a header that has no business here".into());
+            }
+            (world.faults.pop_front().unwrap_or(Fault::None), index)
+        };
+        match fault {
+            Fault::Silence => tokio::time::sleep(Duration::from_secs(60)).await,
+            Fault::Gone(status) => self.world().uploads[index].gone = Some(status),
+            _ => {}
+        }
+        if let Some(status) = self.world().uploads[index].gone {
+            return Ok(answer(status, &Value::Null));
+        }
+        if let Fault::StatusBefore(status) = fault {
+            return Ok(answer(status, &Value::Null));
+        }
+        let received = read(request.into_body(), if let Fault::Cut(keep) = fault { keep } else { u64::MAX }).await;
+        if let Fault::Cut(_) = fault {
+            return Err(Cut);
+        }
+        let mut world = self.world();
+        let response = if world.uploads[index].finished {
+            answer(412, &Value::Null)
+        } else if puts {
+            if received != world.expected {
+                world.offences.push("a put of other bytes".into());
+            }
+            let upload = &mut world.uploads[index];
+            (upload.stored, upload.finished) = (received, true);
+            answer(200, &Value::Null)
+        } else {
+            if !received.is_empty() {
+                world.offences.push("a session is opened without a body".into());
+            }
+            world.latest += 1;
+            let session = world.latest;
+            world.uploads[index].session = session;
+            world.uploads[index].stored.clear();
+            let location = format!("http://{}/session?upload_id={SECRET}-{session}", self.address);
+            let mut response = answer(201, &Value::Null);
+            if fault != Fault::Garbled {
+                response.headers_mut().insert("location", location.parse().unwrap());
+            }
+            response
+        };
+        match fault {
+            Fault::LostAnswer => Err(Cut),
+            Fault::StatusAfter(status) => Ok(answer(status, &Value::Null)),
+            _ => Ok(response),
+        }
     }
 
     /// The rules of a session: storage documentation, "Resumable uploads" and "Perform resumable uploads".
@@ -238,22 +313,24 @@ impl StandIn {
         let text = |value: Option<&HeaderValue>| value.map(|value| value.to_str().unwrap().to_owned());
         let range = text(request.headers().get(CONTENT_RANGE));
         let length: Option<u64> = text(request.headers().get(CONTENT_LENGTH)).map(|length| length.parse().unwrap());
-        let number = request.uri().query().and_then(|query| query.rsplit_once('-')).unwrap().1.parse::<u32>().unwrap();
+        let hash = text(request.headers().get("x-goog-hash"));
+        let number = number_of(&request);
         let authorized = request.headers().contains_key("authorization");
-        let asks = range.as_deref().is_some_and(|range| range.starts_with("bytes */"));
         let (fault, index) = {
             let mut world = self.world();
-            let name = match &range {
-                Some(_) if asks => "ask".to_owned(),
-                Some(range) => format!("send {}", range.trim_start_matches("bytes ").split('/').next().unwrap()),
+            let index = world.uploads.iter().position(|upload| upload.session == number);
+            let is_sized = index.is_some_and(|index| world.uploads[index].is_sized());
+            let name = match range.as_deref().map(|range| range.trim_start_matches("bytes ")) {
+                Some("*/*") => "ask".to_owned(),
+                Some(range) if range.starts_with("*/") => if is_sized { "ask" } else { "close" }.to_owned(),
+                Some(range) => format!("send {}", range.split('/').next().unwrap()),
                 None => "send".to_owned(),
             };
             world.journal.push(name);
             if authorized || length.is_none() {
                 world.offences.push("a token, or no length, on a session".into());
             }
-            let fault = world.faults.pop_front().unwrap_or(Fault::None);
-            (fault, world.uploads.iter().position(|upload| upload.session == number))
+            (world.faults.pop_front().unwrap_or(Fault::None), index)
         };
         let Some(index) = index else { return Ok(answer(404, &Value::Null)) };
         if fault == Fault::Silence {
@@ -279,8 +356,9 @@ impl StandIn {
         if let Fault::Short(keep) = fault {
             received.truncate(usize::try_from(keep).unwrap());
         }
-        if let Err(response) = self.persist(index, range.as_deref(), asks, length, &received) {
-            return Ok(*response);
+        let kept = self.world().persist(index, range.as_deref(), length, hash.as_deref(), &received);
+        if let Err(status) = kept {
+            return Ok(answer(status, &Value::Null));
         }
         match fault {
             Fault::Cut(_) | Fault::LostAnswer => Err(Cut),
@@ -289,64 +367,6 @@ impl StandIn {
             Fault::Garbled => Ok(with_range(answer(308, &Value::Null), "bytes=9-1")),
             _ => Ok(self.persisted(index)),
         }
-    }
-
-    /// Takes what was received, as far as the rules let it.
-    fn persist(
-        &self,
-        index: usize,
-        range: Option<&str>,
-        asks: bool,
-        length: Option<u64>,
-        received: &[u8],
-    ) -> Result<(), Box<Response<Full<Bytes>>>> {
-        let world = &mut *self.world();
-        let size = world.expected.len();
-        let upload = &mut world.uploads[index];
-        let refuse = |status| Err(Box::new(answer(status, &Value::Null)));
-        if upload.finished {
-            return Ok(());
-        }
-        let finishes = if asks {
-            if range != Some(&format!("bytes */{size}")) || length != Some(0) || !received.is_empty() {
-                world.offences.push(format!("a question of {range:?} with {length:?} bytes"));
-                return refuse(400);
-            }
-            true
-        } else if let Some(range) = range {
-            let (positions, total) = range.trim_start_matches("bytes ").split_once('/').unwrap();
-            let (first, last) = positions.split_once('-').unwrap();
-            let [first, last, total] = [first, last, total].map(|number| number.parse::<usize>().unwrap());
-            let whole = last + 1 - first;
-            let is_last = last + 1 == size;
-            if total != size || length != Some(whole as u64) || (!is_last && !whole.is_multiple_of(256)) {
-                world.offences.push(format!("{range} with {length:?} bytes"));
-                return refuse(400);
-            }
-            if *received != world.expected[first..first + received.len()] {
-                world.offences.push(format!("bytes that are not the file's at {first}"));
-            }
-            if first > upload.stored.len() {
-                return refuse(503);
-            }
-            let fresh = received.get(upload.stored.len() - first..).unwrap_or_default();
-            upload.stored.extend_from_slice(fresh);
-            // What was cut off is kept down to a multiple.
-            if received.len() < whole {
-                let stored = upload.stored.len();
-                upload.stored.truncate(stored - stored % 256);
-            }
-            is_last
-        } else {
-            if length != Some(0) || size != 0 {
-                world.offences.push("bytes without a range".into());
-                return refuse(400);
-            }
-            true
-        };
-        upload.finished = finishes && upload.stored.len() == size;
-        upload.state = "uploading";
-        Ok(())
     }
 
     fn persisted(&self, index: usize) -> Response<Full<Bytes>> {
@@ -358,6 +378,102 @@ impl StandIn {
             stored => with_range(answer(308, &Value::Null), &format!("bytes=0-{}", stored - 1)),
         }
     }
+}
+
+impl Upload {
+    /// Whether storage was told the size when the session was opened.
+    fn is_sized(&self) -> bool {
+        !self.body["size_bytes"].is_null()
+    }
+}
+
+impl World {
+    /// Takes what was received, as far as the rules let it; else the status that says so.
+    fn persist(
+        &mut self,
+        index: usize,
+        range: Option<&str>,
+        length: Option<u64>,
+        hash: Option<&str>,
+        received: &[u8],
+    ) -> Result<(), u16> {
+        let offend = |offences: &mut Vec<String>, what: String| {
+            offences.push(what);
+            Err(400)
+        };
+        let size = self.expected.len();
+        let is_sized = self.uploads[index].is_sized();
+        let digests = format!("crc32c={},md5={}", checksum_of(&self.expected), md5_of(&self.expected));
+        let upload = &mut self.uploads[index];
+        if upload.finished {
+            return Ok(());
+        }
+        // The bytes that are sent, if any, and the size of the whole, if that is said.
+        let (sent, total) = match range.map(|range| range.trim_start_matches("bytes ").split_once('/').unwrap()) {
+            None => (None, Some("0")),
+            Some((positions, total)) => (positions.split_once('-'), Some(total).filter(|total| *total != "*")),
+        };
+        let mut is_last = false;
+        if let Some((first, last)) = sent {
+            let [first, last] = [first, last].map(|number| number.parse::<usize>().unwrap());
+            let whole = last + 1 - first;
+            is_last = last + 1 == size && total.is_some();
+            let total_fits = total.map_or(!is_sized, |total| total == size.to_string() && (is_sized || is_last));
+            if !total_fits || length != Some(whole as u64) || (!is_last && !whole.is_multiple_of(256)) {
+                return offend(&mut self.offences, format!("{range:?} with {length:?} bytes"));
+            }
+            if *received != self.expected[first..first + received.len()] {
+                self.offences.push(format!("bytes that are not the file's at {first}"));
+            }
+            if first > upload.stored.len() {
+                return Err(503);
+            }
+            let fresh = received.get(upload.stored.len() - first..).unwrap_or_default();
+            upload.stored.extend_from_slice(fresh);
+            // What was cut off is kept down to a multiple.
+            if received.len() < whole {
+                let stored = upload.stored.len();
+                upload.stored.truncate(stored - stored % 256);
+            }
+        } else if length != Some(0) || total.is_some_and(|total| total != size.to_string()) {
+            return offend(&mut self.offences, format!("{range:?} with {length:?} bytes"));
+        }
+        // What only asks with a declared size may end an upload as well, but is no request for it.
+        let ends = is_last || range.is_none() || (sent.is_none() && total.is_some() && !is_sized);
+        if hash != ends.then_some(&*digests) {
+            return offend(&mut self.offences, format!("{range:?} with the digests {hash:?}"));
+        }
+        upload.finished = (ends || (is_sized && sent.is_none())) && upload.stored.len() == size;
+        upload.state = "uploading";
+        Ok(())
+    }
+}
+
+/// What a signed URL of this request has signed.
+fn signed_headers(body: &Value) -> BTreeMap<String, String> {
+    let mut headers = BTreeMap::from([
+        ("content-type".to_owned(), body["content_type"].as_str().unwrap().to_owned()),
+        ("x-goog-if-generation-match".to_owned(), "0".to_owned()),
+    ]);
+    match body["transfer_kind"].as_str() {
+        Some("simple") => drop(headers.insert("content-md5".to_owned(), body["md5"].as_str().unwrap_or("").to_owned())),
+        _ => drop(headers.insert("x-goog-resumable".to_owned(), "start".to_owned())),
+    }
+    headers
+}
+
+/// The number at the end of a secret.
+fn number_of(request: &Request<Incoming>) -> u32 {
+    request.uri().query().and_then(|query| query.rsplit_once('-')).unwrap().1.parse().unwrap()
+}
+
+fn checksum_of(bytes: &[u8]) -> crate::model::digest::Crc32c {
+    crate::model::digest::Crc32c(crc32c::crc32c(bytes))
+}
+
+fn md5_of(bytes: &[u8]) -> crate::model::digest::Md5 {
+    use md5::Digest as _;
+    crate::model::digest::Md5(md5::Md5::digest(bytes).into())
 }
 
 /// The body, or its beginning if only that is wanted.

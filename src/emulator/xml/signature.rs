@@ -293,14 +293,14 @@ mod tests {
     fn the_published_signatures_fit() {
         let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors");
         #[expect(clippy::disallowed_methods, reason = "tests have no configuration")]
-        let folder = std::env::var("UPLOAD_BROKER_VECTORS").map_or(beside, PathBuf::from);
+        let folder = std::env::var("GCS_TEST_VECTORS").map_or(beside, PathBuf::from);
         let (Ok(text), Ok(key)) = (
             std::fs::read_to_string(folder.join("v4_signatures.json")),
             std::fs::read_to_string(folder.join("v4_signatures.public_key.pem")),
         ) else {
             #[expect(clippy::print_stderr, reason = "whoever runs the tests should see it")]
             {
-                eprintln!("skipped: no published vectors in {} (UPLOAD_BROKER_VECTORS)", folder.display());
+                eprintln!("skipped: no published vectors in {} (GCS_TEST_VECTORS)", folder.display());
             }
             return;
         };

@@ -76,12 +76,12 @@ fn bytes(hex: &str) -> Vec<u8> {
 /// The vectors are not ours to pass on, so they are looked for in a directory of which the environment tells.
 #[test]
 fn the_published_vectors_come_out_and_their_signatures_fit() {
-    let directory = std::env::var_os("UPLOAD_BROKER_VECTORS")
+    let directory = std::env::var_os("GCS_TEST_VECTORS")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors"), PathBuf::from);
     let Ok(text) = std::fs::read(directory.join("v4_signatures.json")) else {
         #[expect(clippy::print_stderr, reason = "who runs the test must see that it proved nothing")]
         {
-            eprintln!("the published vectors are not in {} (UPLOAD_BROKER_VECTORS)", directory.display());
+            eprintln!("the published vectors are not in {} (GCS_TEST_VECTORS)", directory.display());
         }
         return;
     };

@@ -94,6 +94,7 @@ async fn an_initiation_says_all_in_headers() {
         ("a name that is another path", "a/../b", ("k", "v"), "private"),
         ("a line break in metadata", "a", ("k", "v\r\nx-goog-acl: public-read"), "private"),
         ("a line break in a key", "a", ("k\r\nx", "v"), "private"),
+        ("a blank that would be lost", "a", ("k", "v"), "private "),
         ("a line break elsewhere", "a", ("k", "v"), "private\r\nx-goog-acl: public-read"),
     ] {
         let metadata = BTreeMap::from([(key.to_owned(), value.to_owned())]);

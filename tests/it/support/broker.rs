@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -33,7 +33,7 @@ pub struct Settings {
     pub server: String,
     /// `storage.endpoint`, where it is not the emulator itself.
     pub endpoint: Option<String>,
-    /// More of the `[storage]` section.
+    /// More of the `[storage]` section. `sa.json` is the emulator's own service account, which can sign.
     pub storage: String,
 }
 
@@ -85,6 +85,9 @@ impl Broker {
         let files = TempDir::new().unwrap();
         let endpoint = settings.endpoint.clone().unwrap_or_else(|| storage.url());
         let text = configuration(files.path(), &endpoint, &settings);
+        if settings.storage.contains("sa.json") {
+            std::fs::write(files.path().join("sa.json"), storage.service_account_key().unwrap()).unwrap();
+        }
         let config = config::load(&text, &files.path().join("broker.toml"), std::iter::empty())
             .unwrap_or_else(|errors| panic!("{errors}"));
         let world = World {
@@ -120,7 +123,10 @@ impl Broker {
 
     /// Asks on the operators' listener.
     pub async fn operator_get(&self, path: &str) -> (u16, String) {
-        let response = reqwest::get(format!("http://{}{path}", self.operations)).await.unwrap();
+        /// Made once, since that takes longer than what it is for. It keeps no connection: each belongs to a runtime.
+        static CLIENT: LazyLock<reqwest::Client> =
+            LazyLock::new(|| reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap());
+        let response = CLIENT.get(format!("http://{}{path}", self.operations)).send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
