@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tempfile::TempDir;
 use upload_broker::clock::{Clock, Randomness};
 use upload_broker::emulator::{self, Authorization, BucketSettings, Emulator};
 
@@ -82,10 +83,20 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A broker whose time is that of the libraries.
-async fn broker() -> Broker {
+/// Lets the libraries send through sessions that the broker initiates by this interface of storage.
+async fn sessions(language: Language, api: &str, names: &[&str]) {
     let clock = Clock::System;
-    Broker::start_beside(emulator(clock.clone()).await, clock, Settings::default()).await
+    let settings = Settings {
+        policies: "[[policies]]\nname = \"videos\"\nobject = \"videos/{sub}/{id}.{ext}\"\nmax_size = \"8MiB\"\n\
+                   unknown_size = true\n"
+            .to_owned(),
+        storage: format!("api = \"{api}\"\n"),
+        ..Settings::default()
+    };
+    let broker = Broker::start_beside(emulator(clock.clone()).await, clock, settings).await;
+    let mut surroundings = around(&broker);
+    surroundings.push(("SESSIONS", api.to_owned()));
+    language.checks("sessions", names, &surroundings).await;
 }
 
 fn around_emulator(storage: &Emulator, credentials: &str) -> Vec<(&'static str, String)> {
@@ -94,6 +105,31 @@ fn around_emulator(storage: &Emulator, credentials: &str) -> Vec<(&'static str, 
         ("BUCKET", BUCKET.to_owned()),
         ("CREDENTIALS", credentials.to_owned()),
     ]
+}
+
+/// The emulator's account, as a key file that the libraries and the broker sign with.
+fn account(storage: &Emulator, folder: &TempDir) -> PathBuf {
+    let path = folder.path().join("account.json");
+    std::fs::write(&path, storage.service_account_key().unwrap()).unwrap();
+    path
+}
+
+/// Lets the libraries send through URLs that the broker signs, and through those that they sign themselves.
+async fn signed(language: Language, names: &[&str]) {
+    let (clock, folder) = (Clock::System, TempDir::new().unwrap());
+    let storage = emulator(clock.clone()).await;
+    let account = account(&storage, &folder);
+    let settings = Settings {
+        policies: "[[policies]]\nname = \"videos\"\nobject = \"videos/{sub}/{id}.{ext}\"\nmax_size = \"8MiB\"\n\
+                   transfers = [\"resumable\", \"simple\", \"signed_resumable\"]\n"
+            .to_owned(),
+        storage: format!("credentials = {{ file = \"{}\" }}\n", account.display()),
+        ..Settings::default()
+    };
+    let broker = Broker::start_beside(storage, clock, settings).await;
+    let mut surroundings = around(&broker);
+    surroundings.push(("SERVICE_ACCOUNT", account.to_str().unwrap().to_owned()));
+    language.checks("signed", names, &surroundings).await;
 }
 
 fn around(broker: &Broker) -> Vec<(&'static str, String)> {
@@ -123,22 +159,29 @@ async fn ordinary(language: Language, names: &[&str]) {
     tokio::join!(language.checks("ordinary", names, &with_token), language.checks("ordinary", names, &anonymous),);
 }
 
+/// What Python does with any session.
+const PYTHON_SESSIONS: [&str; 10] = [
+    "chunked",
+    "chunked_as_advised",
+    "unknown_total",
+    "one_request",
+    "resumed",
+    "recovered",
+    "recovered_by_hand",
+    "renewed",
+    "unknown_size",
+    "straight_to_storage",
+];
+
 #[tokio::test]
 async fn python_uploads_through_sessions_of_the_broker() {
-    let broker = broker().await;
-    let names = [
-        "chunked",
-        "chunked_as_advised",
-        "unknown_total",
-        "one_request",
-        "resumed",
-        "recovered",
-        "recovered_by_hand",
-        "refused",
-        "wrong_digest_on_the_wire",
-        "straight_to_storage",
-    ];
-    Language::Python.checks("sessions", &names, &around(&broker)).await;
+    let names = [&PYTHON_SESSIONS[..], &["refused", "wrong_digest_on_the_wire"]].concat();
+    sessions(Language::Python, "json", &names).await;
+}
+
+#[tokio::test]
+async fn python_uploads_through_xml_sessions_of_the_broker() {
+    sessions(Language::Python, "xml", &PYTHON_SESSIONS).await;
 }
 
 #[tokio::test]
@@ -160,11 +203,19 @@ async fn python_works_with_the_emulator() {
     ordinary(Language::Python, &names).await;
 }
 
+/// What Node does with any session.
+const NODE_SESSIONS: [&str; 8] =
+    ["chunked", "streamed", "saved", "resumed", "recovered", "renewed", "unknown_size", "straight_to_storage"];
+
 #[tokio::test]
 async fn node_uploads_through_sessions_of_the_broker() {
-    let broker = broker().await;
-    let names = ["chunked", "streamed", "saved", "partly", "resumed", "recovered", "refused", "straight_to_storage"];
-    Language::Node.checks("sessions", &names, &around(&broker)).await;
+    let names = [&NODE_SESSIONS[..], &["partly", "refused"]].concat();
+    sessions(Language::Node, "json", &names).await;
+}
+
+#[tokio::test]
+async fn node_uploads_through_xml_sessions_of_the_broker() {
+    sessions(Language::Node, "xml", &NODE_SESSIONS).await;
 }
 
 #[tokio::test]
@@ -183,4 +234,25 @@ async fn node_works_with_the_emulator() {
         "retries",
     ];
     ordinary(Language::Node, &names).await;
+}
+
+#[tokio::test]
+async fn python_uploads_through_signed_urls() {
+    let names = [
+        "simple_of_the_broker",
+        "simple_is_held_to_its_promise",
+        "resumable_of_the_broker",
+        "resumable_by_the_library",
+        "signed_by_the_library",
+        "resumable_signed_by_the_library",
+        "token_of_the_account",
+    ];
+    signed(Language::Python, &names).await;
+}
+
+#[tokio::test]
+async fn node_uploads_through_signed_urls() {
+    let names =
+        ["simple_of_the_broker", "resumable_of_the_broker", "signed_by_the_library", "resumable_signed_by_the_library"];
+    signed(Language::Node, &names).await;
 }

@@ -66,7 +66,10 @@ async fn tokens_are_given_for_what_they_are_given_for() {
         claims["exp"] = json!(claims["exp"].as_i64().unwrap() - 4000);
     });
     let long = stand.assertion(|claims| claims["exp"] = json!(claims["exp"].as_i64().unwrap() + 1));
-    let elsewhere = stand.assertion(|claims| claims["aud"] = json!("https://oauth2.googleapis.com/token"));
+    let documented = stand.assertion(|claims| claims["aud"] = json!("https://oauth2.googleapis.com/token"));
+    let elsewhere = stand.assertion(|claims| claims["aud"] = json!("https://oauth2.example/token"));
+    // RSA signatures of 2048 bits have two characters of padding.
+    let padded = format!("{good}==");
     let stranger = stand.assertion(|claims| claims["iss"] = json!("nobody@emulator.example"));
     let aimless = stand.assertion(|claims| claims["scope"] = json!(""));
     let mut forged = good.clone();
@@ -77,6 +80,8 @@ async fn tokens_are_given_for_what_they_are_given_for() {
         ("a login", &login[..], None),
         ("a login without a token", &login[..3], Some("invalid_request")),
         ("a login without a client", &login[..2], Some("invalid_client")),
+        ("for Google's server", &[grant, ("assertion", &documented)], None),
+        ("padded", &[grant, ("assertion", &padded)], None),
         ("expired", &[grant, ("assertion", &old)], Some("invalid_grant")),
         ("too long", &[grant, ("assertion", &long)], Some("invalid_grant")),
         ("for another server", &[grant, ("assertion", &elsewhere)], Some("invalid_grant")),
@@ -91,7 +96,7 @@ async fn tokens_are_given_for_what_they_are_given_for() {
         assert_eq!(seen.status, if error.is_none() { 200 } else { 400 }, "{name}: {seen:?}");
         assert_eq!(seen.json()["error"].as_str(), error, "{name}");
     }
-    assert_eq!(stand.emulator.journal().count(Operation::Token), 13);
+    assert_eq!(stand.emulator.journal().count(Operation::Token), 15);
 }
 
 #[tokio::test]

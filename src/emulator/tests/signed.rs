@@ -15,6 +15,7 @@ struct Wanted<'a> {
     method: &'a str,
     /// As in the URL, already encoded.
     path: &'a str,
+    host: &'a str,
     /// Sorted, lower-case, without the host.
     headers: &'a [(&'a str, &'a str)],
     account: &'a str,
@@ -30,6 +31,7 @@ impl Default for Wanted<'_> {
         Self {
             method: "PUT",
             path: "/media/a/b.txt",
+            host: "127.0.0.1",
             headers: &[],
             account: OWN_ACCOUNT,
             date: AT,
@@ -50,11 +52,10 @@ fn hex(bytes: &[u8]) -> String {
 impl Wanted<'_> {
     /// The path and query of the signed URL.
     fn sign(&self) -> String {
-        let Self { method, path, headers, account, date, expires, scope, query } = self;
+        let Self { method, path, host, headers, account, date, expires, scope, query } = self;
         let mut names: Vec<&str> = headers.iter().map(|(name, _)| *name).chain(["host"]).collect();
         names.sort_unstable();
-        let value =
-            |name: &str| headers.iter().find(|(given, _)| *given == name).map_or("127.0.0.1", |(_, value)| value);
+        let value = |name: &str| headers.iter().find(|(given, _)| *given == name).map_or(*host, |(_, value)| value);
         let lines: Vec<String> = names.iter().map(|name| format!("{name}:{}", value(name))).collect();
         let lines = lines.join("\n");
         let credential = format!("{account}/{scope}").replace('@', "%40").replace('/', "%2F");
@@ -83,6 +84,16 @@ impl Stand {
             request = request.header(*name, *value);
         }
         send(request).await
+    }
+}
+
+#[tokio::test]
+async fn a_port_is_signed_or_left_out() {
+    let stand = stand().await;
+    let address = stand.emulator.address().to_string();
+    for (host, status) in [("127.0.0.1", 200), (address.as_str(), 200), ("127.0.0.1:1", 403), ("localhost", 403)] {
+        let target = Wanted { host, ..Wanted::default() }.sign();
+        assert_eq!(stand.bare("PUT", &target, &[], "hello").await.status, status, "{host}");
     }
 }
 

@@ -5,12 +5,18 @@ const {UNIT, Broker, assert, bucket, calls, crc32c, md5, noise, pipeline, stream
 
 const broker = new Broker();
 
+// A session of the XML API answers its last request without a word: the library has no digest to compare with, and fails
+// if it is to compare.
+const IS_XML = process.env.SESSIONS === 'xml';
+const UNCHECKED = IS_XML ? {validation: false} : {};
+
 /** The library's stream into a session that somebody else has initiated. */
-const writer = (created, options) => bucket().file(created.object).createWriteStream({uri: created.transfer.uri, ...options});
+const writer = (created, options) =>
+  bucket().file(created.object).createWriteStream({uri: created.transfer.uri, ...UNCHECKED, ...options});
 
 /** Chunk after chunk, with the digest on the last one. */
 exports.chunked = async () => {
-  for (const validation of ['crc32c', 'md5', false]) {
+  for (const validation of IS_XML ? [false] : ['crc32c', 'md5', false]) {
     for (const size of [4 * UNIT + 5, 2 * UNIT]) {
       const data = noise(size);
       const created = await broker.create(data);
@@ -37,7 +43,7 @@ exports.saved = async () => {
   for (const chunkSize of [undefined, UNIT]) {
     const data = noise(2 * UNIT + 77);
     const created = await broker.create(data);
-    await bucket().file(created.object).save(data, {uri: created.transfer.uri, resumable: true, chunkSize});
+    await bucket().file(created.object).save(data, {uri: created.transfer.uri, resumable: true, chunkSize, ...UNCHECKED});
     await broker.completed(created, data);
   }
 };
@@ -65,7 +71,7 @@ exports.resumed = async () => {
     const created = await broker.create(data);
     const cut = {operation: 'chunk', object: created.object, action: {kind: 'persist_then_reset', bytes: 3 * UNIT}};
     if (chunkSize) Object.assign(cut, {skip: 2, action: {kind: 'persist_then_reset', bytes: UNIT}});
-    const options = {uri: created.transfer.uri, chunkSize};
+    const options = {uri: created.transfer.uri, chunkSize, ...UNCHECKED};
     const impatient = bucket({retryOptions: {autoRetry: false}}).file(created.object);
     await withFault(cut, () => assert.rejects(pipeline(stream(data), impatient.createWriteStream(options))));
     await pipeline(stream(data), writer(created, {chunkSize}));
@@ -104,6 +110,31 @@ exports.refused = async () => {
   const longer = await broker.create(data);
   await assert.rejects(pipeline(stream(Buffer.concat([data, Buffer.from('more')])), writer(longer, {chunkSize: UNIT})));
   assert.notEqual((await broker.complete(longer)).body.state, 'completed');
+};
+
+/** After its session was lost, an upload goes on from its beginning in another. */
+exports.renewed = async () => {
+  const data = noise(3 * UNIT);
+  const created = await broker.create(data);
+  const fault = {operation: 'chunk', object: created.object, skip: 1, action: {kind: 'kill_session'}};
+  await withFault(fault, () =>
+    assert.rejects(pipeline(stream(data), writer(created, {chunkSize: UNIT})), {code: 410}));
+  assert.equal((await broker.complete(created)).body.code, 'session-lost');
+  const again = await broker.renew(created);
+  assert.notEqual(again.transfer.uri, created.transfer.uri);
+  await pipeline(stream(data), writer(again, {chunkSize: UNIT}));
+  await broker.completed(created, data);
+};
+
+/** Nobody knows the size before the end, the broker included. */
+exports.unknown_size = async () => {
+  for (const [size, chunkSize] of [[0], [1], [2 * UNIT], [2 * UNIT, UNIT], [2 * UNIT + 1, UNIT]]) {
+    const data = noise(size);
+    const created = await broker.create();
+    assert.equal(created.size_bytes, undefined);
+    await pipeline(stream(data), writer(created, {chunkSize}));
+    await broker.completed(created, data);
+  }
 };
 
 /** No byte went any other way: the emulator saw exactly those of the object. */

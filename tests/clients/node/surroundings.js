@@ -73,11 +73,18 @@ class Broker {
     return {status: answer.status, body: await answer.json()};
   }
 
-  /** Creates an upload for these bytes, and gives the broker's answer. */
+  /** Creates an upload for these bytes, or for unknown ones, and gives the broker's answer. */
   async create(data, more = {}) {
-    const body = {filename: 'holiday.mp4', content_type: 'video/mp4', size_bytes: data.length, ...more};
+    const body = {filename: 'holiday.mp4', content_type: 'video/mp4', size_bytes: data?.length, ...more};
     const answer = await this.call('/v1/uploads', body);
     assert.equal(answer.status, 201, JSON.stringify(answer.body));
+    return answer.body;
+  }
+
+  /** Another session for the same upload. */
+  async renew(upload) {
+    const answer = await this.call(`/v1/uploads/${upload.id}/renew`);
+    assert.equal(answer.status, 200, JSON.stringify(answer.body));
     return answer.body;
   }
 

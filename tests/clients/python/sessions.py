@@ -5,6 +5,7 @@ digest with the last request.
 """
 
 import io
+import os
 
 import google.cloud.storage._media.requests as current
 import google.resumable_media.requests as separate
@@ -17,9 +18,14 @@ from google.resumable_media import common
 from surroundings import UNIT, Broker, calls, equal, fault, md5, noise, raises
 
 FAMILIES = (separate, current)
+FAILURES = ((separate, common.InvalidResponse), (current, exceptions.InvalidResponse))
+
+# A session of the XML API answers its last request without a word: the library has no digest to compare with, and fails
+# if it is to compare.
+CHECKSUMS = (None,) if os.environ["SESSIONS"] == "xml" else ("crc32c", "md5")
 
 
-def open_upload(family, uri, data, chunk=UNIT, checksum="crc32c", total=True):
+def open_upload(family, uri, data, chunk=UNIT, checksum=CHECKSUMS[0], total=True):
     """The library's upload on a session that somebody else has initiated."""
     upload = family.ResumableUpload(uri, chunk, checksum=checksum)
     # The library has no other way to take up a session.
@@ -48,7 +54,7 @@ def chunked():
     """Chunk after chunk, with the digest that the library compares."""
     broker, transport = Broker(), requests.Session()
     for family in FAMILIES:
-        for checksum in ("crc32c", "md5"):
+        for checksum in CHECKSUMS:
             data = noise(4 * UNIT + 5)
             created = broker.create(data)
             upload = open_upload(family, created["transfer"]["uri"], data, checksum=checksum)
@@ -133,7 +139,7 @@ def recovered():
 def recovered_by_hand():
     """A 308 without a range makes the library's upload invalid; `recover` repairs it."""
     broker, transport = Broker(), requests.Session()
-    for family, failure in ((separate, common.InvalidResponse), (current, exceptions.InvalidResponse)):
+    for family, failure in FAILURES:
         data = noise(3 * UNIT)
         created = broker.create(data)
         upload = open_upload(family, created["transfer"]["uri"], data)
@@ -149,7 +155,7 @@ def recovered_by_hand():
 def refused():
     """What storage refuses is an error of the library, and completes nothing."""
     broker, transport = Broker(), requests.Session()
-    for family, failure in ((separate, common.InvalidResponse), (current, exceptions.InvalidResponse)):
+    for family, failure in FAILURES:
         data = noise(2 * UNIT)
         created = broker.create(data, md5=md5(noise(2 * UNIT, seed=2)))
         with raises(failure, "400"):
@@ -173,6 +179,35 @@ def wrong_digest_on_the_wire():
     with raises(exceptions.InvalidResponse, "400"):
         upload.transmit_next_chunk(transport)
     assert broker.complete(created).json().get("state") != "completed"
+
+
+def renewed():
+    """After its session was lost, an upload goes on from its beginning in another."""
+    broker, transport = Broker(), requests.Session()
+    for family, failure in FAILURES:
+        data = noise(3 * UNIT)
+        created = broker.create(data)
+        upload = open_upload(family, created["transfer"]["uri"], data)
+        upload.transmit_next_chunk(transport)
+        with fault(operation="chunk", action={"kind": "kill_session"}), raises(failure, "410"):
+            upload.transmit_next_chunk(transport)
+        equal(broker.complete(created).json()["code"], "session-lost")
+        again = broker.renew(created)
+        assert again["transfer"]["uri"] != created["transfer"]["uri"]
+        send(open_upload(family, again["transfer"]["uri"], data), transport)
+        broker.completed(created, data)
+
+
+def unknown_size():
+    """Nobody knows the size before the end, the broker included."""
+    broker, transport = Broker(), requests.Session()
+    for family in FAMILIES:
+        for size in (0, 1, 2 * UNIT, 2 * UNIT + 1):
+            data = noise(size)
+            created = broker.create(None)
+            assert "size_bytes" not in created
+            send(open_upload(family, created["transfer"]["uri"], data, total=False), transport)
+            broker.completed(created, data)
 
 
 def straight_to_storage():

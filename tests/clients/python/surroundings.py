@@ -54,10 +54,18 @@ class Broker:
         self.session.headers["authorization"] = "Bearer " + os.environ["BROKER_TOKEN"]
 
     def create(self, data, **more):
-        """Creates an upload for these bytes, and gives the broker's answer."""
-        body = {"filename": "holiday.mp4", "content_type": "video/mp4", "size_bytes": len(data), **more}
+        """Creates an upload for these bytes, or for unknown ones, and gives the broker's answer."""
+        body = {"filename": "holiday.mp4", "content_type": "video/mp4", **more}
+        if data is not None:
+            body["size_bytes"] = len(data)
         answer = self.session.post(f"{self.address}/v1/uploads", json=body)
         equal(answer.status_code, 201, answer.text)
+        return answer.json()
+
+    def renew(self, upload):
+        """Another session for the same upload."""
+        answer = self.session.post(f"{self.address}/v1/uploads/{upload['id']}/renew")
+        equal(answer.status_code, 200, answer.text)
         return answer.json()
 
     def complete(self, upload):
