@@ -20,3 +20,4 @@ mod secrets;
 mod sizes;
 mod support;
 mod transfers;
+mod wire;
