@@ -121,6 +121,7 @@ impl Demo {
 
 /// The broker's configuration, as an operator would write it.
 fn configuration(issuer: &str, origins: &[String], storage: &str, key: &Path) -> String {
+    let key = key.display().to_string();
     format!(
         r#"
 region = "{REGION}"
