@@ -155,7 +155,7 @@ impl Case {
         if total != "*" && total != self.length.to_string() {
             return Some("another size");
         }
-        let Some((first, last)) = positions.split_once('-') else { return None };
+        let (first, last) = positions.split_once('-')?;
         let [first, last]: [usize; 2] = [first, last].map(|number| number.parse().unwrap());
         let is_last = last + 1 == self.length && total != "*";
         if first % QUANTUM != 0 || (!is_last && (last + 1) % QUANTUM != 0) || last >= self.length {
