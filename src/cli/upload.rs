@@ -171,7 +171,7 @@ async fn run_until(
         match outcome {
             Ok(report) => line.report(&report),
             Err(error) => {
-                line.failed(&error, may_be_resumed(&error) && !seen.into_inner().is_ok_and(|seen| seen.streams))
+                line.failed(&error, may_be_resumed(&error) && !seen.into_inner().is_ok_and(|seen| seen.streams));
             }
         }
     }

@@ -21,3 +21,4 @@ mod secrets;
 mod sizes;
 mod support;
 mod transfers;
+mod wire;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
@@ -495,4 +496,24 @@ async fn a_client_that_leaves_during_the_retries_leaves_nothing_reserved() {
         assert!(begun.elapsed() < TIMEOUT + SLACK, "the reservation stays");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// The first answer to a renewal is lost: the old session is cancelled, and of the two new ones the last is the upload's.
+#[tokio::test]
+async fn a_renewal_whose_answer_was_lost_leaves_one_session_that_anybody_knows() {
+    let broker = Broker::start_with(tight()).await;
+    let ada = broker.user("ada");
+    let created = ada.create(10).await.is(201);
+    broker.storage.faults().add(Fault::once(Operation::Initiate, Action::ActThenReset));
+    let path = format!("/v1/uploads/{}/renew", created.id());
+    let renewed = ada.call(Method::POST, &path, None).await.is_upload(200, "pending");
+    assert_eq!(broker.storage.journal().count(Operation::Initiate), 3);
+    assert_eq!(broker.storage.sessions(), 2, "the old one takes nothing more");
+    assert!(ada.put(&created.uri(), None, noise(10, 3)).await.is_client_error());
+    assert_eq!(ada.get(&format!("/v1/uploads/{}", created.id())).await.uri(), renewed.uri());
+    let before = broker.storage.journal().entries().last().unwrap().sequence;
+    assert_eq!(ada.put(&renewed.uri(), None, noise(10, 4)).await, 200);
+    assert_eq!(broker.storage.journal().since(before)[0].session, Some(3), "the last that was opened");
+    ada.complete(&created.id()).await.is_upload(200, "completed");
+    assert_eq!(usage(&ada).await, (0, 10));
 }

@@ -149,7 +149,7 @@ impl Found {
                 account: RemoteAccount::OfMachine(machine.email.clone()),
                 iam_credentials: machine.iam_credentials.clone(),
             },
-            Self::StandIn => SigningIdentity::Nobody { whose: "a stand-in's" },
+            Self::StandIn => SigningIdentity::Nobody { whose: "a token that means nothing" },
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod broker;
 pub mod door;
 pub mod process;
 pub mod redis;
+pub mod rough;
 pub mod user;
 
 pub use broker::{Broker, Settings};
