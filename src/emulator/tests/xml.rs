@@ -287,6 +287,24 @@ async fn objects_are_read_and_removed_by_their_path() {
 }
 
 #[tokio::test]
+async fn what_is_not_here_is_not_taken_for_something_else() {
+    let stand = stand().await;
+    for (method, target, headers) in [
+        (Method::PUT, "/media/o", &[("x-goog-copy-source", "/media/p")][..]),
+        (Method::PUT, "/media/o?partNumber=1&uploadId=x", &[]),
+        (Method::POST, "/media/o?uploads", &[("x-goog-resumable", "start")]),
+        (Method::GET, "/media/o?acl", &[]),
+        (Method::GET, "/media", &[]),
+        (Method::POST, "/media/", &[]),
+    ] {
+        let seen = stand.xml_at(target, method, headers, "").await;
+        assert_eq!((seen.status, seen.code()), (501, "NotImplemented"), "{target}");
+    }
+    assert!(stand.bytes("o").is_none());
+    assert_eq!(stand.emulator.sessions(), 0);
+}
+
+#[tokio::test]
 async fn a_host_can_name_the_bucket() {
     let stand = stand().await;
     let request = "PUT /a/b HTTP/1.1\r\nHost: media.localhost\r\nAuthorization: Bearer t\r\nConnection: close\r\n\
