@@ -1,5 +1,5 @@
-//! Google's own client libraries, for Python and for Node: they upload through what the broker issues, and work with the
-//! emulator as with storage.
+//! Google's own client libraries, for Python and for Node: they upload through what the broker issues, and work with
+//! the emulator as with storage.
 //!
 //! The programs stand in `tests/clients`; `./test --prepare` installs the libraries. A program runs checks by name, and
 //! says which ones passed.

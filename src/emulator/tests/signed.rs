@@ -15,10 +15,10 @@ struct Wanted<'a> {
     method: &'a str,
     /// As in the URL, already encoded.
     path: &'a str,
-    host: &'a str,
     /// Sorted, lower-case, without the host.
     headers: &'a [(&'a str, &'a str)],
     account: &'a str,
+    host: &'a str,
     date: &'a str,
     expires: &'a str,
     scope: &'a str,
@@ -31,9 +31,9 @@ impl Default for Wanted<'_> {
         Self {
             method: "PUT",
             path: "/media/a/b.txt",
-            host: "127.0.0.1",
             headers: &[],
             account: OWN_ACCOUNT,
+            host: "127.0.0.1",
             date: AT,
             expires: "900",
             scope: "20251122/auto/storage/goog4_request",
@@ -52,7 +52,7 @@ fn hex(bytes: &[u8]) -> String {
 impl Wanted<'_> {
     /// The path and query of the signed URL.
     fn sign(&self) -> String {
-        let Self { method, path, host, headers, account, date, expires, scope, query } = self;
+        let Self { method, path, headers, account, host, date, expires, scope, query } = self;
         let mut names: Vec<&str> = headers.iter().map(|(name, _)| *name).chain(["host"]).collect();
         names.sort_unstable();
         let value = |name: &str| headers.iter().find(|(given, _)| *given == name).map_or(*host, |(_, value)| value);
@@ -84,16 +84,6 @@ impl Stand {
             request = request.header(*name, *value);
         }
         send(request).await
-    }
-}
-
-#[tokio::test]
-async fn a_port_is_signed_or_left_out() {
-    let stand = stand().await;
-    let address = stand.emulator.address().to_string();
-    for (host, status) in [("127.0.0.1", 200), (address.as_str(), 200), ("127.0.0.1:1", 403), ("localhost", 403)] {
-        let target = Wanted { host, ..Wanted::default() }.sign();
-        assert_eq!(stand.bare("PUT", &target, &[], "hello").await.status, status, "{host}");
     }
 }
 
@@ -161,6 +151,16 @@ async fn expect(rows: &[Row<'_>]) {
         if *expected == MISMATCH {
             assert!(seen.body.contains("\nUNSIGNED-PAYLOAD"), "{name}: the canonical request is shown");
         }
+    }
+}
+
+#[tokio::test]
+async fn the_port_of_the_host_may_be_signed_but_need_not() {
+    let stand = stand().await;
+    let address = stand.emulator.address().to_string();
+    for (host, status) in [("127.0.0.1", 200), (address.as_str(), 200), ("127.0.0.1:1", 403), ("localhost", 403)] {
+        let target = Wanted { host, ..Wanted::default() }.sign();
+        assert_eq!(stand.bare("PUT", &target, &[], "x").await.status, status, "{host}");
     }
 }
 

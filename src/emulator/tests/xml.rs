@@ -70,38 +70,30 @@ async fn an_initiation_gives_a_session_that_answers_in_headers() {
 }
 
 #[tokio::test]
-async fn a_body_of_an_initiation_counts_for_nothing() {
-    let stand = stand().await;
-    let start = [("x-goog-resumable", "start")];
-    let seen = stand.xml_at("/media/o", Method::POST, &start, "{\"metadata\": {\"owner\": \"someone\"}}").await;
-    assert_eq!(seen.status, 201, "{seen:?}");
-    let uri = seen.header("location").unwrap();
-    assert_eq!(stand.client.put(uri).body("hello").send().await.unwrap().status(), 200);
-    let object = stand.emulator.object("media", "o").unwrap();
-    assert_eq!((object.size, object.metadata.is_empty()), (5, true));
-}
-
-#[tokio::test]
 async fn an_initiation_is_refused_before_it_costs_anything() {
     let start = ("x-goog-resumable", "start");
-    for (name, target, headers, status, code) in [
-        ("nothing to start", "/media/o", &[][..], 400, "InvalidArgument"),
-        ("another word", "/media/o", &[("x-goog-resumable", "begin")], 400, "InvalidArgument"),
-        ("no bucket", "/other/o", &[start], 404, "NoSuchBucket"),
-        ("a bad name", "/media/%0A", &[start], 400, "InvalidArgument"),
-        ("a forbidden name", "/media/.well-known/acme-challenge/x", &[start], 400, "InvalidArgument"),
-        ("a bad precondition", "/media/o", &[start, ("x-goog-if-generation-match", "x")], 400, "InvalidArgument"),
-        ("a bad range", "/media/o", &[start, ("x-goog-content-length-range", "5")], 400, "InvalidArgument"),
-        ("a turned range", "/media/o", &[start, ("x-goog-content-length-range", "5,4")], 400, "InvalidArgument"),
-        ("a bad size", "/media/o", &[start, ("x-upload-content-length", "x")], 400, "InvalidArgument"),
-        ("a bad acl", "/media/o", &[start, ("x-goog-acl", "everyone")], 400, "InvalidArgument"),
+    for (name, target, headers, body, status, code) in [
+        ("nothing to start", "/media/o", &[][..], "", 400, "InvalidArgument"),
+        ("another word", "/media/o", &[("x-goog-resumable", "begin")], "", 400, "InvalidArgument"),
+        ("no bucket", "/other/o", &[start], "", 404, "NoSuchBucket"),
+        ("a bad name", "/media/%0A", &[start], "", 400, "InvalidArgument"),
+        ("a forbidden name", "/media/.well-known/acme-challenge/x", &[start], "", 400, "InvalidArgument"),
+        ("a bad precondition", "/media/o", &[start, ("x-goog-if-generation-match", "x")], "", 400, "InvalidArgument"),
+        ("a bad range", "/media/o", &[start, ("x-goog-content-length-range", "5")], "", 400, "InvalidArgument"),
+        ("a turned range", "/media/o", &[start, ("x-goog-content-length-range", "5,4")], "", 400, "InvalidArgument"),
+        ("a bad size", "/media/o", &[start, ("x-upload-content-length", "x")], "", 400, "InvalidArgument"),
+        ("a bad acl", "/media/o", &[start, ("x-goog-acl", "everyone")], "", 400, "InvalidArgument"),
     ] {
         let stand = stand().await;
-        let seen = stand.xml_at(target, Method::POST, headers, "").await;
+        let seen = stand.xml_at(target, Method::POST, headers, body).await;
         assert_eq!((seen.status, seen.code()), (status, code), "{name}: {seen:?}");
         assert_eq!(stand.emulator.sessions(), 0, "{name}");
     }
     let stand = stand().await;
+    let seen = stand.xml(Method::POST, &[start], r#"{"name": "p", "contentType": "text/html"}"#).await;
+    stand.put(seen.header("location").unwrap(), None, "x").await;
+    let object = stand.emulator.object("media", "o").unwrap();
+    assert_eq!(object.content_type, "application/octet-stream", "nothing is taken of a body");
     let host = stand.emulator.address();
     let head = format!("Host: {host}\r\nAuthorization: Bearer t\r\nConnection: close\r\n");
     for request in [
@@ -292,6 +284,24 @@ async fn objects_are_read_and_removed_by_their_path() {
     assert_eq!((large.status, large.header("content-length")), (200, Some("101")), "its bytes are not kept");
     let large = stand.xml(Method::GET, &[], "").await;
     assert_eq!((large.status, large.code()), (501, "NotImplemented"));
+}
+
+#[tokio::test]
+async fn what_is_not_here_is_not_taken_for_something_else() {
+    let stand = stand().await;
+    for (method, target, headers) in [
+        (Method::PUT, "/media/o", &[("x-goog-copy-source", "/media/p")][..]),
+        (Method::PUT, "/media/o?partNumber=1&uploadId=x", &[]),
+        (Method::POST, "/media/o?uploads", &[("x-goog-resumable", "start")]),
+        (Method::GET, "/media/o?acl", &[]),
+        (Method::GET, "/media", &[]),
+        (Method::POST, "/media/", &[]),
+    ] {
+        let seen = stand.xml_at(target, method, headers, "").await;
+        assert_eq!((seen.status, seen.code()), (501, "NotImplemented"), "{target}");
+    }
+    assert!(stand.bytes("o").is_none());
+    assert_eq!(stand.emulator.sessions(), 0);
 }
 
 #[tokio::test]

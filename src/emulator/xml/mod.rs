@@ -20,9 +20,17 @@ use crate::model::size::ByteCount;
 
 use self::signature::Presented;
 
+/// What else the XML API does with objects, by parameter: none of it is here.
+const SUBRESOURCES: [&str; 7] = ["acl", "compose", "partNumber", "retention", "tagging", "uploadId", "uploads"];
+
 /// Answers whatever is not a request on a session.
 pub(super) async fn serve(call: &mut Call<'_>, operation: Operation, route: &Route) -> Result<Answer, Failure> {
     authorize(call)?;
+    let is_more = SUBRESOURCES.iter().any(|name| call.query.get(name).is_some());
+    if is_more || call.head.headers.contains_key("x-goog-copy-source") {
+        let message = "The emulator reads, writes and removes whole objects only.";
+        return Err(Problem::xml(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message, "").into());
+    }
     match (operation, route) {
         (Operation::Initiate, Route::XmlObject { bucket, object }) => Ok(initiate(call, bucket, object)?),
         (Operation::Simple, Route::XmlObject { bucket, object }) => put(call, bucket, object).await,

@@ -1,12 +1,14 @@
 'use strict';
 // Sessions that the broker issued, driven by Google's resumable uploads.
 
-const {UNIT, Broker, assert, bucket, calls, crc32c, md5, noise, pipeline, stream, withFault} = require('./surroundings');
+const {
+  UNIT, Broker, assert, bucket, calls, crc32c, md5, noise, pipeline, stream, withFault,
+} = require('./surroundings');
 
 const broker = new Broker();
 
-// A session of the XML API answers its last request without a word: the library has no digest to compare with, and fails
-// if it is to compare.
+// A session of the XML API answers its last request without a word. A library that is to compare digests takes that for
+// damage, and tries to delete the object.
 const IS_XML = process.env.SESSIONS === 'xml';
 const UNCHECKED = IS_XML ? {validation: false} : {};
 
@@ -43,7 +45,8 @@ exports.saved = async () => {
   for (const chunkSize of [undefined, UNIT]) {
     const data = noise(2 * UNIT + 77);
     const created = await broker.create(data);
-    await bucket().file(created.object).save(data, {uri: created.transfer.uri, resumable: true, chunkSize, ...UNCHECKED});
+    const options = {uri: created.transfer.uri, resumable: true, chunkSize, ...UNCHECKED};
+    await bucket().file(created.object).save(data, options);
     await broker.completed(created, data);
   }
 };
