@@ -105,22 +105,30 @@ fn the_demo_uploads_its_samples_and_leaves() {
     let output = run(folder.path(), &["demo", "--exit", "--port", "0"]);
     let printed = text(&output.stdout);
     assert!(output.status.success(), "{printed}{}", text(&output.stderr));
-    let columns = ["sample", "policy", "object", "bytes", "chunks", "resumes", "state", "ms"];
+    let columns = ["sample", "transfer", "policy", "object", "bytes", "chunks", "resumes", "renewals", "state", "ms"];
     let lines: Vec<Vec<&str>> =
         printed.lines().map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect();
     let head = lines.iter().position(|cells| *cells == columns).unwrap_or_else(|| panic!("no table in {printed}"));
-    let rows = &lines[head + 1..head + 4];
-    for (row, (sample, policy, bytes, least_chunks, resumes)) in rows.iter().zip([
-        ("a small file", "notes", 1_500, 1, 0..=0),
-        ("the connection is cut", "videos", 6 << 20, 7, 1..=u64::MAX),
-        ("the client dies, and is started again", "videos", 12 << 20, 1, 1..=u64::MAX),
+    let rows = &lines[head + 1..];
+    let some = 1..=u64::MAX;
+    for (row, (sample, transfer, policy, bytes, resumes, renewals, state)) in rows.iter().zip([
+        ("a small file", "resumable", "notes", 1_500, 0..=0, 0, "completed"),
+        ("one signed PUT", "simple", "notes", 1_500, 0..=0, 0, "completed"),
+        ("a session that the client opens", "signed_resumable", "notes", 3 << 20, 0..=0, 0, "completed"),
+        ("the connection is cut", "resumable", "videos", 6 << 20, some.clone(), 0, "completed"),
+        ("storage forgets the session", "resumable", "videos", 6 << 20, 0..=u64::MAX, 1, "completed"),
+        ("the client dies, and is started again", "resumable", "videos", 12 << 20, some, 0, "completed"),
+        ("a pipe, of a size that nobody knows", "resumable", "streams", 3_500_000, 0..=0, 0, "completed"),
+        ("a pipe with more than is allowed", "resumable", "streams", 5 << 20, 0..=0, 0, "rejected (size-limit)"),
     ]) {
         let number = |column: usize| row[column].parse::<u64>().unwrap();
-        assert_eq!((row[0], row[1], number(3), row[6]), (sample, policy, bytes, "completed"), "{printed}");
-        assert!(row[2].starts_with(policy), "{printed}");
-        assert!(number(4) >= least_chunks && resumes.contains(&number(5)), "{printed}");
-        number(7);
+        assert_eq!((row[0], row[1], row[2], row[8]), (sample, transfer, policy, state), "{printed}");
+        assert!(row[3].starts_with(policy), "{printed}");
+        assert_eq!((number(4), number(7)), (bytes, renewals), "{printed}");
+        assert!(number(5) >= 1 && resumes.contains(&number(6)), "{printed}");
+        number(9);
     }
+    assert_eq!(rows.len(), 8, "{printed}");
     // What was persisted before the client died was not sent again by the second run.
-    assert!(rows[2][4].parse::<u64>().unwrap() < 12, "{printed}");
+    assert!(rows[5][5].parse::<u64>().unwrap() < 12, "{printed}");
 }
