@@ -98,11 +98,7 @@ async fn travel(road: Arc<Road>, request: Request<Incoming>) -> std::io::Result<
     let has_session = parts.uri.query().is_some_and(|query| query.contains("upload_id="));
     let is_client = has_session && range.is_some_and(|range| range != b"bytes */*");
     let bump = if is_client { road.bumps.lock().unwrap().pop_front().unwrap_or(Bump::None) } else { Bump::None };
-    let before = if is_chunk {
-        road.last_chunk.lock().unwrap().replace((parts.clone(), body.clone()))
-    } else {
-        None
-    };
+    let before = if is_chunk { road.last_chunk.lock().unwrap().replace((parts.clone(), body.clone())) } else { None };
     let whole = (parts, body);
     let refused = || Response::builder().status(503).body(Full::default()).unwrap();
     let cut = || Err(std::io::Error::other("cut on purpose"));
