@@ -19,15 +19,12 @@ use upload_broker::model::time::Timestamp;
 
 use crate::support::broker::emulator;
 use crate::support::process::command;
-use crate::support::rough::{Bump, Rough};
+use crate::support::rough::{Bump, QUANTUM, Rough};
 use crate::support::user::token;
 use crate::support::{BUCKET, Broker, Settings, noise};
 
 const POLICIES: &str = "[[policies]]\nname = \"all\"\nobject = \"all/{sub}/{id}\"\nmax_size = \"16MiB\"\n\
                         unknown_size = true\ntransfers = [\"resumable\", \"simple\", \"signed_resumable\"]\n";
-
-/// Chunks are multiples of it.
-const QUANTUM: usize = 256 << 10;
 
 /// A broker whose storage is behind a rough road.
 struct Scene {
@@ -129,7 +126,7 @@ impl Case {
         };
         let chunk = (1 + below(4)) * QUANTUM;
         let size = if below(2) == 0 { Size::Known } else { Size::Unknown };
-        let bump = |_| match below(12) {
+        let bump = |_| match below(14) {
             0..=2 => Bump::None,
             3 | 4 => Bump::Cut(below(chunk + 1)),
             5 | 6 => Bump::LoseAnswer,
@@ -137,6 +134,7 @@ impl Case {
             8 => Bump::Again,
             9 => Bump::Delay(below(5) as u64),
             10 => Bump::Refuse,
+            11 | 12 => Bump::Shorten(1 + below(3)),
             _ => Bump::RefuseAfter,
         };
         let bumps = (0..below(16)).map(bump).collect();
