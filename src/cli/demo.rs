@@ -24,8 +24,8 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let demo = Demo::start(arguments.port).await?;
     let folder = SampleFolder::make()?;
+    let demo = Demo::start(arguments.port, &folder.0).await?;
     let rows = demo.upload_samples(&folder.0).await?;
     super::print(&table(&rows))?;
     let good = rows.iter().all(Row::is_good);
@@ -47,7 +47,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A folder for the samples, gone with the demo.
+/// A folder for the samples and the key, gone with the demo, and closed to others.
 struct SampleFolder(std::path::PathBuf);
 
 impl SampleFolder {

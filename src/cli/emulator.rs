@@ -93,3 +93,32 @@ fn write_secret(file: &Path, text: &str) -> std::io::Result<()> {
     }
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?.write_all(text.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_for_its_owner_alone_whatever_was_there_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key.json");
+        for text in ["first", "second"] {
+            write_secret(&file, text).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), text);
+            assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        assert!(write_secret(&folder.path().join("none/key.json"), "x").is_err());
+    }
+
+    #[test]
+    fn a_signer_is_an_address_and_a_file() {
+        let expected = ("a@b.example".to_owned(), PathBuf::from("keys/a=b.pem"));
+        assert_eq!(signer("a@b.example=keys/a=b.pem"), Ok(expected));
+        for wrong in ["a@b.example", "a@b.example=", "keys/a.pem", "nobody=keys/a.pem"] {
+            assert!(signer(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -120,11 +120,15 @@ pub fn load_file(path: &Path) -> Result<Config, Errors> {
 
 /// Where this process says that storage's credentials are.
 pub fn storage_environment() -> storage::Environment {
+    // Set to nothing is as good as not set, as in Google's own libraries.
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let text = |name| set(name).map(|value| value.to_string_lossy().into_owned());
     storage::Environment {
-        google_application_credentials: std::env::var_os("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from),
-        cloudsdk_config: std::env::var_os("CLOUDSDK_CONFIG").map(PathBuf::from),
-        home: std::env::var_os("HOME").map(PathBuf::from),
-        gce_metadata_host: std::env::var_os("GCE_METADATA_HOST").and_then(|host| host.into_string().ok()),
+        google_application_credentials: set("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from),
+        cloudsdk_config: set("CLOUDSDK_CONFIG").map(PathBuf::from),
+        home: set("HOME").map(PathBuf::from),
+        gce_metadata_host: text("GCE_METADATA_HOST"),
+        iam_credentials: text("CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS"),
     }
 }
 

@@ -7,13 +7,14 @@ mod issuer;
 mod samples;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use samples::{Row, table};
+pub use samples::{Expected, Row, table};
 
 use crate::app::{App, Ended, World};
 use crate::clock::{Clock, Randomness};
@@ -40,11 +41,12 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Starts everything. The page is on `port` of the loopback address, and the rest wherever there is room.
+    /// Starts everything. The page is on `port` of the loopback address, and the rest wherever there is room. The key
+    /// that URLs are signed with is put into `folder`, which others should not be able to read.
     ///
     /// # Errors
-    /// When an address cannot be had.
-    pub async fn start(port: u16) -> anyhow::Result<Self> {
+    /// When an address cannot be had, or the key cannot be written.
+    pub async fn start(port: u16, folder: &Path) -> anyhow::Result<Self> {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let storage = Emulator::start(emulator::Settings {
             listen: loopback(0),
@@ -60,7 +62,10 @@ impl Demo {
         .await
         .context("the storage emulator cannot listen")?;
         let issuer = Issuer::bind(loopback(port)).await.with_context(|| format!("cannot listen on port {port}"))?;
-        let text = configuration(&issuer.url(), &issuer.origins(), &storage.url());
+        let key = folder.join("service-account.json");
+        let text = storage.service_account_key().context("the storage emulator has no service account")?;
+        tokio::fs::write(&key, text).await.with_context(|| format!("{} cannot be written", key.display()))?;
+        let text = configuration(&issuer.url(), &issuer.origins(), &storage.url(), &key);
         let config = config::load(&text, "demo.toml".as_ref(), std::iter::empty())
             .map_err(|errors| anyhow::anyhow!("the demo's own configuration: {errors}"))?;
         let world = World {
@@ -115,7 +120,8 @@ impl Demo {
 }
 
 /// The broker's configuration, as an operator would write it.
-fn configuration(issuer: &str, origins: &[String], storage: &str) -> String {
+fn configuration(issuer: &str, origins: &[String], storage: &str, key: &Path) -> String {
+    let key = key.display().to_string();
     format!(
         r#"
 region = "{REGION}"
@@ -131,6 +137,7 @@ url = "memory"
 
 [storage]
 endpoint = "{storage}"
+credentials = {{ file = {key:?} }}
 
 [[issuers]]
 issuer = "{issuer}"
@@ -158,6 +165,14 @@ object = "notes/{{date}}/{{shard}}/{{id}}"
 content_types = ["text/*", "image/*", "application/*"]
 max_size = "256MiB"
 max_active = 10
+transfers = ["resumable", "simple", "signed_resumable"]
+
+[[policies]]
+name = "streams"
+object = "streams/{{sub}}/{{id}}.{{ext}}"
+unknown_size = true
+max_size = "4MiB"
+max_active = 5
 "#
     )
 }

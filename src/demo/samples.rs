@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::io::AsyncWriteExt as _;
 
 use super::Demo;
-use crate::client::{ChunkSize, Client, Event, FinalState, Http, Order, Patience, Token, UploadReport};
+use crate::client::{ChunkSize, Client, Event, FinalState, Http, Order, Patience, Token, TransferKind, UploadReport};
 use crate::clock::Randomness;
 use crate::emulator::faults::{Action, Fault};
 use crate::emulator::journal::Operation;
@@ -20,22 +21,42 @@ use crate::model::size::ByteCount;
 pub struct Row {
     /// What was tried.
     pub sample: &'static str,
-    /// Whether something was put in its way that only a resumption gets over.
-    pub interrupted: bool,
+    /// How it should go.
+    pub expected: Expected,
     /// How it went.
     pub report: UploadReport,
 }
 
+/// How a sample should go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Without anything in its way.
+    Straight,
+    /// Over something that only a resumption gets over.
+    Resumed,
+    /// Over the loss of its session.
+    Renewed,
+    /// To the end, where it breaks a limit.
+    Rejected,
+}
+
 impl Row {
-    /// Whether the upload ended as it should, and what was to interrupt it did.
+    /// Whether the upload ended as it should, and what was to stand in its way did.
     pub fn is_good(&self) -> bool {
-        self.report.state == FinalState::Completed && (self.report.resumes > 0) == self.interrupted
+        let UploadReport { state, resumes, renewals, .. } = &self.report;
+        match (self.expected, state) {
+            (Expected::Straight, FinalState::Completed) => (*resumes, *renewals) == (0, 0),
+            (Expected::Resumed, FinalState::Completed) => *resumes > 0 && *renewals == 0,
+            (Expected::Renewed, FinalState::Completed) => *renewals > 0,
+            (Expected::Rejected, FinalState::Rejected { code, .. }) => code == "size-limit",
+            _ => false,
+        }
     }
 }
 
 impl Demo {
-    /// Uploads the samples into `folder`'s files' objects: one that goes through, one whose connection is cut, and one
-    /// whose client dies in the middle and is started again.
+    /// Uploads the samples, which are files in `folder` and pipes: by every kind of transfer, with the connection cut,
+    /// with the client killed and started again, with the session lost, and with more bytes than there may be.
     ///
     /// # Errors
     /// When a sample has no final state.
@@ -48,25 +69,47 @@ impl Demo {
             randomness: Randomness::System,
         };
 
-        let note = order(folder, "note.txt", 1_500, "notes").await?;
-        let plain = client.upload(&note.0, &note.1, &|_| {}).await?;
+        let mut rows = Vec::new();
+        let mut tell = |sample, expected, report| rows.push(Row { sample, expected, report });
+        let faults = self.storage.faults();
+        let third_chunk = |action| Fault { skip: 2, ..Fault::once(Operation::Chunk, action) };
 
-        let clip = order(folder, "clip.mp4", 6 << 20, "videos").await?;
-        self.storage
-            .faults()
-            .add(Fault { skip: 2, ..Fault::once(Operation::Chunk, Action::PersistThenReset { bytes: 300_000 }) });
-        let cut = client.upload(&clip.0, &clip.1, &|_| {}).await?;
+        let (note, by_session) = file(folder, "note.txt", 1_500, order("notes")?).await?;
+        tell("a small file", Expected::Straight, client.upload(&note, &by_session, &|_| {}).await?);
+        let at_once = Order { transfer: TransferKind::Simple, ..order("notes")? };
+        tell("one signed PUT", Expected::Straight, client.upload(&note, &at_once, &|_| {}).await?);
+        let by_itself = Order { transfer: TransferKind::SignedResumable, ..order("notes")? };
+        let (scan, by_itself) = file(folder, "scan.png", 3 << 20, by_itself).await?;
+        tell("a session that the client opens", Expected::Straight, client.upload(&scan, &by_itself, &|_| {}).await?);
 
-        let holiday = order(folder, "holiday.mp4", 12 << 20, "videos").await?;
-        die_halfway(&client, &holiday.0, &holiday.1).await?;
-        let resumed = client.upload(&holiday.0, &holiday.1, &|_| {}).await?;
+        let (clip, by_session) = file(folder, "clip.mp4", 6 << 20, order("videos")?).await?;
+        faults.add(third_chunk(Action::PersistThenReset { bytes: 300_000 }));
+        tell("the connection is cut", Expected::Resumed, client.upload(&clip, &by_session, &|_| {}).await?);
+        faults.add(third_chunk(Action::ForgetSession));
+        tell("storage forgets the session", Expected::Renewed, client.upload(&clip, &by_session, &|_| {}).await?);
 
-        Ok(vec![
-            Row { sample: "a small file", interrupted: false, report: plain },
-            Row { sample: "the connection is cut", interrupted: true, report: cut },
-            Row { sample: "the client dies, and is started again", interrupted: true, report: resumed },
-        ])
+        let (holiday, by_session) = file(folder, "holiday.mp4", 12 << 20, order("videos")?).await?;
+        die_halfway(&client, &holiday, &by_session).await?;
+        let report = client.upload(&holiday, &by_session, &|_| {}).await?;
+        tell("the client dies, and is started again", Expected::Resumed, report);
+
+        for (sample, expected, size) in [
+            ("a pipe, of a size that nobody knows", Expected::Straight, 3_500_000),
+            ("a pipe with more than is allowed", Expected::Rejected, 5 << 20),
+        ] {
+            let named = Order { name: Some("camera.mp4".parse()?), ..order("streams")? };
+            tell(sample, expected, client.stream(pipe(size), &named, &|_| {}).await?);
+        }
+        Ok(rows)
     }
+}
+
+/// The end of a pipe into which somebody writes so much.
+fn pipe(size: usize) -> tokio::io::DuplexStream {
+    let (mut into, from) = tokio::io::duplex(64 << 10);
+    // Who reads no more ends the writing.
+    tokio::spawn(async move { into.write_all(&noise(size)).await });
+    from
 }
 
 /// Begins an upload and drops it when half of the bytes are persisted: what is left is what `kill -9` leaves.
@@ -90,33 +133,41 @@ async fn die_halfway(client: &Client, file: &Path, order: &Order) -> anyhow::Res
     }
 }
 
-/// A sample file, with bytes that differ all over, and how to upload it.
-async fn order(folder: &Path, name: &str, size: usize, policy: &str) -> anyhow::Result<(PathBuf, Order)> {
+/// A sample file, with how to upload it.
+async fn file(folder: &Path, name: &str, size: usize, order: Order) -> anyhow::Result<(PathBuf, Order)> {
     let file = folder.join(name);
-    let bytes: Vec<u8> =
-        (0_u64..).flat_map(|word| (word.wrapping_mul(0x9E37_79B9_7F4A_7C15)).to_le_bytes()).take(size).collect();
-    tokio::fs::write(&file, bytes).await.with_context(|| format!("{} cannot be written", file.display()))?;
-    let order = Order {
+    let written = tokio::fs::write(&file, noise(size)).await;
+    written.with_context(|| format!("{} cannot be written", file.display()))?;
+    Ok((file, order))
+}
+
+/// Bytes that differ all over.
+fn noise(size: usize) -> Vec<u8> {
+    (0_u64..).flat_map(|word| (word.wrapping_mul(0x9E37_79B9_7F4A_7C15)).to_le_bytes()).take(size).collect()
+}
+
+fn order(policy: &str) -> anyhow::Result<Order> {
+    Ok(Order {
         policy: Some(policy.parse()?),
         metadata: std::collections::BTreeMap::from([("source".to_owned(), "demo".to_owned())]),
         chunk: Some(ChunkSize::new(ByteCount::mib(1))?),
         ..Order::default()
-    };
-    Ok((file, order))
+    })
 }
 
 /// The rows as text, in columns.
 pub fn table(rows: &[Row]) -> String {
-    let head = ["sample", "policy", "object", "bytes", "chunks", "resumes", "state", "ms"].map(str::to_owned);
-    let lines: Vec<[String; 8]> = std::iter::once(head).chain(rows.iter().map(cells)).collect();
+    let head = ["sample", "transfer", "policy", "object", "bytes", "chunks", "resumes", "renewals", "state", "ms"];
+    let head = head.map(str::to_owned);
+    let lines: Vec<[String; 10]> = std::iter::once(head).chain(rows.iter().map(cells)).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
-    let widths: [usize; 8] = std::array::from_fn(width);
+    let widths: [usize; 10] = std::array::from_fn(width);
     let mut text = String::new();
     for line in &lines {
         for (column, cell) in line.iter().enumerate() {
             // Numbers stand to the right, words to the left. Writing to a `String` cannot fail.
             let _ = match column {
-                3..=5 | 7 => write!(text, "{cell:>width$}  ", width = widths[column]),
+                4..=7 | 9 => write!(text, "{cell:>width$}  ", width = widths[column]),
                 _ => write!(text, "{cell:<width$}  ", width = widths[column]),
             };
         }
@@ -126,7 +177,7 @@ pub fn table(rows: &[Row]) -> String {
     text
 }
 
-fn cells(row: &Row) -> [String; 8] {
+fn cells(row: &Row) -> [String; 10] {
     let Row { sample, report, .. } = row;
     let state = match &report.state {
         FinalState::Completed => "completed".to_owned(),
@@ -136,11 +187,13 @@ fn cells(row: &Row) -> [String; 8] {
     };
     [
         (*sample).to_owned(),
+        report.transfer.to_string(),
         report.policy.clone(),
         report.object.clone(),
         report.bytes.to_string(),
         report.chunks.to_string(),
         report.resumes.to_string(),
+        report.renewals.to_string(),
         state,
         report.elapsed.as_millis().to_string(),
     ]
@@ -152,26 +205,36 @@ mod tests {
     use crate::client::TransferKind;
 
     #[test]
-    fn a_sample_is_good_when_its_interruption_took_place() {
-        let report = |resumes| UploadReport {
+    fn a_sample_is_good_when_what_was_in_its_way_was_there() {
+        let report = |state: &FinalState, resumes, renewals| UploadReport {
             id: crate::model::id::UploadId::new(crate::model::id::Partition(0), [0; 16]),
             policy: "videos".to_owned(),
             region: None,
             object: "videos/a".to_owned(),
+            transfer: TransferKind::Resumable,
             bytes: 1,
             crc32c: crate::model::digest::Crc32c(0),
             chunks: 1,
             resumes,
-            renewals: 0,
-            transfer: TransferKind::Resumable,
-            state: FinalState::Completed,
+            renewals,
+            state: state.clone(),
             elapsed: Duration::ZERO,
         };
-        for (interrupted, resumes, good) in [(false, 0, true), (true, 1, true), (true, 0, false), (false, 1, false)] {
-            let row = Row { sample: "a sample", interrupted, report: report(resumes) };
-            assert_eq!(row.is_good(), good, "{interrupted} {resumes}");
+        let rejected = |code: &str| FinalState::Rejected { code: code.to_owned(), detail: String::new() };
+        for (expected, state, resumes, renewals, good) in [
+            (Expected::Straight, FinalState::Completed, 0, 0, true),
+            (Expected::Straight, FinalState::Completed, 1, 0, false),
+            (Expected::Straight, FinalState::Cancelled, 0, 0, false),
+            (Expected::Resumed, FinalState::Completed, 1, 0, true),
+            (Expected::Resumed, FinalState::Completed, 0, 0, false),
+            (Expected::Renewed, FinalState::Completed, 1, 1, true),
+            (Expected::Renewed, FinalState::Completed, 1, 0, false),
+            (Expected::Rejected, rejected("size-limit"), 0, 0, true),
+            (Expected::Rejected, rejected("digest-mismatch"), 0, 0, false),
+            (Expected::Rejected, FinalState::Completed, 0, 0, false),
+        ] {
+            let row = Row { sample: "a sample", expected, report: report(&state, resumes, renewals) };
+            assert_eq!(row.is_good(), good, "{expected:?} {state:?} {resumes} {renewals}");
         }
-        let cancelled = UploadReport { state: FinalState::Cancelled, ..report(0) };
-        assert!(!Row { sample: "a sample", interrupted: false, report: cancelled }.is_good());
     }
 }

@@ -138,15 +138,14 @@ pub(super) fn key_file(url: &str) -> Result<String, AccountError> {
 
 /// RFC 7468.
 fn to_pem(label: &str, der: &[u8]) -> String {
-    let mut pem = format!("-----BEGIN {label}-----\n");
+    let mut body = String::new();
     for (index, character) in STANDARD.encode(der).chars().enumerate() {
         if index > 0 && index % 64 == 0 {
-            pem.push('\n');
+            body.push('\n');
         }
-        pem.push(character);
+        body.push(character);
     }
-    pem.push_str(&format!("\n-----END {label}-----\n"));
-    pem
+    format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
 }
 
 fn from_pem(pem: &str) -> Option<Vec<u8>> {

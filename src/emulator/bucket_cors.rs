@@ -52,8 +52,8 @@ pub(super) fn allow(answer: &mut Answer, rules: &[CorsRule], asker: &Asker, meth
         Asker::Session(origin) => origin.as_ref(),
         Asker::Request(origin) => Some(origin),
     };
-    let asked = request.get(header::ACCESS_CONTROL_REQUEST_METHOD).and_then(|method| method.to_str().ok());
-    let meant = if is_preflight { asked.unwrap_or_default() } else { method.as_str() };
+    let announced = request.get(header::ACCESS_CONTROL_REQUEST_METHOD).and_then(|method| method.to_str().ok());
+    let meant = if is_preflight { announced.unwrap_or_default() } else { method.as_str() };
     let Some(rule) = rules.iter().find(|rule| rule.fits(origin, meant)) else { return };
     let headers = answer.headers_mut();
     match origin {

@@ -1,45 +1,117 @@
 //! A stand-in for Google Cloud Storage on loopback, for the demo, for the tests of this crate, and for those of others.
 //!
 //! It exists because no other stand-in treats resumable uploads as storage does: gaps, overlaps, digests, declared
-//! sizes, cancellation and the binding to an origin decide whether a client works, and are what other stand-ins leave
-//! out. It speaks the JSON API over plain HTTP/1.1; other interfaces of storage would be further kinds of
-//! `target::Route`.
+//! sizes, cancellation, signatures and the binding to an origin decide whether a client works, and are what other
+//! stand-ins leave out. It speaks the JSON API and, for objects, the XML API over plain HTTP/1.1; has a service account of
+//! its own, [`OWN_ACCOUNT`], with a token server and IAM Credentials; and checks V4 signed URLs.
 //!
 //! A `World` holds everything: buckets with their live objects (`objects`), sessions found by their secret
-//! (`sessions`), the journal and the faults. A request becomes a `http::Call`, which a fault may spoil; the rules of
-//! one session stand in `session`, free of HTTP. Bytes are digested as they come and kept only up to
-//! [`Settings::keep_bytes`], so that large uploads cost no memory.
+//! (`sessions`), whoever can sign (`accounts`), the journal and the faults. `target` says what a request is addressed to;
+//! it becomes a `http::Call`, which a fault may spoil. The rules of one session stand in `session`, those of signatures in
+//! `xml::signature`, both free of HTTP. Bytes are digested as they come and kept only up to [`Settings::keep_bytes`], so
+//! that large uploads cost no memory.
 //!
-//! # Where storage is uncertain
-//! Most behaviour follows the storage documentation ("Resumable uploads", "Perform resumable uploads", "Objects",
-//! "Configuration examples for CORS") and published answers of production storage. Where neither says what happens, this
-//! is what the emulator does, as a rule what is harder for clients:
+//! # What it does, and what storage does
+//! Storage's side is what its documentation says ("Resumable uploads", "Perform resumable uploads", "Objects",
+//! "Configuration examples for CORS", "HTTP headers … for XML", "Signatures"); *seen* is what production has been reported
+//! to answer, *unknown* what neither says. There the emulator does, as a rule, what is harder for clients.
 //!
-//! | case | here |
-//! |---|---|
-//! | more bytes than declared, or than the request's range | 400; none beyond the limit count, the session lives on |
-//! | fewer bytes than declared complete | 400; the session lives on |
-//! | a body shorter than its range, or a broken connection | 400, or nothing; what arrived counts down to a multiple of 256 KiB |
-//! | a non-final chunk that is no multiple of 256 KiB | persisted down to a multiple |
-//! | declared size reached, but the last request was cut | completed, as without a final marker |
-//! | empty `PUT` without `Content-Range` on a partial session | 400: it says that the object is empty |
-//! | `bytes */N` with another `N` than was persisted, on an undeclared session | larger: 308, and `N` binds nobody; smaller: 400 |
-//! | digest mismatch or 412 at completion | the session is dead: 410 |
-//! | `X-Goog-Hash` that is right after a digest of the initiation that is wrong | 400 |
-//! | `X-Goog-Hash` with a blank after the comma, or an unknown algorithm | 400 |
-//! | `X-Goog-Meta-*` on the last request, for a key of the initiation | the last request wins |
-//! | two requests writing to one session | the later one wins, the earlier one is answered 503 |
-//! | `DELETE` on a completed session | 499, and the object stays |
-//! | use after `DELETE` | 499; 410 is what is documented |
-//! | another bucket in the path of a session URI; a changed `upload_id` | 404 |
-//! | another query in a session URI | ignored: name and preconditions are those of the initiation |
-//! | a finished session | answers 200 until its week is over |
-//! | `X-GUploader-UploadID` of later answers | the secret again |
-//! | preflight for a session initiated without `Origin` | no allow-origin |
-//! | exposed headers | a plausible list with `Range` and `Location`; `Retry-After` is not among them |
-//! | revoked permissions, `userProject`, encryption keys, retention, holds | not looked at; fields are kept and shown |
-//! | tokens | any bearer token will do |
-//! | versioning, soft delete | none: what is replaced or removed is gone |
+//! | initiation | storage | here |
+//! |---|---|---|
+//! | JSON | 200, empty, `Location` with the query repeated, `X-GUploader-UploadID` | the same |
+//! | XML, `x-goog-resumable: start` | 201, empty, `Location` on the object's path | the same; the signed query is repeated |
+//! | `/resumable/upload/…` | works | works |
+//! | names in query and body differ | the query wins | the same |
+//! | names: empty, `.`, `..`, line breaks, over 1024 bytes, `.well-known/acme-challenge/` | 400 | 400 |
+//! | bad JSON, bogus ACL, declared size no number or over 5 TiB | 400, in part unknown | 400 |
+//! | XML without `Content-Length` | 411 | 411 |
+//! | XML with a body | documented is none; Google's Python library sends one | not read |
+//! | preconditions | checked when the upload ends: 412 | the same |
+//! | `md5Hash`, `crc32c` in the body | checked when the upload ends: 400 | the same |
+//! | `x-upload-content-length` in XML | accepted; enforcement unknown | as in JSON: a total that binds |
+//! | `x-goog-content-length-range` of a session | unknown | checked when the upload ends: 400 `EntityTooLarge`, `EntityTooSmall` |
+//! | `X-GUploader-UploadID` of later answers | another id | the secret again |
+//! | revoked permissions, `userProject`, encryption keys, retention, holds | enforced | not looked at; fields are kept and shown |
+//!
+//! | session | storage | here |
+//! |---|---|---|
+//! | more bytes than declared, or than the request's range | unknown, 400 most likely | 400; none beyond the limit count, the session lives on |
+//! | fewer bytes than declared complete | 400 seen | 400; the session lives on |
+//! | declared size reached without a final marker | completed, seen | completed, also when that request was cut |
+//! | another total than before | rejected, seen | 400 |
+//! | a gap | 503 in plain text, seen | the same |
+//! | an overlap | skipped without comparing | the same |
+//! | a non-final chunk below 256 KiB | 400 seen | 400 |
+//! | a non-final chunk that is no multiple of 256 KiB | may be persisted in part | persisted down to a multiple |
+//! | a body shorter than its range, or a broken connection | unknown | 400, or nothing; what arrived counts down to a multiple |
+//! | empty `PUT` without `Content-Range` on a partial session | unknown | 400: it says that the object is empty |
+//! | `bytes */*` | 308 with `Range` once a byte is persisted, or the final answer | the same |
+//! | `bytes */N` on an undeclared session | completes it when `N` is persisted, seen | the same; a larger `N` is a 308 and binds nobody, a smaller one 400 |
+//! | a status query with a body; an unparsable `Content-Range` | 400 seen | 400 |
+//! | `X-GUploader-No-308: yes` | 200 with `X-HTTP-Status-Code-Override: 308` | the same |
+//! | final answer | JSON: the resource; XML: empty, facts in headers (seen) | the same; `x-goog-hash` in one header |
+//! | `X-Goog-Hash` on the last request | 400 on a mismatch; no object | the same |
+//! | … right, after a digest of the initiation that is wrong | unknown | 400 |
+//! | … with a blank after the comma, or an unknown algorithm | unknown | 400 |
+//! | `Content-MD5` on a session | unknown | ignored |
+//! | `X-Goog-Meta-*` on the last request | sets metadata; over a key of the initiation unknown | the last request wins |
+//! | after a digest mismatch or a 412 | unknown | the session is dead: 410 |
+//! | two requests writing to one session | never mixed; the code is unknown | the later one wins, the earlier one is answered 503 |
+//! | `DELETE` | 499 | 499 |
+//! | … on a completed session | the object stays; the code is unknown | 499, and the object stays |
+//! | use after `DELETE` | 410 documented, 499 seen | 499 |
+//! | anything on a completed session | 200 with the object, for an unknown time | the same, until its week is over |
+//! | a week after initiation; an unknown `upload_id` | 404 | 404; the week is by the emulator's clock |
+//! | no `upload_id` | 400 | JSON 400; in XML it is another request |
+//! | another bucket, object or interface in the path, a changed `upload_id` | unknown | 404 |
+//! | another query in a session URI | unknown | ignored: name and preconditions are those of the initiation |
+//!
+//! | XML objects | storage | here |
+//! |---|---|---|
+//! | `PUT` with `Content-MD5`, `x-goog-hash` | 400 `BadDigest` on a mismatch | the same; 400 `InvalidDigest` when it is none |
+//! | `PUT` with `x-goog-content-length-range` | 400 `EntityTooLarge`, `EntityTooSmall` | the same |
+//! | `x-goog-if-generation-match`, `x-goog-if-metageneration-match` | 412 | the same; `If-Match` and its kin are ignored |
+//! | errors | XML, or plain text | XML; plain text where a session says what is wrong with bytes |
+//! | buckets, lists, ACLs, copies, compose, multipart and form uploads | exist | 501 |
+//! | hosts that name the bucket | `BUCKET.storage.googleapis.com`, CNAMEs | that one, and `BUCKET.localhost` |
+//! | buckets called `storage`, `upload`, `download`, `resumable`, `batch` | unlikely | out of reach of the XML API |
+//!
+//! | who may | storage | here |
+//! |---|---|---|
+//! | bearer tokens | checked | any will do; none: 401, in XML 403 `AccessDenied` |
+//! | session requests | need none | the same |
+//! | V4 signed URLs, RSA | checked at the start of a request | the same, with the public keys of [`OWN_ACCOUNT`] and [`Settings::signers`] |
+//! | signature or a signed part differs | 403 `SignatureDoesNotMatch` with the canonical request | the same |
+//! | expired | 400 `ExpiredToken` | the same, by the emulator's clock |
+//! | before its date | refused, some 15 minutes aside | 403 `RequestTimeTooSkewed` earlier than 15 minutes before |
+//! | longer than 7 days, or malformed | 400 `InvalidArgument` | the same |
+//! | a signed header is missing, an `x-goog-*` header is not signed | 400 `MalformedSecurityHeader` | the same |
+//! | an unknown signer; one without permission | 403 `AccessDenied` | the same; known ones have every permission |
+//! | the port of the host | storage has none | may be signed, but need not |
+//! | a plus in a signed query; a slash of the name sent as `%2F` | unknown | a plus; a slash in the canonical request |
+//! | signature and token together | unknown | 400 |
+//! | `x-goog-content-sha256` | covered by the signature; comparing unknown | not compared with the body |
+//! | V2, HMAC keys, signatures in `Authorization`, POST policies | exist | do not |
+//! | `POST /token` | for its documented audience; scopes | for that audience or its own address; any scope |
+//! | times of assertions | checked | checked by the system's clock, since libraries make them by it |
+//! | `signBlob`, `generateAccessToken` | by IAM; 12 hours by policy | for [`OWN_ACCOUNT`] with any token; 1 hour |
+//!
+//! | browsers | storage | here |
+//! |---|---|---|
+//! | JSON session | allows the origin of its initiation; `*` fails at the last answer (seen) | the same |
+//! | JSON session that was initiated without `Origin` | allows none | the same, preflights included |
+//! | JSON exposed headers | unknown | a plausible list with `Range` and `Location`; `Retry-After` is not among them |
+//! | XML | the bucket's `cors`, its first entry that fits | the same, at once |
+//! | XML session | the origin of its initiation; `*` when the entry says so | the same |
+//! | XML preflight that no entry fits | 200 without CORS headers | the same |
+//! | XML preflight with a header that the entry does not list | unknown | lists what the entry lists |
+//!
+//! | objects | storage | here |
+//! |---|---|---|
+//! | generations | microseconds in practice | microseconds, strictly increasing |
+//! | versioning, soft delete | by the bucket | none: what is replaced or removed is gone |
+//! | `etag` | opaque; in XML the MD5 | the same |
+//! | bytes | kept | kept while they are few, see [`Settings::keep_bytes`]; else a download is answered 501 |
 //!
 //! # Faults
 //! [`faults`] lists what can go wrong on demand. A connection is cut by an error of hyper's service: hyper then drops the

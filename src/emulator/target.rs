@@ -68,12 +68,11 @@ impl Route {
             return Some(Self::Unknown);
         }
         let hosted = host.map(without_port).and_then(|host| HOSTING.iter().find_map(|end| host.strip_suffix(end)));
-        let (bucket, object) = match hosted.filter(|bucket| !bucket.is_empty()) {
-            Some(bucket) => (bucket.to_owned(), rest),
-            None => {
-                let (bucket, object) = rest.split_once('/').unwrap_or((rest, ""));
-                (decode(bucket, Plus::Plus)?, object)
-            }
+        let (bucket, object) = if let Some(bucket) = hosted.filter(|bucket| !bucket.is_empty()) {
+            (bucket.to_owned(), rest)
+        } else {
+            let (bucket, object) = rest.split_once('/').unwrap_or((rest, ""));
+            (decode(bucket, Plus::Plus)?, object)
         };
         let object = decode(object, Plus::Plus)?;
         Some(match (bucket.is_empty(), object.is_empty()) {

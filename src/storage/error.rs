@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::credentials::KeyFileError;
+use super::credentials::FileError;
 use super::token::TokenError;
 
 /// Why an operation on storage did not happen. Holds no secret: no address with its query, no header, no body.
@@ -74,13 +74,13 @@ pub enum OpenError {
     /// The time for one operation is too short for any, or too long to be one.
     #[error("storage.timeout must be from 100ms to 10m")]
     Timeout,
-    /// A key file is no usable service account key.
+    /// A credentials file is of no use.
     #[error("the credentials file {} {reason}", file.display())]
-    KeyFile {
+    CredentialsFile {
         /// The file.
         file: PathBuf,
         /// What is wrong with it.
-        reason: KeyFileError,
+        reason: FileError,
     },
     /// `GCE_METADATA_HOST` is no host.
     #[error("GCE_METADATA_HOST is not a host, with or without a port")]
@@ -91,6 +91,9 @@ pub enum OpenError {
         /// Whose the credentials are.
         whose: &'static str,
     },
+    /// `CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS` is no address.
+    #[error("CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS is not an https address")]
+    IamCredentials,
     /// A certificate authority is unusable, or the system has none.
     #[error("the certificate authorities for storage cannot be used")]
     Trust(#[source] rustls::Error),

@@ -45,12 +45,12 @@ mod token;
 mod transport;
 mod xml;
 
-pub use credentials::{Environment, KeyFileError};
+pub use credentials::{Environment, FileError};
 pub use error::{Error, NotReady, OpenError, Outage};
 pub use metrics::Metrics;
 pub use settings::{Api, Credentials, Settings};
 pub use signing::signed_until;
-pub use token::TokenError;
+pub use token::{Failure, TokenError};
 pub use xml::{SignedMethod, metadata_in_headers, signed_headers};
 
 use call::{CALLS, Caller, Limits};
@@ -173,8 +173,8 @@ impl Storage {
     /// token server is a matter of [`Storage::ready`].
     ///
     /// # Errors
-    /// When the endpoint, the timeout, the key file, `GCE_METADATA_HOST` or the certificate authorities are unusable, or
-    /// URLs are to be signed and nobody can.
+    /// When the endpoint, the timeout, the credentials file, `GCE_METADATA_HOST`, the address of IAM Credentials or the
+    /// certificate authorities are unusable, or URLs are to be signed and nobody can.
     pub async fn open(settings: &Settings, options: Options) -> Result<Self, OpenError> {
         Self::open_with(settings, options, Backoff::CALLS).await
     }
@@ -195,8 +195,8 @@ impl Storage {
             );
         }
         let metrics = Metrics::new();
-        let identity = signer::identity(&found);
-        let origin = Origin::new(found, &trust).await?;
+        let identity = found.signing_identity();
+        let origin = Origin::new(found, &trust, signing).await?;
         let signer = match signing {
             Signing::Unused => None,
             Signing::Wanted => Some(Signer::new(identity)?),

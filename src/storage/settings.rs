@@ -40,9 +40,9 @@ pub enum Credentials {
     #[serde(with = "auto")]
     #[default]
     Auto,
-    /// A service account key.
+    /// A credentials file, of any kind that application default credentials know.
     File {
-        /// The key file, in the JSON form that Google gives out.
+        /// The file, in the JSON form that Google gives out.
         file: PathBuf,
     },
 }

@@ -19,7 +19,6 @@ use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroize as _;
 
 use super::call::Caller;
-use super::credentials::Found;
 use super::error::{Error, OpenError};
 use super::json::{Answer, Authority, Body, Request, parse};
 use super::metrics::Operation;
@@ -28,7 +27,6 @@ use crate::model::secret::{SecretText, SessionUri};
 use crate::model::time::Timestamp;
 
 /// Who can sign in the name of the broker's credentials.
-#[cfg_attr(not(test), expect(dead_code, reason = "credentials of the other kinds are being added"))]
 pub(super) enum SigningIdentity {
     /// A service account whose private key is at hand.
     Key {
@@ -52,7 +50,6 @@ pub(super) enum SigningIdentity {
 }
 
 /// A service account whose key Google holds.
-#[cfg_attr(not(test), expect(dead_code, reason = "credentials of the other kinds are being added"))]
 pub(super) enum RemoteAccount {
     /// The one of this name.
     Named(String),
@@ -242,17 +239,5 @@ async fn sign_with(key: Arc<RsaKeyPair>, text: String, deadline: Instant) -> Res
         Ok(Ok(Ok(signature))) => Ok(signature),
         Ok(_) => Err(Error::Nonsense("the key of the credentials did not sign")),
         Err(_) => Err(Error::TimedOut),
-    }
-}
-
-/// Who can sign for what was found: only a key, as long as nothing else is known of what was.
-pub(super) fn identity(found: &Found) -> SigningIdentity {
-    match found {
-        Found::Key { key, .. } => SigningIdentity::Key {
-            email: key.client_email.clone(),
-            private_key: SecretText::new(key.private_key.clone()),
-        },
-        Found::Metadata { .. } => SigningIdentity::Nobody { whose: "those of the machine" },
-        Found::StandIn => SigningIdentity::Nobody { whose: "a token that means nothing" },
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use reqwest::header::HeaderValue;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::metrics::{Metrics, RefreshResult};
@@ -23,10 +23,18 @@ pub enum TokenError {
     /// Nothing has been heard yet.
     #[error("no storage token has been received yet")]
     NotYet,
-    /// The token server cannot be reached.
-    #[error("the token server cannot be reached: {0}")]
-    Unreachable(String),
-    /// There is neither a key nor a metadata server.
+    /// A call could not wait for the token that was to replace a refused one.
+    #[error("no other storage token was received in time")]
+    TimedOut,
+    /// Somebody who was asked on the way to a token did not help.
+    #[error("{whom} {failure}")]
+    Failed {
+        /// The credentials that were tried, and who was asked for them.
+        whom: String,
+        /// What happened.
+        failure: Failure,
+    },
+    /// There is neither a credentials file nor a metadata server.
     #[error(
         "no credentials were found: GOOGLE_APPLICATION_CREDENTIALS is not set, {}the metadata server {host} cannot be reached: {reason}",
         looked_for.as_ref().map(|file| format!("{} does not exist, ", file.display())).unwrap_or_default()
@@ -39,22 +47,41 @@ pub enum TokenError {
         /// What happened.
         reason: String,
     },
-    /// The token server took too long.
-    #[error("the token server did not answer in time")]
-    TimedOut,
-    /// The token server says no.
-    #[error("the token server refused: {0}")]
-    Refused(String),
-    /// The token server's answer is none.
-    #[error("the answer of the token server makes no sense: {0}")]
-    Nonsense(&'static str),
 }
 
-impl TokenError {
-    /// A refusal with its code, if that is the plain word or number that it should be.
-    pub(super) fn refused(code: &str) -> Self {
-        let plain = code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        Self::Refused(if plain { code } else { "with a code of another form" }.to_owned())
+/// Why somebody who was asked on the way to a token did not help. Completes a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No connection, or a broken one.
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
+    /// It took too long.
+    #[error("did not answer in time")]
+    TimedOut,
+    /// It says no, by this code.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// Its answer is none.
+    #[error("gave an answer that makes no sense: {0}")]
+    Nonsense(&'static str),
+    /// It is a file, which cannot be read.
+    #[error("cannot be read: {0}")]
+    Unreadable(std::io::ErrorKind),
+    /// What it holds is of no use.
+    #[error("{0}")]
+    Unfit(&'static str),
+}
+
+impl Failure {
+    /// What most of what is no token is told to be.
+    pub(super) const NO_TOKEN: Self = Self::Nonsense("it holds no bearer token");
+
+    /// A refusal with its code, if that is the plain word that it should be: anything else may repeat what was sent.
+    pub(super) fn refused(code: Option<&str>) -> Option<Self> {
+        let plain = |code: &&str| {
+            (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
+        code.filter(plain).map(|code| Self::Refused(code.to_owned()))
     }
 }
 
@@ -180,14 +207,15 @@ async fn keep_fresh(
     let mut failures = 0;
     let mut forced = false;
     loop {
-        let fetched = timeout(FETCH_TIMEOUT, origin.fetch()).await.unwrap_or(Err(TokenError::TimedOut));
+        let fetched = origin.fetch(Instant::now() + FETCH_TIMEOUT).await;
         let now = Instant::now();
-        let (pause, update) = match fetched.and_then(|granted| prepare(&granted, now, randomness.fraction())) {
-            Ok((header, usable_until, pause)) => {
+        let (pause, update) = match fetched {
+            Ok(Granted { header, life }) => {
+                let (usable, pause) = schedule(life, randomness.fraction());
                 failures = 0;
                 metrics.refreshed(RefreshResult::Ok);
                 tracing::debug!(next_in_s = pause.as_secs(), "a storage token was received");
-                (pause, Ok((header, usable_until)))
+                (pause, Ok((header, now + usable)))
             }
             Err(error) => {
                 let pause = Backoff::TOKENS.pause(failures, randomness.fraction());
@@ -237,19 +265,6 @@ async fn refused_before(due: Instant, state: &watch::Sender<State>, refusals: &m
     }
 }
 
-/// The header, when the token ceases to be usable, and when the next one is due.
-fn prepare(granted: &Granted, now: Instant, chance: f64) -> Result<(HeaderValue, Instant, Duration), TokenError> {
-    let text = zeroize::Zeroizing::new(format!("Bearer {}", granted.text.expose()));
-    let mut header = HeaderValue::from_str(&text)
-        .map_err(|_| TokenError::Nonsense("it holds a token that cannot stand in a header"))?;
-    header.set_sensitive(true);
-    if granted.text.expose().is_empty() || granted.life.is_zero() {
-        return Err(TokenError::Nonsense("it holds a token that is over"));
-    }
-    let (usable, next) = schedule(granted.life, chance);
-    Ok((header, now + usable, next))
-}
-
 /// How long a token of this life is used, and when the next is asked for: at 70 to 80 % of its life, so that brokers
 /// that were started together do not ask together, and always before the use of this one is over. The metadata server
 /// gives out the same token until 5 minutes before its end; then what is left of it is cut in the same way until a new
@@ -271,7 +286,6 @@ pub(super) mod tests {
     use tokio::time::{advance, sleep};
 
     use super::*;
-    use crate::model::secret::SecretText;
 
     /// What a scripted token server does, in turn; the last step for ever.
     #[derive(Clone)]
@@ -297,7 +311,11 @@ pub(super) mod tests {
             *self.fetches.lock().unwrap()
         }
 
-        pub(crate) async fn fetch(&self) -> Result<Granted, TokenError> {
+        pub(crate) async fn fetch(&self, deadline: Instant) -> Result<Granted, TokenError> {
+            timeout_at(deadline, self.step()).await.unwrap_or(Err(failed(Failure::TimedOut)))
+        }
+
+        async fn step(&self) -> Result<Granted, TokenError> {
             let fetch = {
                 let mut fetches = self.fetches.lock().unwrap();
                 *fetches += 1;
@@ -316,12 +334,16 @@ pub(super) mod tests {
                 Step::Fail => return Err(away()),
                 Step::Hang => pending().await,
             };
-            Ok(Granted { text: SecretText::new(format!("t{fetch}")), life: Duration::from_secs(seconds) })
+            Granted::new(&format!("t{fetch}"), Duration::from_secs(seconds)).map_err(failed)
         }
     }
 
     fn away() -> TokenError {
-        TokenError::Unreachable("Connection refused".to_owned())
+        failed(Failure::Unreachable("Connection refused".to_owned()))
+    }
+
+    fn failed(failure: Failure) -> TokenError {
+        TokenError::Failed { whom: "the script".to_owned(), failure }
     }
 
     fn start(script: &Script) -> Arc<TokenSource> {
@@ -401,7 +423,7 @@ pub(super) mod tests {
         let source = start(&Script::new([Step::Fail, Step::Hang, Step::Grant(3600)]));
         assert_eq!(source.bearer(Instant::now() + minutes(1)).await.err(), Some(away()));
         sleep(Duration::from_secs(12)).await;
-        assert_eq!(source.ready(), Err(TokenError::TimedOut), "a server that hangs is given up");
+        assert_eq!(source.ready(), Err(failed(Failure::TimedOut)), "a server that hangs is given up");
         sleep(Duration::from_secs(4)).await;
         assert_eq!(source.ready(), Ok(()));
     }
@@ -463,11 +485,9 @@ pub(super) mod tests {
     #[test]
     fn a_token_that_cannot_be_used_is_no_token() {
         for (name, text, seconds) in [("no text", "", 3600), ("a line break", "a\nb", 3600), ("over already", "a", 0)] {
-            let granted = Granted { text: SecretText::new(text.to_owned()), life: Duration::from_secs(seconds) };
-            assert!(prepare(&granted, Instant::now(), 0.0).is_err(), "{name}");
+            assert!(Granted::new(text, Duration::from_secs(seconds)).is_err(), "{name}");
         }
-        let granted = Granted { text: SecretText::new("s3cret".to_owned()), life: Duration::from_secs(3600) };
-        let (header, _, _) = prepare(&granted, Instant::now(), 0.0).unwrap();
-        assert_eq!(format!("{header:?}"), "Sensitive");
+        let granted = Granted::new("s3cret", Duration::from_secs(3600)).unwrap();
+        assert_eq!(format!("{:?}", granted.header), "Sensitive");
     }
 }

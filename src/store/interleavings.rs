@@ -185,27 +185,7 @@ impl History {
                     Advanced::Vanished => {}
                 }
             }
-            Step::Renew { number, session, stale } => {
-                let Some((_, upload)) = pick(&self.leases, *number) else { return };
-                let Some(seen) = self.seen.get(&upload.id) else { return };
-                let Some(tracked) = (if *stale { seen.first() } else { seen.last() }) else { return };
-                let Ok(next) = tracked.upload.state.after(Evidence::SessionRenewed, self.now) else { return };
-                let (fresh, due) = (session_of(upload, *session), Some(self.now.plus(SECONDS(900))));
-                let (one, other) = tokio::join!(
-                    redis.renew(tracked, next.clone(), &fresh, due, self.now),
-                    memory.renew(tracked, next.clone(), &fresh, due, self.now)
-                );
-                let (one, other) = (one.unwrap(), other.unwrap());
-                assert_eq!(one, other, "{step:?}");
-                match one {
-                    Advanced::Done(found) => {
-                        assert_eq!((&found.session, found.upload.state.received()), (&Some(fresh), ByteCount::ZERO));
-                        self.see(found);
-                    }
-                    Advanced::Conflict(found) => self.see(found),
-                    Advanced::Vanished => {}
-                }
-            }
+            Step::Renew { number, session, stale } => self.renew(*number, *session, *stale, redis, memory).await,
             Step::List { user: number, limit } => {
                 let mut page = Page { limit: *limit, ..Page::default() };
                 for _ in 0..20 {
@@ -222,6 +202,28 @@ impl History {
                 }
                 panic!("a listing does not end");
             }
+        }
+    }
+
+    async fn renew(&mut self, number: usize, session: u32, stale: bool, redis: &Store, memory: &Store) {
+        let Some((_, upload)) = pick(&self.leases, number) else { return };
+        let Some(seen) = self.seen.get(&upload.id) else { return };
+        let Some(tracked) = (if stale { seen.first() } else { seen.last() }) else { return };
+        let Ok(next) = tracked.upload.state.after(Evidence::SessionRenewed, self.now) else { return };
+        let (fresh, due) = (session_of(upload, session), Some(self.now.plus(SECONDS(900))));
+        let (one, other) = tokio::join!(
+            redis.renew(tracked, next.clone(), &fresh, due, self.now),
+            memory.renew(tracked, next.clone(), &fresh, due, self.now)
+        );
+        let (one, other) = (one.unwrap(), other.unwrap());
+        assert_eq!(one, other, "renewal of {}", upload.id);
+        match one {
+            Advanced::Done(found) => {
+                assert_eq!((&found.session, found.upload.state.received()), (&Some(fresh), ByteCount::ZERO));
+                self.see(found);
+            }
+            Advanced::Conflict(found) => self.see(found),
+            Advanced::Vanished => {}
         }
     }
 

@@ -11,6 +11,7 @@ mod endings;
 mod faults;
 mod limits;
 mod nonsense;
+mod official;
 mod processes;
 mod readme;
 mod refusals;

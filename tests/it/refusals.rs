@@ -61,7 +61,7 @@ async fn what_a_policy_does_not_allow_is_named_by_its_limit() {
         let token = token("ada", broker.clock.now(), &[("album", json!(album))]);
         broker.user("ada").bearing(token)
     };
-    // The id has 34 characters or fewer, and a slash stands before it.
+    // What follows the claim is a slash and 34 characters.
     let (short, long) = (with_album("a".repeat(900)), with_album("a".repeat(1024)));
     for (name, user, body, limit) in [
         ("a signed PUT", &short, with("transfer_kind", "simple"), "transfers"),

@@ -3,11 +3,14 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
 use upload_broker::emulator::faults::{Action, Body, Fault, Reply};
 use upload_broker::emulator::journal::{Entry, Operation};
 
@@ -17,13 +20,13 @@ use crate::support::user::Answer;
 use crate::support::{Broker, Settings, User, join_all, noise};
 
 /// `storage.timeout` in these tests.
-const TIMEOUT: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(6);
 
-/// What a busy machine may add to a pause or to a whole request.
-const SLACK: Duration = Duration::from_secs(1);
+/// What a busy machine may add to a whole request.
+const SLACK: Duration = Duration::from_secs(2);
 
-/// How many rows are under way at a time: more would measure the machine.
-const AT_ONCE: usize = 24;
+/// How many brokers are started at a time.
+const AT_ONCE: usize = 4;
 
 /// The pauses after the first, second and third try, in milliseconds: doubled each time, and up to a quarter of a
 /// second by chance.
@@ -33,7 +36,7 @@ const PAUSES: [RangeInclusive<u64>; 3] = [250..=500, 500..=750, 1000..=1250];
 fn tight() -> Settings {
     let policies = "[[policies]]\nname = \"any\"\nobject = \"any/{id}\"\nunknown_size = true\nmax_size = 100\n\
                     max_active = 1\ndaily_bytes = \"1MiB\"\n";
-    Settings { policies: policies.to_owned(), storage_timeout: "3s", ..Settings::default() }
+    Settings { policies: policies.to_owned(), storage_timeout: "6s", ..Settings::default() }
 }
 
 /// An operation of the broker on storage, by the request of a client that leads to it.
@@ -172,14 +175,10 @@ fn reply(status: u16, retry_after: Option<u32>, body: Body) -> Action {
 fn rows(step: Step) -> Vec<Row> {
     let mut rows = vec![
         Row { pauses: vec![1000..=1250], ..Row::passes("429 with Retry-After", reply(429, Some(1), Body::Json), 1) },
-        Row::passes("503 twice", status(503), 2),
         Row::passes("a reset before the deed", Action::Reset, 1),
         Row::passes("a reset after the deed", Action::ActThenReset, 1),
-        Row::passes("a failure after the deed", Action::ActThenRespond(Reply::status(503)), 1),
         Row::passes("silence", Action::Hold, 1),
-        Row::lasts("503 for good", status(503), AWAY, 4..=4),
-        Row::lasts("resets for good", Action::Reset, AWAY, 4..=4),
-        Row::lasts("silence for good", Action::Hold, LATE, 2..=3),
+        Row::lasts("503 for good", status(503), AWAY, 4..=5),
         Row {
             retry_after: Some("60"),
             ..Row::ends("429 for longer than the deadline", reply(429, Some(60), Body::Json), AWAY)
@@ -211,7 +210,13 @@ fn rows(step: Step) -> Vec<Row> {
         rows.push(Row::passes("500", reply(500, None, Body::Json), 1));
         rows.push(Row::passes("502 with a page", reply(502, None, Body::Html), 1));
         rows.push(Row::passes("503 with Retry-After at once", reply(503, Some(0), Body::Text), 1));
+        rows.push(Row::passes("503 twice", status(503), 2));
         rows.push(Row::passes("504 and nothing", reply(504, None, Body::Empty), 1));
+        rows.push(Row::passes("a failure after the deed", Action::ActThenRespond(Reply::status(503)), 1));
+        rows.push(Row::lasts("resets for good", Action::Reset, AWAY, 4..=5));
+        // A held call ends when the broker gives it up: the pause, and half of the time that was left then.
+        let pauses = vec![1500..=1875];
+        rows.push(Row { pauses, ..Row::lasts("silence for good", Action::Hold, LATE, 2..=4) });
         let elsewhere = Action::WrongLocation { host: "evil.example.com".to_owned() };
         rows.push(Row::ends("a session elsewhere", elsewhere, REFUSED));
         rows.push(Row::ends("a session without Location", Action::OmitLocation, REFUSED));
@@ -222,64 +227,115 @@ fn rows(step: Step) -> Vec<Row> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_failure_of_every_operation_is_met_as_the_matrix_says() {
-    let slots = Arc::new(Semaphore::new(AT_ONCE));
     let steps = [Step::Initiate, Step::Look, Step::ReadBack, Step::Delete, Step::Cancel];
     let matrix = steps.into_iter().flat_map(|step| rows(step).into_iter().map(move |row| (step, row)));
-    join_all(matrix.map(|(step, row)| {
-        let slots = Arc::clone(&slots);
+    // Starting brokers is most of the work, and is over before anything is measured.
+    let slots = Arc::new(Semaphore::new(AT_ONCE));
+    let ada = Broker::start().await.user("ada");
+    let trials = join_all(matrix.map(|(step, row)| {
+        let (slots, ada) = (Arc::clone(&slots), ada.clone());
         async move {
             let _slot = slots.acquire().await.unwrap();
-            meet(step, row).await;
+            Trial::prepare(step, row, ada).await
         }
-    }))
-    .await;
+    }));
+    let trials = trials.await;
+    let pace = Pace::watch();
+    join_all(trials.into_iter().map(|trial| trial.meet(pace.clone()))).await;
 }
 
-async fn meet(step: Step, row: Row) {
-    let name = format!("{step:?}, {}", row.name);
-    let broker = Broker::start_with(tight()).await;
-    let ada = broker.user("ada");
-    let id = step.prepare(&ada).await;
-    let before = broker.storage.journal().entries().last().map_or(0, |entry| entry.sequence);
-    broker.storage.faults().add(Fault { count: row.count, ..Fault::once(step.operation(), row.action.clone()) });
+/// How late this process is when it wants to wake up: what a busy machine adds to every pause.
+#[derive(Clone)]
+struct Pace {
+    worst_ms: Arc<AtomicU64>,
+    _task: Arc<AbortOnDropHandle<()>>,
+}
 
-    let begun = Instant::now();
-    let answer = step.act(&ada, id.as_deref()).await;
-    let took = begun.elapsed();
-    assert!(took < TIMEOUT + SLACK, "{name}: the client waited for {took:?}");
-    let told = match row.told {
-        Told::Done => step.done(),
-        Told::Problem(status, code) => (status, code),
-    };
-    let field = if row.told == Told::Done { "state" } else { "code" };
-    assert_eq!((answer.status, answer.body[field].as_str()), (told.0, Some(told.1)), "{name}: {}", answer.body);
-    if let Some(expected) = row.retry_after {
-        assert_eq!(answer.header("retry-after"), Some(expected), "{name}");
+impl Pace {
+    fn watch() -> Self {
+        const TICK: Duration = Duration::from_millis(20);
+        let worst_ms = Arc::new(AtomicU64::new(0));
+        let worst = Arc::clone(&worst_ms);
+        let task = tokio::spawn(async move {
+            loop {
+                let due = Instant::now() + TICK;
+                tokio::time::sleep(TICK).await;
+                worst.fetch_max(u64::try_from(due.elapsed().as_millis()).unwrap(), Ordering::Relaxed);
+            }
+        });
+        Self { worst_ms, _task: Arc::new(AbortOnDropHandle::new(task)) }
     }
 
-    let tries = tries(&broker, step, before, *row.tries.start()).await;
-    assert!(row.tries.contains(&tries.len()), "{name}: {} tries", tries.len());
-    for (number, (pair, expected)) in tries.windows(2).zip(&row.pauses).enumerate() {
-        let pause = pair[1].elapsed_ms - pair[0].elapsed_ms;
-        // Both ends are rounded to milliseconds.
-        let bounds = expected.start().saturating_sub(1)..=expected.end() + u64::try_from(SLACK.as_millis()).unwrap();
-        assert!(bounds.contains(&pause), "{name}: {pause} ms after try {number}");
+    /// What a pause may have had added, in milliseconds: it takes about ten wake-ups of broker and storage.
+    fn slack_ms(&self) -> u64 {
+        100 + 10 * self.worst_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// A line of the matrix with all that it needs, in the moment before it goes wrong.
+struct Trial {
+    name: String,
+    step: Step,
+    row: Row,
+    broker: Broker,
+    ada: User,
+    id: Option<String>,
+    /// The last call before.
+    before: u64,
+}
+
+impl Trial {
+    /// `ada` is somebody else's user, whose client serves for this broker as well: making one takes a while.
+    async fn prepare(step: Step, row: Row, mut ada: User) -> Self {
+        let name = format!("{step:?}, {}", row.name);
+        let broker = Broker::start_with(tight()).await;
+        ada.broker = format!("http://{}", broker.address);
+        let id = step.prepare(&ada).await;
+        let before = broker.storage.journal().entries().last().map_or(0, |entry| entry.sequence);
+        let fault = Fault { count: row.count, ..Fault::once(step.operation(), row.action.clone()) };
+        broker.storage.faults().add(fault);
+        Self { name, step, row, broker, ada, id, before }
     }
 
-    broker.storage.faults().clear();
-    match (step, row.told) {
-        (Step::Initiate, Told::Done) => only_the_last_session_is_anybodys(&name, &broker, &ada, &answer).await,
-        (Step::Initiate, Told::Problem(..)) => nothing_is_left(&name, &broker, &ada).await,
-        (_, Told::Done) => {}
-        // Nothing was decided, and the next request finds out. A session that was "lost" is there again.
-        (_, Told::Problem(..)) => {
-            assert_eq!(usage(&ada).await.0, 1, "{name}: the upload is not over");
-            let (status, state) = step.done();
-            step.act(&ada, id.as_deref()).await.is_upload(status, state);
+    async fn meet(self, pace: Pace) {
+        let Self { name, step, row, broker, ada, id, before } = self;
+        let begun = Instant::now();
+        let answer = step.act(&ada, id.as_deref()).await;
+        let took = begun.elapsed();
+        assert!(took < TIMEOUT + SLACK, "{name}: the client waited for {took:?}");
+        let (field, told) = match row.told {
+            Told::Done => ("state", step.done()),
+            Told::Problem(status, code) => ("code", (status, code)),
+        };
+        assert_eq!((answer.status, answer.body[field].as_str()), (told.0, Some(told.1)), "{name}: {}", answer.body);
+        if let Some(expected) = row.retry_after {
+            assert_eq!(answer.header("retry-after"), Some(expected), "{name}");
         }
-    }
-    if step != Step::Initiate {
-        assert_eq!(usage(&ada).await.0, 0, "{name}: an upload that is over counts no more");
+
+        let tries = tries(&broker, step, before, *row.tries.start()).await;
+        assert!(row.tries.contains(&tries.len()), "{name}: {} tries", tries.len());
+        for (number, (pair, expected)) in tries.windows(2).zip(&row.pauses).enumerate() {
+            let pause = pair[1].elapsed_ms - pair[0].elapsed_ms;
+            // Both ends are rounded to milliseconds.
+            let bounds = expected.start().saturating_sub(1)..=expected.end() + pace.slack_ms();
+            assert!(bounds.contains(&pause), "{name}: {pause} ms after try {number}, not in {bounds:?}");
+        }
+
+        broker.storage.faults().clear();
+        match (step, row.told) {
+            (Step::Initiate, Told::Done) => only_the_last_session_is_anybodys(&name, &broker, &ada, &answer).await,
+            (Step::Initiate, Told::Problem(..)) => nothing_is_left(&name, &broker, &ada).await,
+            (_, Told::Done) => {}
+            // Nothing was decided, and the next request finds out. A session that was "lost" is there again.
+            (_, Told::Problem(..)) => {
+                assert_eq!(usage(&ada).await.0, 1, "{name}: the upload is not over");
+                let (status, state) = step.done();
+                step.act(&ada, id.as_deref()).await.is_upload(status, state);
+            }
+        }
+        if step != Step::Initiate {
+            assert_eq!(usage(&ada).await.0, 0, "{name}: an upload that is over counts no more");
+        }
     }
 }
 
@@ -334,7 +390,7 @@ async fn nothing_is_left(name: &str, broker: &Broker, ada: &User) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_is_not_multiplied() {
     const CREATES: usize = 200;
-    let broker = Broker::start_with(Settings { storage_timeout: "3s", ..Settings::default() }).await;
+    let broker = Broker::start_with(Settings { storage_timeout: "6s", ..Settings::default() }).await;
     broker.storage.faults().add(Fault { count: None, ..Fault::once(Operation::Initiate, status(503)) });
     let ada = broker.user("ada");
     let begun = Instant::now();
@@ -345,7 +401,7 @@ async fn an_outage_is_not_multiplied() {
     for answer in creates.await {
         answer.is_problem(503, "storage-unavailable");
     }
-    assert!(begun.elapsed() < TIMEOUT + 2 * SLACK, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < TIMEOUT + SLACK, "{:?}", begun.elapsed());
     // Fifty retries that were saved up, one for five calls, and one a second. Without a budget it would be four tries
     // a create.
     let tries = broker.storage.journal().count(Operation::Initiate);
@@ -374,7 +430,7 @@ async fn a_storage_that_takes_no_connections_is_waited_for_within_the_deadline()
         line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
     };
     let counted = retries(&broker.operator_get("/metrics").await.1);
-    assert_eq!(counted, 3);
+    assert!((3..=4).contains(&counted), "{counted} retries");
 
     // It opens while a create waits for its next try.
     let creating = tokio::spawn({
@@ -440,4 +496,24 @@ async fn a_client_that_leaves_during_the_retries_leaves_nothing_reserved() {
         assert!(begun.elapsed() < TIMEOUT + SLACK, "the reservation stays");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// The first answer to a renewal is lost: the old session is cancelled, and of the two new ones the last is the upload's.
+#[tokio::test]
+async fn a_renewal_whose_answer_was_lost_leaves_one_session_that_anybody_knows() {
+    let broker = Broker::start_with(tight()).await;
+    let ada = broker.user("ada");
+    let created = ada.create(10).await.is(201);
+    broker.storage.faults().add(Fault::once(Operation::Initiate, Action::ActThenReset));
+    let path = format!("/v1/uploads/{}/renew", created.id());
+    let renewed = ada.call(Method::POST, &path, None).await.is_upload(200, "pending");
+    assert_eq!(broker.storage.journal().count(Operation::Initiate), 3);
+    assert_eq!(broker.storage.sessions(), 2, "the old one takes nothing more");
+    assert!(ada.put(&created.uri(), None, noise(10, 3)).await.is_client_error());
+    assert_eq!(ada.get(&format!("/v1/uploads/{}", created.id())).await.uri(), renewed.uri());
+    let before = broker.storage.journal().entries().last().unwrap().sequence;
+    assert_eq!(ada.put(&renewed.uri(), None, noise(10, 4)).await, 200);
+    assert_eq!(broker.storage.journal().since(before)[0].session, Some(3), "the last that was opened");
+    ada.complete(&created.id()).await.is_upload(200, "completed");
+    assert_eq!(usage(&ada).await, (0, 10));
 }

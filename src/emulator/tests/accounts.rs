@@ -1,3 +1,4 @@
+use base64::Engine as _;
 use serde_json::json;
 
 use super::super::journal::Operation;
@@ -66,7 +67,14 @@ async fn tokens_are_given_for_what_they_are_given_for() {
         claims["exp"] = json!(claims["exp"].as_i64().unwrap() - 4000);
     });
     let long = stand.assertion(|claims| claims["exp"] = json!(claims["exp"].as_i64().unwrap() + 1));
-    let elsewhere = stand.assertion(|claims| claims["aud"] = json!("https://oauth2.googleapis.com/token"));
+    let elsewhere = stand.assertion(|claims| claims["aud"] = json!("https://other.example/token"));
+    let documented = stand.assertion(|claims| claims["aud"] = json!("https://oauth2.googleapis.com/token"));
+    // As some libraries do; what is padded is signed.
+    let pad = |part: &str| format!("{part}{}", "=".repeat((4 - part.len() % 4) % 4));
+    let mut parts = good.split('.').map(pad);
+    let signed = format!("{}.{}", parts.next().unwrap(), parts.next().unwrap());
+    let signature = accounts::sign(signed.as_bytes()).unwrap().signature;
+    let padded = format!("{signed}.{}", base64::engine::general_purpose::URL_SAFE.encode(signature));
     let stranger = stand.assertion(|claims| claims["iss"] = json!("nobody@emulator.example"));
     let aimless = stand.assertion(|claims| claims["scope"] = json!(""));
     let mut forged = good.clone();
@@ -77,6 +85,8 @@ async fn tokens_are_given_for_what_they_are_given_for() {
         ("a login", &login[..], None),
         ("a login without a token", &login[..3], Some("invalid_request")),
         ("a login without a client", &login[..2], Some("invalid_client")),
+        ("the documented audience", &[grant, ("assertion", &documented)], None),
+        ("padded", &[grant, ("assertion", &padded)], None),
         ("expired", &[grant, ("assertion", &old)], Some("invalid_grant")),
         ("too long", &[grant, ("assertion", &long)], Some("invalid_grant")),
         ("for another server", &[grant, ("assertion", &elsewhere)], Some("invalid_grant")),
@@ -91,7 +101,7 @@ async fn tokens_are_given_for_what_they_are_given_for() {
         assert_eq!(seen.status, if error.is_none() { 200 } else { 400 }, "{name}: {seen:?}");
         assert_eq!(seen.json()["error"].as_str(), error, "{name}");
     }
-    assert_eq!(stand.emulator.journal().count(Operation::Token), 13);
+    assert_eq!(stand.emulator.journal().count(Operation::Token), 15);
 }
 
 #[tokio::test]
@@ -103,8 +113,7 @@ async fn iam_credentials_signs_and_gives_tokens() {
     };
     let signed = call(OWN_ACCOUNT, "signBlob", json!({"payload": "aGVsbG8="})).await.json();
     assert_eq!(signed["keyId"], stand.key_file()["private_key_id"]);
-    let signature =
-        base64::Engine::decode(&base64::engine::general_purpose::STANDARD, signed["signedBlob"].as_str().unwrap());
+    let signature = base64::engine::general_purpose::STANDARD.decode(signed["signedBlob"].as_str().unwrap());
     assert_eq!(
         signature.unwrap(),
         accounts::sign(b"hello").unwrap().signature,

@@ -18,6 +18,7 @@ struct Wanted<'a> {
     /// Sorted, lower-case, without the host.
     headers: &'a [(&'a str, &'a str)],
     account: &'a str,
+    host: &'a str,
     date: &'a str,
     expires: &'a str,
     scope: &'a str,
@@ -32,6 +33,7 @@ impl Default for Wanted<'_> {
             path: "/media/a/b.txt",
             headers: &[],
             account: OWN_ACCOUNT,
+            host: "127.0.0.1",
             date: AT,
             expires: "900",
             scope: "20251122/auto/storage/goog4_request",
@@ -50,19 +52,19 @@ fn hex(bytes: &[u8]) -> String {
 impl Wanted<'_> {
     /// The path and query of the signed URL.
     fn sign(&self) -> String {
-        let Self { method, path, headers, account, date, expires, scope, query } = self;
+        let Self { method, path, headers, account, host, date, expires, scope, query } = self;
         let mut names: Vec<&str> = headers.iter().map(|(name, _)| *name).chain(["host"]).collect();
         names.sort_unstable();
-        let value =
-            |name: &str| headers.iter().find(|(given, _)| *given == name).map_or("127.0.0.1", |(_, value)| value);
-        let lines: String = names.iter().map(|name| format!("{name}:{}\n", value(name))).collect();
+        let value = |name: &str| headers.iter().find(|(given, _)| *given == name).map_or(*host, |(_, value)| value);
+        let lines: Vec<String> = names.iter().map(|name| format!("{name}:{}", value(name))).collect();
+        let lines = lines.join("\n");
         let credential = format!("{account}/{scope}").replace('@', "%40").replace('/', "%2F");
         let signed_headers = names.join("%3B");
         let query = format!(
             "X-Goog-Algorithm=GOOG4-RSA-SHA256&X-Goog-Credential={credential}&X-Goog-Date={date}&X-Goog-Expires={expires}\
              &X-Goog-SignedHeaders={signed_headers}{query}"
         );
-        let request = format!("{method}\n{path}\n{query}\n{lines}\n{}\nUNSIGNED-PAYLOAD", names.join(";"));
+        let request = format!("{method}\n{path}\n{query}\n{lines}\n\n{}\nUNSIGNED-PAYLOAD", names.join(";"));
         let hash = hex(digest(&SHA256, request.as_bytes()).as_ref());
         let signature =
             accounts::sign(format!("GOOG4-RSA-SHA256\n{date}\n{scope}\n{hash}").as_bytes()).unwrap().signature;
@@ -126,141 +128,99 @@ async fn a_signed_start_opens_a_session_that_needs_no_signature() {
     assert_eq!(stand.bytes("a/b.txt").unwrap(), b"hello");
 }
 
-#[tokio::test]
-async fn a_signature_covers_what_it_says_and_no_more() {
-    let typed: &[(&str, &str)] = &[("content-type", "text/plain")];
-    let good = Wanted { headers: typed, ..Wanted::default() };
-    let week = Wanted { expires: "604800", ..good.clone() };
-    let swap = |from: &'static str, to: &'static str| move |target: String| target.replacen(from, to, 1);
-    let same = |target: String| target;
-    let spaced = [("content-type", "  text/plain  ")];
-    let meta = [("content-type", "text/plain"), ("x-goog-meta-a", "b")];
-    let plain = [("content-type", "text/plain"), ("accept", "x"), ("if-match", "y")];
-    let other = [("content-type", "text/html")];
-    type Change = Box<dyn Fn(String) -> String>;
-    type Row<'a> = (&'a str, Wanted<'a>, Change, &'a [(&'a str, &'a str)], u64, Option<(u16, &'a str)>);
-    let rows: Vec<Row<'_>> = vec![
-        ("good", good.clone(), Box::new(same), typed, 0, None),
-        ("outer blanks do not matter", good.clone(), Box::new(same), &spaced, 0, None),
-        ("other headers do not matter", good.clone(), Box::new(same), &plain, 0, None),
-        ("needless encoding", good.clone(), Box::new(swap("/a/b.txt", "/a/%62%2Etxt")), typed, 0, None),
-        ("further query", Wanted { query: "&versionId=1", ..good.clone() }, Box::new(same), typed, 0, None),
-        ("until its end", good.clone(), Box::new(same), typed, 900, None),
-        ("a week", week, Box::new(same), typed, 604_800, None),
-        ("after its end", good.clone(), Box::new(same), typed, 901, Some((400, "ExpiredToken"))),
-        ("a little early", Wanted { date: "20251122T101500Z", ..good.clone() }, Box::new(same), typed, 0, None),
-        (
-            "too early",
-            Wanted { date: "20251122T101501Z", ..good.clone() },
-            Box::new(same),
-            typed,
-            0,
-            Some((403, "RequestTimeTooSkewed")),
-        ),
-        ("another type", good.clone(), Box::new(same), &other, 0, Some((403, "SignatureDoesNotMatch"))),
-        ("no type", good.clone(), Box::new(same), &[], 0, Some((400, "MalformedSecurityHeader"))),
-        ("more metadata", good.clone(), Box::new(same), &meta, 0, Some((400, "MalformedSecurityHeader"))),
-        (
-            "another object",
-            good.clone(),
-            Box::new(swap("b.txt", "c.txt")),
-            typed,
-            0,
-            Some((403, "SignatureDoesNotMatch")),
-        ),
-        (
-            "another method",
-            Wanted { method: "GET", ..good.clone() },
-            Box::new(same),
-            typed,
-            0,
-            Some((403, "SignatureDoesNotMatch")),
-        ),
-        (
-            "a longer life",
-            good.clone(),
-            Box::new(swap("Expires=900", "Expires=901")),
-            typed,
-            0,
-            Some((403, "SignatureDoesNotMatch")),
-        ),
-        (
-            "one more parameter",
-            good.clone(),
-            Box::new(|target| target + "&z=1"),
-            typed,
-            0,
-            Some((403, "SignatureDoesNotMatch")),
-        ),
-        (
-            "too long",
-            Wanted { expires: "604801", ..good.clone() },
-            Box::new(same),
-            typed,
-            0,
-            Some((400, "InvalidArgument")),
-        ),
-        ("no life", Wanted { expires: "0", ..good.clone() }, Box::new(same), typed, 0, Some((400, "InvalidArgument"))),
-        (
-            "no number",
-            Wanted { expires: "+9", ..good.clone() },
-            Box::new(same),
-            typed,
-            0,
-            Some((400, "InvalidArgument")),
-        ),
-        (
-            "another day",
-            Wanted { scope: "20251121/auto/storage/goog4_request", ..good.clone() },
-            Box::new(same),
-            typed,
-            0,
-            Some((400, "InvalidArgument")),
-        ),
-        (
-            "another service",
-            Wanted { scope: "20251122/auto/compute/goog4_request", ..good.clone() },
-            Box::new(same),
-            typed,
-            0,
-            Some((400, "InvalidArgument")),
-        ),
-        (
-            "another algorithm",
-            good.clone(),
-            Box::new(swap("GOOG4-RSA-SHA256", "GOOG4-HMAC-SHA256")),
-            typed,
-            0,
-            Some((400, "InvalidArgument")),
-        ),
-        (
-            "a stranger",
-            Wanted { account: "nobody@emulator.example", ..good.clone() },
-            Box::new(same),
-            typed,
-            0,
-            Some((403, "AccessDenied")),
-        ),
-        (
-            "no signature",
-            good.clone(),
-            Box::new(|target| target.split_once("&X-Goog-Signature").unwrap().0.to_owned()),
-            typed,
-            0,
-            Some((400, "InvalidArgument")),
-        ),
-    ];
-    for (name, wanted, change, headers, later, expected) in rows {
+/// A name, what was signed, what of the URL is replaced by what, the headers, how many seconds later it is sent, and
+/// the refusal.
+type Row<'a> = (&'a str, Wanted<'a>, (&'a str, &'a str), &'a [(&'a str, &'a str)], u64, Option<(u16, &'a str)>);
+
+const SAME: (&str, &str) = ("", "");
+const TYPED: &[(&str, &str)] = &[("content-type", "text/plain")];
+const MISMATCH: Option<(u16, &str)> = Some((403, "SignatureDoesNotMatch"));
+const INVALID: Option<(u16, &str)> = Some((400, "InvalidArgument"));
+const MALFORMED: Option<(u16, &str)> = Some((400, "MalformedSecurityHeader"));
+
+async fn expect(rows: &[Row<'_>]) {
+    for (name, wanted, (from, to), headers, later, expected) in rows {
         let stand = stand().await;
-        stand.emulator.advance(Duration::from_secs(later));
-        let seen = stand.bare("PUT", &change(wanted.sign()), headers, "x").await;
+        stand.emulator.advance(Duration::from_secs(*later));
+        let seen = stand.bare("PUT", &wanted.sign().replacen(from, to, 1), headers, "x").await;
         match expected {
             None => assert_eq!(seen.status, 200, "{name}: {seen:?}"),
-            Some((status, code)) => assert_eq!((seen.status, seen.code()), (status, code), "{name}: {seen:?}"),
+            Some((status, code)) => assert_eq!((seen.status, seen.code()), (*status, *code), "{name}: {seen:?}"),
         }
         assert_eq!(stand.emulator.object("media", "a/b.txt").is_some(), expected.is_none(), "{name}");
-        if expected == Some((403, "SignatureDoesNotMatch")) {
+        if *expected == MISMATCH {
             assert!(seen.body.contains("\nUNSIGNED-PAYLOAD"), "{name}: the canonical request is shown");
         }
     }
+}
+
+#[tokio::test]
+async fn the_port_of_the_host_may_be_signed_but_need_not() {
+    let stand = stand().await;
+    let address = stand.emulator.address().to_string();
+    for (host, status) in [("127.0.0.1", 200), (address.as_str(), 200), ("127.0.0.1:1", 403), ("localhost", 403)] {
+        let target = Wanted { host, ..Wanted::default() }.sign();
+        assert_eq!(stand.bare("PUT", &target, &[], "x").await.status, status, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn a_signature_covers_what_it_says_and_no_more() {
+    let good = Wanted { headers: TYPED, ..Wanted::default() };
+    let spaced = &[("content-type", "  text/plain  ")];
+    let plain = &[("content-type", "text/plain"), ("accept", "x"), ("if-match", "y")];
+    let other = &[("content-type", "text/html")];
+    let meta = &[("content-type", "text/plain"), ("x-goog-meta-a", "b")];
+    let further = Wanted { query: "&versionId=1", ..good.clone() };
+    let get = Wanted { method: "GET", ..good.clone() };
+    let append = ("&X-Goog-Signature", "&z=1&X-Goog-Signature");
+    expect(&[
+        ("good", good.clone(), SAME, TYPED, 0, None),
+        ("outer blanks do not matter", good.clone(), SAME, spaced, 0, None),
+        ("other headers do not matter", good.clone(), SAME, plain, 0, None),
+        ("needless encoding does not matter", good.clone(), ("/a/b.txt", "/a/%62%2Etxt"), TYPED, 0, None),
+        ("further parameters", further, SAME, TYPED, 0, None),
+        ("another type", good.clone(), SAME, other, 0, MISMATCH),
+        ("no type", good.clone(), SAME, &[], 0, MALFORMED),
+        ("more metadata", good.clone(), SAME, meta, 0, MALFORMED),
+        ("another object", good.clone(), ("b.txt", "c.txt"), TYPED, 0, MISMATCH),
+        ("another method", get, SAME, TYPED, 0, MISMATCH),
+        ("a longer life", good.clone(), ("Expires=900", "Expires=901"), TYPED, 0, MISMATCH),
+        ("one more parameter", good.clone(), append, TYPED, 0, MISMATCH),
+        ("another signature", good.clone(), ("X-Goog-Signature=", "X-Goog-Signature=00"), TYPED, 0, MISMATCH),
+        ("the host left out", good, ("%3Bhost", ""), TYPED, 0, MALFORMED),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_signed_url_is_good_for_its_time_and_well_made() {
+    let good = Wanted { headers: TYPED, ..Wanted::default() };
+    let week = Wanted { expires: "604800", ..good.clone() };
+    let dated = |date| Wanted { date, ..good.clone() };
+    let lasting = |expires| Wanted { expires, ..good.clone() };
+    let scoped = |scope| Wanted { scope, ..good.clone() };
+    let stranger = Wanted { account: "nobody@emulator.example", ..good.clone() };
+    let skewed = Some((403, "RequestTimeTooSkewed"));
+    let expired = Some((400, "ExpiredToken"));
+    expect(&[
+        ("until its end", good.clone(), SAME, TYPED, 900, None),
+        ("a week", week, SAME, TYPED, 604_800, None),
+        ("after its end", good.clone(), SAME, TYPED, 901, expired),
+        ("a little early", dated("20251122T101500Z"), SAME, TYPED, 0, None),
+        ("too early", dated("20251122T101501Z"), SAME, TYPED, 0, skewed),
+        ("no date", dated("20251122"), SAME, TYPED, 0, INVALID),
+        ("too long", lasting("604801"), SAME, TYPED, 0, INVALID),
+        ("no life", lasting("0"), SAME, TYPED, 0, INVALID),
+        ("no number", lasting("1e3"), SAME, TYPED, 0, INVALID),
+        ("another day", scoped("20251121/auto/storage/goog4_request"), SAME, TYPED, 0, INVALID),
+        ("another service", scoped("20251122/auto/compute/goog4_request"), SAME, TYPED, 0, INVALID),
+        ("no region", scoped("20251122//storage/goog4_request"), SAME, TYPED, 0, INVALID),
+        ("another algorithm", good.clone(), ("RSA-SHA256", "HMAC-SHA256"), TYPED, 0, INVALID),
+        ("a stranger", stranger, SAME, TYPED, 0, Some((403, "AccessDenied"))),
+        ("no signature", good.clone(), ("X-Goog-Signature", "signature"), TYPED, 0, INVALID),
+        ("no hexadecimal", good.clone(), ("X-Goog-Signature=", "X-Goog-Signature=x"), TYPED, 0, INVALID),
+        ("twice", good, ("&X-Goog-Signature", "&X-Goog-Expires=1&X-Goog-Signature"), TYPED, 0, INVALID),
+    ])
+    .await;
 }

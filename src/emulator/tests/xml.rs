@@ -75,7 +75,6 @@ async fn an_initiation_is_refused_before_it_costs_anything() {
     for (name, target, headers, body, status, code) in [
         ("nothing to start", "/media/o", &[][..], "", 400, "InvalidArgument"),
         ("another word", "/media/o", &[("x-goog-resumable", "begin")], "", 400, "InvalidArgument"),
-        ("a body", "/media/o", &[start], "x", 400, "InvalidArgument"),
         ("no bucket", "/other/o", &[start], "", 404, "NoSuchBucket"),
         ("a bad name", "/media/%0A", &[start], "", 400, "InvalidArgument"),
         ("a forbidden name", "/media/.well-known/acme-challenge/x", &[start], "", 400, "InvalidArgument"),
@@ -91,6 +90,10 @@ async fn an_initiation_is_refused_before_it_costs_anything() {
         assert_eq!(stand.emulator.sessions(), 0, "{name}");
     }
     let stand = stand().await;
+    let seen = stand.xml(Method::POST, &[start], r#"{"name": "p", "contentType": "text/html"}"#).await;
+    stand.put(seen.header("location").unwrap(), None, "x").await;
+    let object = stand.emulator.object("media", "o").unwrap();
+    assert_eq!(object.content_type, "application/octet-stream", "nothing is taken of a body");
     let host = stand.emulator.address();
     let head = format!("Host: {host}\r\nAuthorization: Bearer t\r\nConnection: close\r\n");
     for request in [
@@ -281,6 +284,24 @@ async fn objects_are_read_and_removed_by_their_path() {
     assert_eq!((large.status, large.header("content-length")), (200, Some("101")), "its bytes are not kept");
     let large = stand.xml(Method::GET, &[], "").await;
     assert_eq!((large.status, large.code()), (501, "NotImplemented"));
+}
+
+#[tokio::test]
+async fn what_is_not_here_is_not_taken_for_something_else() {
+    let stand = stand().await;
+    for (method, target, headers) in [
+        (Method::PUT, "/media/o", &[("x-goog-copy-source", "/media/p")][..]),
+        (Method::PUT, "/media/o?partNumber=1&uploadId=x", &[]),
+        (Method::POST, "/media/o?uploads", &[("x-goog-resumable", "start")]),
+        (Method::GET, "/media/o?acl", &[]),
+        (Method::GET, "/media", &[]),
+        (Method::POST, "/media/", &[]),
+    ] {
+        let seen = stand.xml_at(target, method, headers, "").await;
+        assert_eq!((seen.status, seen.code()), (501, "NotImplemented"), "{target}");
+    }
+    assert!(stand.bytes("o").is_none());
+    assert_eq!(stand.emulator.sessions(), 0);
 }
 
 #[tokio::test]

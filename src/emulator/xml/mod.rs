@@ -20,9 +20,17 @@ use crate::model::size::ByteCount;
 
 use self::signature::Presented;
 
+/// What else the XML API does with objects, by parameter: none of it is here.
+const SUBRESOURCES: [&str; 7] = ["acl", "compose", "partNumber", "retention", "tagging", "uploadId", "uploads"];
+
 /// Answers whatever is not a request on a session.
 pub(super) async fn serve(call: &mut Call<'_>, operation: Operation, route: &Route) -> Result<Answer, Failure> {
     authorize(call)?;
+    let is_more = SUBRESOURCES.iter().any(|name| call.query.get(name).is_some());
+    if is_more || call.head.headers.contains_key("x-goog-copy-source") {
+        let message = "The emulator reads, writes and removes whole objects only.";
+        return Err(Problem::xml(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message, "").into());
+    }
     match (operation, route) {
         (Operation::Initiate, Route::XmlObject { bucket, object }) => Ok(initiate(call, bucket, object)?),
         (Operation::Simple, Route::XmlObject { bucket, object }) => put(call, bucket, object).await,
@@ -78,10 +86,10 @@ fn initiate(call: &mut Call<'_>, bucket: &str, object: &str) -> Result<Answer, P
     if call.header("x-goog-resumable") != Some("start") {
         return Err(Problem::invalid("A POST to an object starts a resumable upload: x-goog-resumable: start."));
     }
-    match call.length() {
-        Some(0) => {}
-        Some(_) => return Err(Problem::invalid("A request that starts an upload has no body.")),
-        None => return Err(length_required()),
+    // Documented is `Content-Length: 0`. Google's Python library sends a JSON resource nevertheless, of which nothing is
+    // taken (github.com/googleapis/google-resumable-media-python/issues/289).
+    if call.length().is_none() {
+        return Err(length_required());
     }
     let bucket = call.world.objects.bucket(bucket).ok_or_else(|| Problem::not_found(NO_BUCKET))?;
     let insertion = insertion::read(object, &call.head.headers)?;

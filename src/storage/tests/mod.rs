@@ -3,6 +3,8 @@
 use std::sync::LazyLock;
 
 use super::*;
+use crate::clock::Clock;
+use crate::model::chain;
 use crate::model::id::Partition;
 use crate::model::time::Span;
 use crate::model::upload::PromisedSize;
@@ -12,6 +14,7 @@ mod http2;
 mod scripted;
 mod signatures;
 mod tokens;
+mod tokens_by_file;
 mod xml;
 
 use scripted::{Scripted, Step, answer};
@@ -102,6 +105,28 @@ static KEY: LazyLock<String> =
 
 fn token_answer(token: &str) -> String {
     format!(r#"{{"access_token":"{token}","expires_in":3599,"token_type":"Bearer"}}"#)
+}
+
+/// Whom to trust: reading the system's authorities takes a while.
+static TRUST: LazyLock<rustls::ClientConfig> = LazyLock::new(|| transport::trust(&google(), &[]).unwrap());
+
+fn google() -> Endpoint {
+    Endpoint::new(&"https://storage.example".parse().unwrap()).unwrap()
+}
+
+async fn origin(credentials: &Credentials, environment: &Environment) -> Origin {
+    origin_for(credentials, environment, Signing::Unused).await
+}
+
+async fn origin_for(credentials: &Credentials, environment: &Environment, signing: Signing) -> Origin {
+    let found = credentials::find(credentials, environment, &google()).await.unwrap();
+    Origin::new(found, &TRUST, signing).await.unwrap()
+}
+
+/// The token that is fetched, without `Bearer`.
+async fn fetch(origin: &Origin) -> Result<String, TokenError> {
+    let granted = origin.fetch(soon()).await?;
+    Ok(granted.header.to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned())
 }
 
 /// A token server, and credentials in `file` that lead there.

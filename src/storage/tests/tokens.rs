@@ -1,6 +1,6 @@
 //! Tokens over the wire, and what becomes of calls without one.
 
-use crate::model::chain;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use tokio::task::JoinSet;
@@ -63,7 +63,7 @@ async fn a_token_server_that_fails_is_told_apart_and_asked_again() {
         // The library takes these for a success without a token, and would keep that.
         ("an empty object", answer(500, &[], "{}"), "makes no sense: it holds no bearer token"),
         ("an error of Google's form", answer(500, &[], google), "makes no sense: it holds no bearer token"),
-        ("an error of OAuth's form", answer(400, &[], error), "the token server refused: invalid_grant"),
+        ("an error of OAuth's form", answer(400, &[], error), "/token refused: invalid_grant"),
         ("a page", answer(502, &[], "<html>s3cret"), "makes no sense: it is no JSON"),
         ("no token", answer(200, &[], r#"{"token_type":"Bearer","expires_in":3599}"#), "it holds no bearer token"),
         (
@@ -71,36 +71,34 @@ async fn a_token_server_that_fails_is_told_apart_and_asked_again() {
             answer(200, &[], r#"{"access_token":"s3cret","token_type":"mac"}"#),
             "it holds no bearer token",
         ),
-        ("a cut", Step::Close, "the token server cannot be reached: "),
+        ("a cut", Step::Close, "/token cannot be reached: "),
     ] {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let (_tokens, key) = key_for(&file, [step, answer(200, &[], &token_answer("t2"))]).await;
+        let (tokens, key) = key_for(&file, [step, answer(200, &[], &token_answer("t2"))]).await;
         let origin = origin(&key, &Environment::default()).await;
-        let told = origin.fetch().await.err().map(|error| error.to_string()).unwrap_or_default();
+        let told = fetch(&origin).await.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(told.contains(expected) && !told.contains("s3cret"), "{name}: {told}");
+        let whom = whom(file.path(), "service_account", &tokens);
+        assert!(told.starts_with(&whom), "{name}: {told}");
         assert_eq!(fetch(&origin).await, Ok("t2".to_owned()), "{name}: it gets over that");
     }
 }
 
-async fn origin(credentials: &Credentials, environment: &Environment) -> Origin {
-    let endpoint = Endpoint::new(&"https://storage.example".parse().unwrap()).unwrap();
-    let found = credentials::find(credentials, environment, &endpoint).await.unwrap();
-    Origin::new(found, &transport::trust(&endpoint, &[]).unwrap()).await.unwrap()
-}
-
-async fn fetch(origin: &Origin) -> Result<String, TokenError> {
-    origin.fetch().await.map(|granted| granted.text.expose().to_owned())
+/// Who is asked, as errors name it.
+fn whom(file: &Path, kind: &str, tokens: &Scripted) -> String {
+    format!("the credentials file {} ({kind}): the token server http://{}/token", file.display(), tokens.address)
 }
 
 #[tokio::test]
 async fn storage_is_not_asked_without_a_token() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let (_tokens, key) = key_for(&file, [answer(400, &[], r#"{"error":"invalid_grant"}"#)]).await;
+    let (tokens, key) = key_for(&file, [answer(400, &[], r#"{"error":"invalid_grant"}"#)]).await;
     let server = Scripted::start([opened()]).await;
     let storage = client_with_key(&server, key).await;
     let told = chain(&initiate(&storage, soon()).await.unwrap_err());
-    assert_eq!(told, "there is no token for storage: the token server refused: invalid_grant");
-    assert_eq!(storage.ready().unwrap_err().to_string(), "the token server refused: invalid_grant");
+    let reason = format!("{} refused: invalid_grant", whom(file.path(), "service_account", &tokens));
+    assert_eq!(told, format!("there is no token for storage: {reason}"));
+    assert_eq!(storage.ready().unwrap_err().to_string(), reason);
     assert_eq!(server.count(), 0);
 }
 
@@ -112,8 +110,8 @@ async fn the_metadata_server_is_believed_if_it_is_one() {
         ("a token", answer(200, &[flavor], &grant), Ok("t1")),
         ("no flavor", answer(200, &[], &grant), Err("not from a metadata server of Google")),
         ("another flavor", answer(200, &["metadata-flavor: Vanilla"], &grant), Err("not from a metadata server")),
-        ("no service account", answer(404, &[flavor], "Not Found"), Err("the token server refused: 404")),
-        ("a failure with a token", answer(503, &[flavor], &grant), Err("the token server refused: 503")),
+        ("no service account", answer(404, &[flavor], "Not Found"), Err(" refused: 404")),
+        ("a failure with a token", answer(503, &[flavor], &grant), Err(" refused: 503")),
         ("no JSON", answer(200, &[flavor], "s3cret"), Err("it holds no bearer token")),
         ("no end", answer(200, &[flavor], &"x".repeat(100_000)), Err("it has no end")),
         ("a redirect", answer(302, &[flavor, "location: https://evil.example/"], ""), Err("refused: 302")),
@@ -209,7 +207,7 @@ async fn no_log_line_holds_a_secret() {
 
 /// Where a test's log goes.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Log(pub(super) Arc<Mutex<Vec<u8>>>);
 
 impl std::io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

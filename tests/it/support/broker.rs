@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -123,7 +123,10 @@ impl Broker {
 
     /// Asks on the operators' listener.
     pub async fn operator_get(&self, path: &str) -> (u16, String) {
-        let response = reqwest::get(format!("http://{}{path}", self.operations)).await.unwrap();
+        /// Made once, since that takes longer than what it is for. It keeps no connection: each belongs to a runtime.
+        static CLIENT: LazyLock<reqwest::Client> =
+            LazyLock::new(|| reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap());
+        let response = CLIENT.get(format!("http://{}{path}", self.operations)).send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
