@@ -168,11 +168,10 @@ async fn run_until(
         if !matches!(&outcome, Ok(report) if report.state == FinalState::Completed) {
             code = ExitCode::FAILURE;
         }
+        let streams = seen.into_inner().unwrap_or_else(PoisonError::into_inner).streams;
         match outcome {
             Ok(report) => line.report(&report),
-            Err(error) => {
-                line.failed(&error, may_be_resumed(&error) && !seen.into_inner().is_ok_and(|seen| seen.streams));
-            }
+            Err(error) => line.failed(&error, may_be_resumed(&error) && !streams),
         }
     }
     Ok(code)
@@ -235,6 +234,7 @@ mod tests {
         let base = ["a.mp4", "--broker", "https://eu.example.com", "--token-file", "t"];
         let arguments = parse(&base).unwrap();
         assert_eq!(arguments.give_up_after, Span::seconds(600));
+        assert_eq!(arguments.transfer, TransferKind::Resumable);
         for (name, more, message) in [
             ("an odd chunk", ["--chunk-size", "1MB"], "multiple of 256KiB"),
             ("no chunk at all", ["--chunk-size", "0"], "multiple of 256KiB"),
@@ -242,6 +242,8 @@ mod tests {
             ("a policy that cannot be", ["--policy", "Videos!"], "a name has"),
             ("a type that cannot be", ["--content-type", "video"], "type/subtype"),
             ("patience without a unit", ["--give-up-after", "10"], "duration"),
+            ("a transfer that nobody knows", ["--transfer", "carrier_pigeon"], "signed_resumable"),
+            ("a name that cannot be", ["--name", "a/b"], "name"),
         ] {
             let error = parse(&[&base[..], &more].concat()).unwrap_err().to_string();
             assert!(error.contains(message), "{name}: {error}");
@@ -271,7 +273,11 @@ mod tests {
         async fn run(&self, files: &[&str], interrupt: impl Future<Output = ()>) -> (ExitCode, String) {
             let broker = format!("http://{}", self.server.address);
             let path = |name: &str| self.directory.path().join(name).to_str().unwrap().to_owned();
+            // Options stand as they are, and so do their values.
+            let options = files.iter().position(|file| file.starts_with("--")).unwrap_or(files.len());
+            let (files, options) = files.split_at(options);
             let mut line: Vec<String> = files.iter().map(|file| path(file)).collect();
+            line.extend(options.iter().map(|option| (*option).to_owned()));
             line.extend(["--broker".into(), broker, "--token-file".into(), path("token")]);
             let line: Vec<&str> = line.iter().map(String::as_str).collect();
             let patience = Patience { first_pause: Duration::from_millis(1), ..Patience::default() };
@@ -347,5 +353,53 @@ mod tests {
         let (code, shown) = scene.run(&["a.txt"], std::future::pending()).await;
         assert_eq!(code, ExitCode::SUCCESS);
         assert!(shown.contains("a.txt: resumed at 768\n"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn one_name_and_one_standard_input_are_all_that_fits() {
+        let patience = Patience::default();
+        for (name, line) in
+            [("two files, one name", &["a", "b", "--name", "c"][..]), ("standard input, twice", &["-", "-"])]
+        {
+            let line = [line, &["--broker", "https://eu.example.com", "--token-file", "t"]].concat();
+            let show = Show::Kept(std::sync::Mutex::default());
+            let outcome = run_until(parse(&line).unwrap(), patience, std::future::pending(), &show).await;
+            assert!(outcome.is_err(), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_interrupt_cancels_what_comes_out_of_a_pipe() {
+        let scene = Scene::new().await;
+        let pipe = scene.directory.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        // Who also reads does not wait for a reader. The pipe does not end before this is dropped.
+        let mut writer = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+        std::io::Write::write_all(&mut writer, &[7; 1000]).unwrap();
+        let server = scene.server.clone();
+        let interrupt = async {
+            while server.journal().len() < 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let (code, shown) = scene.run(&["pipe"], interrupt).await;
+        drop(writer);
+        assert_eq!(code, ExitCode::from(130));
+        assert!(shown.starts_with("pipe: reads a pipe; its size is known when it ends\n"), "{shown}");
+        assert!(
+            shown.ends_with("pipe: stopped; the upload is cancelled, since a pipe cannot be read again\n"),
+            "{shown}"
+        );
+        assert_eq!(scene.server.world().uploads[0].state, "cancelled");
+    }
+
+    #[tokio::test]
+    async fn renewals_and_transfers_are_told() {
+        let scene = Scene::new().await;
+        scene.server.fail(&[Fault::Gone(403)]);
+        let (code, shown) = scene.run(&["a.txt", "--transfer", "simple"], std::future::pending()).await;
+        assert_eq!(code, ExitCode::SUCCESS);
+        assert!(shown.contains("a.txt: the signed URL or its session has ended; there is a new one\n"), "{shown}");
+        assert!(shown.contains("a.txt: completed, 2000 bytes, 2 chunks, 0 resumes, 1 renewal, crc32c "), "{shown}");
     }
 }

@@ -19,15 +19,12 @@ use upload_broker::model::time::Timestamp;
 
 use crate::support::broker::emulator;
 use crate::support::process::command;
-use crate::support::rough::{Bump, Rough};
+use crate::support::rough::{Bump, QUANTUM, Rough};
 use crate::support::user::token;
 use crate::support::{BUCKET, Broker, Settings, noise};
 
 const POLICIES: &str = "[[policies]]\nname = \"all\"\nobject = \"all/{sub}/{id}\"\nmax_size = \"16MiB\"\n\
                         unknown_size = true\ntransfers = [\"resumable\", \"simple\", \"signed_resumable\"]\n";
-
-/// Chunks are multiples of it.
-const QUANTUM: usize = 256 << 10;
 
 /// A broker whose storage is behind a rough road.
 struct Scene {
@@ -64,7 +61,7 @@ impl Scene {
                 give_up_after: Duration::from_secs(20),
                 stalled_after: Duration::from_secs(10),
             },
-            randomness: Randomness::seeded(1),
+            randomness: Randomness::System,
         }
     }
 
@@ -129,7 +126,7 @@ impl Case {
         };
         let chunk = (1 + below(4)) * QUANTUM;
         let size = if below(2) == 0 { Size::Known } else { Size::Unknown };
-        let bump = |_| match below(12) {
+        let bump = |_| match below(14) {
             0..=2 => Bump::None,
             3 | 4 => Bump::Cut(below(chunk + 1)),
             5 | 6 => Bump::LoseAnswer,
@@ -137,6 +134,7 @@ impl Case {
             8 => Bump::Again,
             9 => Bump::Delay(below(5) as u64),
             10 => Bump::Refuse,
+            11 | 12 => Bump::Shorten(1 + below(3)),
             _ => Bump::RefuseAfter,
         };
         let bumps = (0..below(16)).map(bump).collect();
@@ -155,6 +153,7 @@ impl Case {
         if total != "*" && total != self.length.to_string() {
             return Some("another size");
         }
+        // A question or an end has no positions.
         let (first, last) = positions.split_once('-')?;
         let [first, last]: [usize; 2] = [first, last].map(|number| number.parse().unwrap());
         let is_last = last + 1 == self.length && total != "*";
@@ -218,6 +217,7 @@ async fn signed_urls_carry_files_too() {
     }
 }
 
+/// A client that is stopped, and started again when its URL has ended.
 #[tokio::test]
 async fn a_signed_url_that_ends_is_replaced() {
     let scene = Scene::new().await;
@@ -226,12 +226,20 @@ async fn a_signed_url_that_ends_is_replaced() {
         let file = scene.folder.path().join("late");
         std::fs::write(&file, &bytes).unwrap();
         let order = Order { transfer: kind, ..Order::default() };
-        let late = |event: Event<'_>| {
+        let admitted = tokio::sync::Notify::new();
+        let watch = |event: Event<'_>| {
             if let Event::Admitted { .. } = event {
-                scene.broker.clock.advance(Duration::from_secs(16 * 60));
+                admitted.notify_one();
             }
         };
-        let outcome = scene.client("ada").upload(&file, &order, &late).await;
+        let client = scene.client("ada");
+        tokio::select! {
+            biased;
+            () = admitted.notified() => {}
+            outcome = client.upload(&file, &order, &watch) => panic!("{kind}: too fast: {outcome:?}"),
+        }
+        scene.broker.clock.advance(Duration::from_secs(16 * 60));
+        let outcome = scene.client("ada").upload(&file, &order, &|_| {}).await;
         let report = scene.holds(&kind.to_string(), outcome, &bytes);
         assert_eq!(report.renewals, 1, "{kind}");
     }

@@ -42,7 +42,7 @@ impl Show {
         let name = if path == Path::new(STANDARD_INPUT) { "stdin".into() } else { name };
         let name: String = name.chars().filter(|character| !character.is_control()).collect();
         let bar = match self {
-            Self::Terminal => ProgressBar::new(0).with_style(style()).with_message(name.clone()),
+            Self::Terminal => ProgressBar::new(0).with_style(style(MEASURED)).with_message(name.clone()),
             Self::Lines => ProgressBar::hidden(),
             #[cfg(test)]
             Self::Kept(_) => ProgressBar::hidden(),
@@ -79,9 +79,12 @@ impl Show {
     }
 }
 
-fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{msg}  {wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
+/// What is shown of a file, and of a pipe, which has no end to be measured by.
+const MEASURED: &str = "{msg}  {wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta}";
+const STREAMING: &str = "{msg}  {bytes}  {bytes_per_sec}";
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// What is left of an upload that the user stopped.
@@ -117,7 +120,10 @@ impl Line<'_> {
                 self.bar.set_length(bytes);
                 self.say(format_args!("hashed {bytes} bytes"));
             }
-            Event::Streaming => self.say(format_args!("reads a pipe; its size is known when it ends")),
+            Event::Streaming => {
+                self.bar.set_style(style(STREAMING));
+                self.say(format_args!("reads a pipe; its size is known when it ends"));
+            }
             Event::StartedAnew(anew) => self.say(format_args!("starts anew: {}", why(anew))),
             Event::Admitted { id } => self.say(format_args!("upload {id}")),
             Event::Resumed { offset } => {

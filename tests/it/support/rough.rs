@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_RANGE, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -17,6 +17,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
+
+/// What chunks are multiples of.
+pub const QUANTUM: usize = 256 << 10;
 
 /// What happens to one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub enum Bump {
     Twice,
     /// The chunk before this one, of the same session, comes once more first.
     Again,
+    /// Storage gets only so much of the chunk, in units of 256 KiB, and says so in its answer.
+    Shorten(usize),
     /// It takes so many milliseconds longer.
     Delay(u64),
     /// Refused with 503 before storage sees it.
@@ -122,6 +127,10 @@ async fn travel(road: Arc<Road>, request: Request<Incoming>) -> std::io::Result<
             }
             road.forward(&whole).await
         }
+        Bump::Shorten(units) => match shortened(&whole, units) {
+            Some(beginning) => road.forward(&beginning).await,
+            None => road.forward(&whole).await,
+        },
         Bump::Delay(millis) => {
             tokio::time::sleep(Duration::from_millis(millis)).await;
             road.forward(&whole).await
@@ -132,6 +141,19 @@ async fn travel(road: Arc<Road>, request: Request<Incoming>) -> std::io::Result<
             Ok(refused())
         }
     }
+}
+
+/// The beginning of a chunk, as a chunk of its own; `None` when it is too small to have one.
+fn shortened((parts, body): &Whole, units: usize) -> Option<Whole> {
+    let kept = units.min(body.len().checked_sub(1)? / QUANTUM) * QUANTUM;
+    let range = parts.headers.get(CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?;
+    let (positions, total) = range.split_once('/')?;
+    let first: usize = positions.split_once('-')?.0.parse().ok()?;
+    let last = first + kept.checked_sub(1)?;
+    let mut parts = parts.clone();
+    parts.headers.insert(CONTENT_RANGE, format!("bytes {first}-{last}/{total}").parse().ok()?);
+    parts.headers.insert(CONTENT_LENGTH, kept.into());
+    Some((parts, body.slice(..kept)))
 }
 
 impl Road {
