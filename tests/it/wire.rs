@@ -1,6 +1,6 @@
 //! The reference client on a rough road: whatever happens between it and storage, the object is the source.
 //!
-//! `UPLOAD_BROKER_WIRE_CASES` sets the number of cases, `UPLOAD_BROKER_WIRE_SEED` the first of their seeds.
+//! `WIRE_CASES` sets the number of cases, `WIRE_SEED` the first of their seeds.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -172,9 +172,9 @@ fn number(variable: &str, default: u64) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_object_is_the_source_whatever_happens_on_the_way() {
     let scene = Scene::new().await;
-    let first = number("UPLOAD_BROKER_WIRE_SEED", 0);
+    let first = number("WIRE_SEED", 0);
     let mut met = 0;
-    for seed in first..first + number("UPLOAD_BROKER_WIRE_CASES", 40) {
+    for seed in first..first + number("WIRE_CASES", 40) {
         let case = Case::of(seed);
         let name = format!("seed {seed}, {case:?}");
         let bytes = noise(case.length, seed);
