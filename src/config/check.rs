@@ -167,6 +167,11 @@ fn wrong_with_store(text: &str) -> Option<&'static str> {
     if text == "memory" {
         return None;
     }
+    // Several hosts do not make an address that other programs would know.
+    let is_of_hosts = ["redis+sentinel:", "rediss+sentinel:", "redis+cluster:", "rediss+cluster:"];
+    if is_of_hosts.iter().any(|scheme| text.starts_with(scheme)) {
+        return store::wrong_with_hosts(text);
+    }
     let Ok(url) = Url::parse(text) else {
         return Some("must be \"memory\", or an address such as \"redis://127.0.0.1:6379\"");
     };
@@ -175,9 +180,9 @@ fn wrong_with_store(text: &str) -> Option<&'static str> {
         "redis" | "rediss" => Some("names no host"),
         "redis+unix" if url.path().len() > 1 => None,
         "redis+unix" => Some("names no socket"),
-        "redis+cluster" | "rediss+cluster" | "redis+sentinel" | "rediss+sentinel" => {
-            Some("Redis Cluster and Sentinel are not supported by this version")
-        }
-        _ => Some("must be \"memory\", or begin with redis://, rediss:// or redis+unix://"),
+        _ => Some(
+            "must be \"memory\", or begin with redis://, redis+sentinel:// or redis+cluster:// (with TLS: rediss…), or \
+             redis+unix://",
+        ),
     }
 }

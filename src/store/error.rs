@@ -45,6 +45,10 @@ impl Cause {
 
     pub(super) const SILENT: &str = "the server has stopped answering";
 
+    pub(super) const NO_MASTER: &str = "no master can be found";
+
+    pub(super) const NO_KEY: &str = "a request without a key has no place in a cluster";
+
     pub(super) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -82,11 +86,13 @@ impl std::error::Error for Cause {}
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The address is none. It is not repeated, since it may hold a password.
-    #[error("store.url must be redis://…, rediss://…, redis+unix://… or \"memory\"")]
+    #[error(
+        "store.url must be redis://…, rediss://…, redis+sentinel://…, redis+cluster://…, redis+unix://… or \"memory\""
+    )]
     Url,
-    /// The address asks for what a later version will have.
-    #[error("this version does not support {0}:// stores; use redis://, rediss:// or redis+unix://")]
-    Unsupported(&'static str),
+    /// The address is to name several hosts, and does not.
+    #[error("store.url {0}")]
+    Hosts(&'static str),
     /// The client does not take the address.
     #[error("store.url cannot be used")]
     Client(#[source] Cause),

@@ -12,6 +12,10 @@
 mod connection;
 mod error;
 #[cfg(test)]
+mod failovers;
+#[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod interleavings;
 mod keys;
 mod ledger;
@@ -58,8 +62,12 @@ pub use settings::{EncryptionKeySettings, Settings};
 
 use metrics::Operation;
 
+/// What is wrong with a `store.url` of several hosts, for people. Never repeats it: it may hold a password.
+pub fn wrong_with_hosts(url: &str) -> Option<&'static str> {
+    connection::wrong_with_hosts(url)
+}
+
 /// Where uploads and limits are kept.
-#[expect(clippy::large_enum_variant, reason = "a process has one")]
 pub enum Store {
     /// In a Redis server, for any number of instances of the broker.
     Redis(RedisStore),

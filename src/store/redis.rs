@@ -433,7 +433,7 @@ impl RedisStore {
         // A write, since a replica answers reads; there is never anything to delete.
         let mut delete = Cmd::new();
         delete.arg("DEL").arg(self.keys.probe());
-        self.connections.ask(Request::Command(&delete)).await.map(drop)
+        self.connections.probe(&delete).await
     }
 
     fn write(&self, tracked: &Tracked) -> Result<Vec<u8>, Error> {

@@ -1,8 +1,9 @@
-//! How a store behaves: one table, run for both.
+//! How a store behaves: one table, run for memory, one Redis server, Sentinels and a cluster.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::fleet::Fleet;
 use super::testing::*;
 use super::*;
 use crate::model::upload::{Breach, BreachCode, Evidence, StateKind};
@@ -49,6 +50,22 @@ async fn the_redis_store_behaves() {
     let Some(server) = Server::start() else { return };
     for (name, behaviour) in BEHAVIOURS {
         run(name, *behaviour, server.store().await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_redis_store_behaves_behind_sentinels() {
+    let Some(fleet) = Fleet::sentinels() else { return };
+    for (name, behaviour) in BEHAVIOURS {
+        run(name, *behaviour, fleet.store().await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_redis_store_behaves_in_a_cluster() {
+    let Some(fleet) = Fleet::cluster() else { return };
+    for (name, behaviour) in BEHAVIOURS {
+        run(name, *behaviour, fleet.store().await).await;
     }
 }
 

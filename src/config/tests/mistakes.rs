@@ -175,10 +175,22 @@ const MISTAKES: &[(&str, usize, &str, &str)] = &[
         "broker.toml:5:1: store.url: must be \"memory\", or an address",
     ),
     (
-        "a store of a later version",
+        "Sentinels without the name of a master",
+        5,
+        "url = \"redis+sentinel://:s3cret@a,b\"",
+        "broker.toml:5:1: store.url: must be redis+sentinel://host:port,host:port/NAME",
+    ),
+    (
+        "a cluster with a hole",
+        5,
+        "url = \"rediss+cluster://:s3cret@a,,b\"",
+        "broker.toml:5:1: store.url: must be redis+cluster://host:port,host:port",
+    ),
+    (
+        "a cluster without keys",
         5,
         "url = \"redis+cluster://:s3cret@a,b\"",
-        "broker.toml:5:1: store.url: Redis Cluster and Sentinel are not supported",
+        "broker.toml:4:2: store.encryption_keys: missing: at least one key",
     ),
     (
         "a store without keys",

@@ -1,0 +1,232 @@
+//! Several Redis servers that belong together, for tests: a master, its replica and three Sentinels, or a cluster of
+//! three masters with a replica each. They are quick to notice that one of them is gone.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::seal::tests::key_file;
+use super::*;
+
+/// How long a node of a cluster may be away before the others replace it.
+pub(super) const NODE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where the slots of each of a cluster's three masters begin.
+const SLOTS: [(u32, u32); 3] = [(0, 5_460), (5_461, 10_922), (10_923, 16_383)];
+
+/// A server that stores nothing, and whose replicas are quickly in step.
+const FORGETFUL: &[&str] =
+    &["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"];
+
+/// The servers, which end with this value.
+pub(super) struct Fleet {
+    servers: Vec<Server>,
+    url: String,
+    directory: TempDir,
+    stores: AtomicU32,
+}
+
+struct Server {
+    process: Child,
+    port: u16,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Fleet {
+    /// A master (0), its replica (1) and three Sentinels (2 to 4); `None` where there is no `redis-server`.
+    pub(super) fn sentinels() -> Option<Self> {
+        // One server that says whether there are any, and whether there must be.
+        super::testing::Server::start()?;
+        let directory = tempfile::tempdir().unwrap();
+        let mut servers = vec![Server::start(directory.path(), &[])];
+        let master = servers[0].port.to_string();
+        servers.push(Server::start(directory.path(), &["--replicaof", "127.0.0.1", &master]));
+        until("the replica is in step", || servers[1].info("replication").contains("master_link_status:up"));
+        for number in 0..3 {
+            let configuration = format!(
+                "sentinel monitor main 127.0.0.1 {master} 2\nsentinel down-after-milliseconds main 500\n\
+                 sentinel failover-timeout main 2000\n"
+            );
+            let file = format!("sentinel{number}.conf");
+            std::fs::write(directory.path().join(&file), configuration).unwrap();
+            servers.push(Server::start(directory.path(), &[&file, "--sentinel"]));
+        }
+        let sentinels = &servers[2..];
+        let sees_all = |sentinel: &Server| {
+            let info = sentinel.info("sentinel");
+            info.contains("status=ok") && info.contains("slaves=1,sentinels=3")
+        };
+        until("the Sentinels know each other", || sentinels.iter().all(sees_all));
+        let hosts: Vec<_> = sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
+        let url = format!("redis+sentinel://{}/main", hosts.join(","));
+        Some(Self { servers, url, directory, stores: AtomicU32::new(0) })
+    }
+
+    /// Three masters (0 to 2) and a replica of each (3 to 5); `None` where there is no `redis-server`.
+    pub(super) fn cluster() -> Option<Self> {
+        super::testing::Server::start()?;
+        let directory = tempfile::tempdir().unwrap();
+        let node = |number: usize| {
+            let (bus, file) = (free_port().to_string(), format!("nodes{number}.conf"));
+            let timeout = NODE_TIMEOUT.as_millis().to_string();
+            let node = Server::start(
+                directory.path(),
+                &[
+                    ["--cluster-enabled", "yes", "--cluster-config-file", &file, "--cluster-port", &bus].as_slice(),
+                    &["--cluster-node-timeout", &timeout, "--cluster-require-full-coverage", "no"],
+                    &["--cluster-replica-validity-factor", "0"],
+                ]
+                .concat(),
+            );
+            let _: () = node.ask(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
+            (node, bus)
+        };
+        let (servers, buses): (Vec<_>, Vec<_>) = (0..6).map(node).unzip();
+        for (node, (first, last)) in servers.iter().zip(SLOTS) {
+            let _: () = node.ask(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]);
+        }
+        // Everyone is told of everyone: gossip would take its time.
+        for (number, one) in servers.iter().enumerate() {
+            for (other, bus) in servers.iter().zip(&buses).skip(number + 1) {
+                let _: () = one.ask(&["CLUSTER", "MEET", "127.0.0.1", &other.port.to_string(), bus]);
+            }
+        }
+        let all = |what: &str, text: &str| {
+            until(what, || servers.iter().all(|node| node.ask::<String>(&["CLUSTER", "INFO"]).contains(text)));
+        };
+        all("the nodes know each other", "cluster_known_nodes:6");
+        for (master, replica) in servers[..3].iter().zip(&servers[3..]) {
+            let id: String = master.ask(&["CLUSTER", "MYID"]);
+            until("the replica has a master", || replica.try_ask::<()>(&["CLUSTER", "REPLICATE", &id]).is_ok());
+        }
+        all("the cluster serves", "cluster_state:ok");
+        let in_step = |node: &Server| node.info("replication").contains("master_link_status:up");
+        until("the replicas are in step", || servers[3..].iter().all(in_step));
+        let has_replicas = |node: &Server| {
+            let slots: Vec<Vec<::redis::Value>> = node.ask(&["CLUSTER", "SLOTS"]);
+            slots.len() == 3 && slots.iter().all(|range| range.len() == 4)
+        };
+        until("everyone knows the replicas", || servers.iter().all(has_replicas));
+        // A store that was told one node of each kind finds the others.
+        let url = format!("redis+cluster://127.0.0.1:{},127.0.0.1:{}", servers[1].port, servers[5].port);
+        Some(Self { servers, url, directory, stores: AtomicU32::new(0) })
+    }
+
+    /// A store of its own in these servers.
+    pub(super) async fn store(&self) -> Store {
+        let number = self.stores.fetch_add(1, Ordering::SeqCst);
+        let settings = Settings {
+            url: self.url.clone(),
+            key_prefix: format!("t{number}"),
+            encryption_keys: vec![key_file(self.directory.path(), "k1", 1)],
+        };
+        Store::open(&settings, Randomness::System).await.unwrap()
+    }
+
+    /// Which of a cluster's first masters has the keys of a partition, as the node `asked` counts slots.
+    pub(super) fn owner(&self, asked: usize, partition: u8) -> usize {
+        let slot: u32 = self.servers[asked].ask(&["CLUSTER", "KEYSLOT", &format!("{{p{partition:02x}}}")]);
+        SLOTS.iter().position(|(_, last)| slot <= *last).unwrap()
+    }
+
+    /// Whether a server calls itself a master.
+    pub(super) fn is_master(&self, number: usize) -> bool {
+        self.servers[number].info("replication").contains("role:master")
+    }
+
+    pub(super) fn ask<T: ::redis::FromRedisValue>(&self, number: usize, words: &[&str]) -> T {
+        self.servers[number].ask(words)
+    }
+
+    pub(super) fn try_ask<T: ::redis::FromRedisValue>(&self, number: usize, words: &[&str]) -> ::redis::RedisResult<T> {
+        self.servers[number].try_ask(words)
+    }
+
+    pub(super) fn kill(&mut self, number: usize) {
+        self.servers[number].process.kill().unwrap();
+        self.servers[number].process.wait().unwrap();
+    }
+
+    /// Makes a server hang: connections stay open, and nothing is answered.
+    pub(super) fn hang(&self, number: usize) {
+        self.signal(number, "STOP");
+    }
+
+    /// Lets it go on after [`Fleet::hang`].
+    pub(super) fn go_on(&self, number: usize) {
+        self.signal(number, "CONT");
+    }
+
+    fn signal(&self, number: usize, name: &str) {
+        let kill = format!("kill -{name} {}", self.servers[number].process.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+}
+
+impl Server {
+    /// Starts one on a free port, which somebody else may take first.
+    fn start(directory: &Path, arguments: &[&str]) -> Self {
+        for _ in 0..5 {
+            let port = free_port();
+            // A file of settings comes first.
+            let split = usize::from(arguments.first().is_some_and(|first| !first.starts_with('-')));
+            let process = Command::new("redis-server")
+                .args(&arguments[..split])
+                .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+                .args(&arguments[split..])
+                .args(if split == 1 { &[] } else { FORGETFUL })
+                .current_dir(directory)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let mut server = Self { process, port };
+            for _ in 0..500 {
+                if server.process.try_wait().unwrap().is_some() {
+                    break;
+                }
+                if server.try_ask::<String>(&["PING"]).is_ok() {
+                    return server;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        panic!("redis-server does not listen");
+    }
+
+    fn ask<T: ::redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        self.try_ask(words).unwrap()
+    }
+
+    fn try_ask<T: ::redis::FromRedisValue>(&self, words: &[&str]) -> ::redis::RedisResult<T> {
+        let client = ::redis::Client::open(("127.0.0.1", self.port))?;
+        let mut connection = client.get_connection_with_timeout(Duration::from_secs(1))?;
+        ::redis::cmd(words[0]).arg(&words[1..]).query(&mut connection)
+    }
+
+    fn info(&self, section: &str) -> String {
+        self.ask(&["INFO", section])
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+pub(super) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_secs(30), "not so: {what}");
+        std::thread::sleep(Duration::from_millis(25));
+    }
+}
