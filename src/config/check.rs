@@ -59,6 +59,11 @@ impl Complaints {
             let reason = "missing: at least one key is needed, unless store.url is \"memory\"";
             self.add("store.encryption_keys".to_owned(), reason);
         }
+        if let Some(tls) = &settings.tls
+            && tls.certificate.is_some() != tls.key.is_some()
+        {
+            self.add("store.tls".to_owned(), "certificate and key go together");
+        }
         let mut seen = BTreeSet::new();
         for (index, key) in settings.encryption_keys.iter().enumerate() {
             let path = format!("store.encryption_keys[{index}].id");

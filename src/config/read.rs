@@ -88,9 +88,12 @@ fn make_absolute(config: &mut Config, directory: &Path) {
         Credentials::Auto => None,
         Credentials::File { file } => Some(file),
     };
-    for path in tls.chain(keys).chain(key_sets).chain(credentials).chain(&mut config.trusted_ca) {
+    let store_tls = config.store.tls.iter_mut().flat_map(|tls| [&mut tls.ca, &mut tls.certificate, &mut tls.key]);
+    let store_tls = store_tls.flatten();
+    for path in tls.chain(keys).chain(store_tls).chain(key_sets).chain(credentials).chain(&mut config.trusted_ca) {
         *path = directory.join(&*path);
     }
+    config.store.trusted_ca.clone_from(&config.trusted_ca);
 }
 
 /// The document on its way to the types, and the mistakes found so far.

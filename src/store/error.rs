@@ -96,6 +96,27 @@ pub enum OpenError {
     /// The client does not take the address.
     #[error("store.url cannot be used")]
     Client(#[source] Cause),
+    /// The certificates would not be used.
+    #[error("store.tls is for addresses that begin with rediss")]
+    TlsUnused,
+    /// One of the two is missing.
+    #[error("store.tls.certificate and store.tls.key go together")]
+    TlsPair,
+    /// A file of `store.tls`, or `trusted_ca`, cannot be read.
+    #[error("{} cannot be read", path.display())]
+    TlsFile {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file of certificates holds none.
+    #[error("{} holds no certificate in PEM", .0.display())]
+    TlsForm(PathBuf),
+    /// What the files hold makes no TLS.
+    #[error("the certificates of the store cannot be used")]
+    Tls(#[source] Cause),
     /// The prefix would break the form of keys.
     #[error("store.key_prefix must have 1 to 64 printable ASCII characters, without braces")]
     KeyPrefix,

@@ -189,6 +189,8 @@ async fn a_store_opens_without_its_sentinels_and_without_its_cluster() {
         let settings = Settings {
             url: url.to_owned(),
             key_prefix: "t".to_owned(),
+            tls: None,
+            trusted_ca: None,
             encryption_keys: vec![super::seal::tests::key_file(directory.path(), "k1", 1)],
         };
         let store = Store::open(&settings, Randomness::System).await.unwrap();

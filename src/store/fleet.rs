@@ -128,6 +128,8 @@ impl Fleet {
         let settings = Settings {
             url: self.url.clone(),
             key_prefix: format!("t{number}"),
+            tls: None,
+            trusted_ca: None,
             encryption_keys: vec![key_file(self.directory.path(), "k1", 1)],
         };
         Store::open(&settings, Randomness::System).await.unwrap()

@@ -58,7 +58,7 @@ pub use listing::{Cursor, Listing, Page};
 pub use memory::MemoryStore;
 pub use metrics::Metrics;
 pub use redis::RedisStore;
-pub use settings::{EncryptionKeySettings, Settings};
+pub use settings::{EncryptionKeySettings, Settings, TlsSettings};
 
 use metrics::Operation;
 

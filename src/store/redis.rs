@@ -16,7 +16,7 @@ use crate::model::secret::SessionUri;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Upload, UploadState};
 
-use super::connection::{Connections, Request};
+use super::connection::{self, Connections, Request};
 use super::error::{Error, OpenError};
 use super::keys::{ACTIVE_CEILING, FINAL_RETENTION, INDEX_CEILING, INDEX_LIFE, KEY_LIFE, Keys, LEDGER_LIFE};
 use super::ledger::{Bucket, reservation_end, reserved_bytes};
@@ -84,8 +84,9 @@ enum AdmitReply {
 impl RedisStore {
     pub(super) async fn open(settings: &Settings, randomness: Randomness) -> Result<Self, OpenError> {
         let metrics = Metrics::new();
+        let certificates = connection::tls::load(settings).await?;
         Ok(Self {
-            connections: Connections::new(&settings.url, &metrics)?,
+            connections: Connections::new(&settings.url, certificates.as_ref(), &metrics)?,
             keys: Keys::new(&settings.key_prefix)?,
             keyring: Keyring::open(&settings.encryption_keys, randomness).await?,
             scripts: Scripts::new(),

@@ -74,6 +74,8 @@ impl Server {
         Settings {
             url: format!("redis+unix://{}", self.directory.path().join("s").display()),
             key_prefix: key_prefix.to_owned(),
+            tls: None,
+            trusted_ca: None,
             encryption_keys: vec![EncryptionKeySettings {
                 id: "k1".to_owned(),
                 file: self.directory.path().join("k1.key"),

@@ -1,6 +1,6 @@
-//! A server behind TLS: trusted by the roots of the system, and not otherwise.
+//! A server behind TLS: trusted by the roots of the system or those that are named, and not otherwise.
 //!
-//! Roots are those of the system, or of the file that `SSL_CERT_FILE` names. A process cannot safely change its own
+//! Those of the system may also be in the file that `SSL_CERT_FILE` names. A process cannot safely change its own
 //! environment, so the test runs itself once more in a process that has the variable.
 
 use std::path::Path;
@@ -29,12 +29,13 @@ impl Drop for TlsServer {
 
 impl TlsServer {
     /// Starts one on a free port, which somebody else may take first.
-    fn start(directory: &Path) -> Self {
+    fn start(directory: &Path, options: &[&str]) -> Self {
         for _ in 0..5 {
             let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
             let process = Command::new("redis-server")
                 .args(["--port", "0", "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"])
-                .args(["--tls-port", &port.to_string(), "--tls-auth-clients", "no"])
+                .args(["--tls-port", &port.to_string()])
+                .args(options)
                 .args(["--tls-cert-file", "server.pem", "--tls-key-file", "server.key"])
                 .args(["--tls-ca-cert-file", "root.pem"])
                 .current_dir(directory)
@@ -57,7 +58,7 @@ impl TlsServer {
     }
 }
 
-/// Writes a root and a certificate of it for `localhost`.
+/// Writes a root and a certificate of it for `localhost`, which serves both sides.
 fn certify(directory: &Path) {
     let mut root = rcgen::CertificateParams::new(Vec::new()).unwrap();
     root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -89,12 +90,89 @@ fn is_supported() -> bool {
 }
 
 async fn open(directory: &Path, host: &str, port: u16) -> Store {
-    let settings = Settings {
-        url: format!("rediss://{host}:{port}"),
+    Store::open(&settings(directory, &format!("rediss://{host}:{port}")), Randomness::System).await.unwrap()
+}
+
+fn settings(directory: &Path, url: &str) -> Settings {
+    Settings {
+        url: url.to_owned(),
+        tls: None,
+        trusted_ca: None,
         key_prefix: "t".to_owned(),
         encryption_keys: vec![key_file(directory, "k1", 1)],
-    };
-    Store::open(&settings, Randomness::System).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_asks_who_we_are_is_told() {
+    if !is_supported() {
+        return;
+    }
+    let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    certify(directory.path());
+    certify(elsewhere.path());
+    let users = ["--user", "default", "off", "--user", "ada", "on", ">s3cret/", "~*", "&*", "+@all"];
+    let options = [["--tls-auth-clients", "yes"].as_slice(), &users].concat();
+    let server = TlsServer::start(directory.path(), &options);
+    let (host, in_own) = (format!("localhost:{}", server.port), |name: &str| Some(directory.path().join(name)));
+    let ada = format!("rediss://ada:s3cret%2F@{host}");
+    let known = || TlsSettings { ca: in_own("root.pem"), certificate: in_own("server.pem"), key: in_own("server.key") };
+    let foreign_ca = || Some(elsewhere.path().join("root.pem"));
+    for (name, url, tls, trusted_ca, serves) in [
+        ("all that is asked", ada.clone(), known(), None, true),
+        ("trusted by the top level", ada.clone(), TlsSettings { ca: None, ..known() }, in_own("root.pem"), true),
+        (
+            "only its own authority counts",
+            ada.clone(),
+            TlsSettings { ca: foreign_ca(), ..known() },
+            in_own("root.pem"),
+            false,
+        ),
+        ("no authority", ada.clone(), TlsSettings { ca: None, ..known() }, None, false),
+        ("no certificate", ada.clone(), TlsSettings { certificate: None, key: None, ..known() }, None, false),
+        ("another's password", format!("rediss://ada:other@{host}"), known(), None, false),
+        ("nobody", format!("rediss://{host}"), known(), None, false),
+    ] {
+        let settings = Settings { tls: Some(tls), trusted_ca, ..settings(directory.path(), &url) };
+        let answer = Store::open(&settings, Randomness::System).await.unwrap().ping().await;
+        assert_eq!(answer.is_ok(), serves, "{name}: {answer:?}");
+        assert!(!format!("{settings:?} {answer:?}").contains("s3cret"), "{name}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn files_that_make_no_tls_are_refused_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    certify(directory.path());
+    let file = |name: &str| Some(directory.path().join(name));
+    let (pem, key) = (|| file("server.pem"), || file("server.key"));
+    for (name, url, tls, expected) in [
+        (
+            "not behind TLS",
+            "redis://a",
+            TlsSettings { ca: file("root.pem"), ..TlsSettings::default() },
+            "begin with rediss",
+        ),
+        ("no key", "rediss://a", TlsSettings { certificate: pem(), ..TlsSettings::default() }, "go together"),
+        ("no file", "rediss://a", TlsSettings { ca: file("none"), ..TlsSettings::default() }, "cannot be read"),
+        ("no authority", "rediss://a", TlsSettings { ca: key(), ..TlsSettings::default() }, "holds no certificate"),
+        (
+            "no chain",
+            "rediss+cluster://a",
+            TlsSettings { ca: None, certificate: key(), key: key() },
+            "holds no certificate",
+        ),
+        (
+            "no key in it",
+            "rediss+sentinel://a/m",
+            TlsSettings { ca: None, certificate: pem(), key: pem() },
+            "cannot be used",
+        ),
+    ] {
+        let settings = Settings { tls: Some(tls), ..settings(directory.path(), url) };
+        let refusal = Store::open(&settings, Randomness::System).await.err().map(|error| error.to_string());
+        assert!(refusal.as_ref().is_some_and(|refusal| refusal.contains(expected)), "{name}: {refusal:?}");
+    }
 }
 
 #[tokio::test]
@@ -109,7 +187,7 @@ async fn a_server_behind_tls_serves_whoever_trusts_it() {
     }
     let directory = tempfile::tempdir().unwrap();
     certify(directory.path());
-    let server = TlsServer::start(directory.path());
+    let server = TlsServer::start(directory.path(), &["--tls-auth-clients", "no"]);
     let stranger = open(directory.path(), "localhost", server.port).await.ping().await;
     assert!(matches!(stranger, Err(Error::Unavailable(_))), "trusted without its root: {stranger:?}");
 

@@ -67,6 +67,8 @@ fn the_example_has_every_key_with_its_true_default() {
     section_is_complete::<server::Settings>("server", &plain, &whole);
     section_is_complete::<server::TlsSettings>("server.tls", &whole, &whole);
     section_is_complete::<store::Settings>("store", &plain, &whole);
+    // Its line as a whole is optional, and each key in it.
+    section_is_complete::<store::TlsSettings>("store.tls", &"store.tls = {}".parse().unwrap(), &whole);
     section_is_complete::<store::EncryptionKeySettings>("store.encryption_keys", &plain, &whole);
     section_is_complete::<storage::Settings>("storage", &plain, &whole);
     section_is_complete::<IssuerSettings>("issuers", &plain, &whole);

@@ -181,6 +181,12 @@ const MISTAKES: &[(&str, usize, &str, &str)] = &[
         "broker.toml:5:1: store.url: must be redis+sentinel://host:port,host:port/NAME",
     ),
     (
+        "a store's certificate without its key",
+        5,
+        "url = \"rediss://a\"\ntls = { certificate = \"a.crt\" }\nencryption_keys = [{ id = \"k\", file = \"f\" }]",
+        "broker.toml:6:1: store.tls: certificate and key go together",
+    ),
+    (
         "a cluster with a hole",
         5,
         "url = \"rediss+cluster://:s3cret@a,,b\"",

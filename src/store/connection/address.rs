@@ -1,9 +1,10 @@
 //! `store.url`: a server, the Sentinels that know one, or nodes of a cluster.
 
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError, TlsCertificates};
 use url::{Url, form_urlencoded};
 
 use super::super::error::{Cause, OpenError};
+use super::tls;
 
 /// Where a Sentinel listens unless it is said (Redis Sentinel documentation, "Running Sentinel").
 const SENTINEL_PORT: u16 = 26_379;
@@ -48,6 +49,21 @@ impl Address {
             "rediss+cluster" => Self::cluster("rediss", hosts).ok_or(OpenError::Hosts(CLUSTER)),
             _ => Err(OpenError::Url),
         }
+    }
+
+    /// The same, reached with `certificates` where it is behind TLS.
+    pub(super) fn with(self, certificates: Option<&TlsCertificates>) -> Result<Self, OpenError> {
+        let Some(certificates) = certificates else { return Ok(self) };
+        let each = |infos: Vec<ConnectionInfo>| -> Result<Vec<_>, OpenError> {
+            infos.into_iter().map(|info| tls::with(info, certificates)).collect()
+        };
+        Ok(match self {
+            Self::Server(info) => Self::Server(tls::with(info, certificates)?),
+            Self::Sentinels { sentinels, master, server } => {
+                Self::Sentinels { sentinels: each(sentinels)?, master, server: tls::with(server, certificates)? }
+            }
+            Self::Cluster(nodes) => Self::Cluster(each(nodes)?),
+        })
     }
 
     fn cluster(scheme: &str, rest: Option<&str>) -> Option<Self> {

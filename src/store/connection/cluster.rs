@@ -114,7 +114,7 @@ impl Cluster {
             self.search.since(Instant::now(), self.look()).await.map_err(Error::Unavailable)?;
         }
         let mut asked = JoinSet::new();
-        for master in self.map.load().masters().into_values() {
+        for master in self.masters() {
             let write = write.clone();
             asked.spawn(async move { master.ask(&Request::Command(&write)).await });
         }
@@ -128,6 +128,11 @@ impl Cluster {
         }
         self.search_behind();
         Err(worst)
+    }
+
+    /// The masters that are known.
+    pub(super) fn masters(&self) -> Vec<Arc<Link>> {
+        self.map.load().masters().into_values().collect()
     }
 
     async fn find_master(&self, slot: u16, since: Instant) -> Result<Arc<Link>, Error> {

@@ -7,14 +7,17 @@
 
 mod address;
 mod cluster;
+mod inspection;
 mod link;
 mod search;
 mod sentinel;
+pub(super) mod tls;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redis::{Cmd, ScriptInvocation, Value};
+use redis::{Cmd, ScriptInvocation, TlsCertificates, Value};
 use tokio::sync::Semaphore;
 
 use super::error::{Error, OpenError};
@@ -45,6 +48,8 @@ pub(super) enum Request<'a> {
 pub(super) struct Connections {
     servers: Servers,
     permits: Semaphore,
+    /// Whether operators were told what is amiss with the servers.
+    is_inspected: AtomicBool,
 }
 
 enum Servers {
@@ -55,25 +60,41 @@ enum Servers {
 
 impl Connections {
     /// Makes connections that are opened when they are first used.
-    pub(super) fn new(url: &str, metrics: &Metrics) -> Result<Self, OpenError> {
-        let servers = match Address::parse(url)? {
+    pub(super) fn new(url: &str, certificates: Option<&TlsCertificates>, metrics: &Metrics) -> Result<Self, OpenError> {
+        let servers = match Address::parse(url)?.with(certificates)? {
             Address::Server(info) => Servers::One(Link::new(info, metrics)?),
             Address::Sentinels { sentinels, master, server } => {
                 Servers::Sentinels(Sentinels::new(sentinels, &master, server, metrics)?)
             }
             Address::Cluster(nodes) => Servers::Cluster(Cluster::new(nodes, metrics)?),
         };
-        Ok(Self { servers, permits: Semaphore::new(IN_FLIGHT) })
+        Ok(Self { servers, permits: Semaphore::new(IN_FLIGHT), is_inspected: AtomicBool::new(false) })
     }
 
     /// The answer of the server that has the keys; all keys of a request are in one slot of a cluster.
     pub(super) async fn ask(&self, request: Request<'_>) -> Result<Value, Error> {
         let Ok(_permit) = self.permits.try_acquire() else { return Err(Error::Overloaded) };
-        match &self.servers {
+        let answer = match &self.servers {
             Servers::One(link) => link.ask(&request).await.map_err(Failure::into_error),
             // Boxed: most of a search is never needed, and would make every operation's future larger.
             Servers::Sentinels(sentinels) => in_time(Box::pin(sentinels.ask(&request))).await,
             Servers::Cluster(cluster) => in_time(Box::pin(cluster.ask(&request))).await,
+        };
+        if answer.is_ok() && !self.is_inspected.load(Ordering::Relaxed) {
+            self.inspect();
+        }
+        answer
+    }
+
+    /// Tells operators once what is amiss with the servers, which answer.
+    fn inspect(&self) {
+        if !self.is_inspected.swap(true, Ordering::Relaxed) {
+            let servers = match &self.servers {
+                Servers::One(link) => vec![Arc::clone(link)],
+                Servers::Sentinels(sentinels) => sentinels.master().into_iter().collect(),
+                Servers::Cluster(cluster) => cluster.masters(),
+            };
+            tokio::spawn(inspection::inspect(servers));
         }
     }
 
@@ -82,7 +103,11 @@ impl Connections {
     pub(super) async fn probe(&self, write: &Cmd) -> Result<(), Error> {
         match &self.servers {
             Servers::One(_) | Servers::Sentinels(_) => self.ask(Request::Command(write)).await.map(drop),
-            Servers::Cluster(cluster) => in_time(Box::pin(cluster.probe(write))).await,
+            Servers::Cluster(cluster) => {
+                in_time(Box::pin(cluster.probe(write))).await?;
+                self.inspect();
+                Ok(())
+            }
         }
     }
 }
@@ -97,7 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn more_than_can_be_served_is_refused_at_once() {
-        let connections = Connections::new("redis+unix:///nonexistent/s", &Metrics::new()).unwrap();
+        let connections = Connections::new("redis+unix:///nonexistent/s", None, &Metrics::new()).unwrap();
         let ping = redis::cmd("PING");
         let away = connections.ask(Request::Command(&ping)).await;
         assert!(matches!(away, Err(Error::Unavailable(_))), "{away:?}");

@@ -77,6 +77,11 @@ impl Sentinels {
         now.ask(request).await.map_err(Failure::into_error)
     }
 
+    /// The master that was named last.
+    pub(super) fn master(&self) -> Option<Arc<Link>> {
+        self.master.load_full()
+    }
+
     async fn find_master(&self, since: Instant) -> Result<Arc<Link>, Error> {
         self.search.since(since, self.look()).await.map_err(Error::Unavailable)?;
         self.master.load_full().ok_or_else(|| Error::Unavailable(Cause::new(Cause::NO_MASTER)))
