@@ -208,7 +208,8 @@ fn store(criterion: &mut Criterion) {
         intent(number.get())
     };
     let admit = async |upload: &Upload| {
-        let intent = Intent { upload, limits, enforcement: Enforcement::Enforce, idempotency: None, now: NOW };
+        let reserve = upload.promise.size.reserve();
+        let intent = Intent { upload, reserve, limits, enforcement: Enforcement::Enforce, idempotency: None, now: NOW };
         match store.admit(&intent).await.unwrap() {
             Admitted::Granted { lease, .. } => lease,
             other => panic!("not granted: {other:?}"),

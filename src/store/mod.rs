@@ -72,6 +72,8 @@ pub enum Store {
 pub struct Intent<'a> {
     /// The upload, in state [`UploadState::Admitted`] with the lease that is wanted.
     pub upload: &'a Upload,
+    /// The bytes that count for it until its size is known.
+    pub reserve: ByteCount,
     /// The limits of its principal under its policy.
     pub limits: Limits,
     /// Whether they refuse.

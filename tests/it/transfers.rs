@@ -234,13 +234,15 @@ async fn what_cannot_be_looked_up_leaves_the_signed_url_alone() {
     let broker = signing().await;
     let ada = broker.user("ada");
     let created = create(&ada, "simple", 10).await;
-    for _ in 0..2 {
+    for _ in 0..3 {
         broker.storage.faults().add(Fault::once(Operation::Get, Action::Respond(Reply::status(403))));
     }
-    ada.cancel(&created.id()).await.is_problem(502, "storage-error");
-    renew(&ada, &created.id()).await.is_problem(502, "storage-error");
+    let reason = ada.complete(&created.id()).await.is_problem(502, "storage-error").text("/detail");
+    for answer in [ada.cancel(&created.id()).await, renew(&ada, &created.id()).await] {
+        assert_eq!(answer.is_problem(502, "storage-error").text("/detail"), reason);
+    }
     let asked: Vec<Operation> = broker.storage.journal().since(0).iter().map(|entry| entry.operation).collect();
-    assert_eq!(asked.iter().filter(|seen| **seen != Operation::Token).collect::<Vec<_>>(), [&Operation::Get; 2]);
+    assert_eq!(asked.iter().filter(|seen| **seen != Operation::Token).collect::<Vec<_>>(), [&Operation::Get; 3]);
     ada.cancel(&created.id()).await.is_upload(200, "cancelled");
 }
 
