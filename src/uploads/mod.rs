@@ -10,7 +10,8 @@ mod create;
 mod error;
 mod metrics;
 mod renew;
-#[cfg(all(test, feature = "demo"))]
+#[cfg(test)]
+#[cfg(feature = "demo")]
 mod tests;
 mod transfer;
 

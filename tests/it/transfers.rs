@@ -117,7 +117,9 @@ async fn storage_itself_holds_a_signed_put_to_what_was_declared() {
     let digests = json!({"md5": "XrY7u+Ae7tCTyyK7j1rNww==", "crc32c": "yZRlqg=="});
     for (name, declared) in [("MD5", vec!["md5"]), ("CRC32C", vec!["crc32c"]), ("both", vec!["md5", "crc32c"])] {
         let mut wanted = body("simple", Some(11));
-        declared.iter().for_each(|digest| wanted[*digest] = digests[*digest].clone());
+        for digest in declared {
+            wanted[digest] = digests[digest].clone();
+        }
         let created = ada.create_from(wanted).await.is(201);
         assert_eq!(send(&ada, &created, b"hello earth".to_vec()).await, 400, "{name}");
         assert_eq!(send(&ada, &created, b"hello world".to_vec()).await, 200, "{name}");
@@ -210,17 +212,17 @@ async fn a_signed_upload_ends_like_any_other() {
     ada.cancel(&unwanted.id()).await.is_upload(200, "cancelled");
     renew(&ada, &unwanted.id()).await.is_problem(409, "invalid-state");
 
-    let broken = ada.create_from(body("signed_resumable", None)).await.is(201);
-    let opened = first(&ada, &broken, Vec::new(), None).await;
+    let oversized = ada.create_from(body("signed_resumable", None)).await.is(201);
+    let opened = first(&ada, &oversized, Vec::new(), None).await;
     let session = opened.headers()["location"].to_str().unwrap().to_owned();
     let status = ada.put(&session, None, noise(2 << 20, 7)).await;
     if status == 200 {
-        let rejected = ada.complete(&broken.id()).await.is_upload(200, "rejected");
+        let rejected = ada.complete(&oversized.id()).await.is_upload(200, "rejected");
         assert_eq!(rejected.text("/rejection/code"), "size-limit");
     } else {
         assert_eq!(status, 400, "storage may hold a session to the range that was signed");
     }
-    assert!(broker.storage.object(BUCKET, &broken.text("/object")).is_none());
+    assert!(broker.storage.object(BUCKET, &oversized.text("/object")).is_none());
 
     let late = create(&ada, "simple", 10).await;
     broker.clock.advance(Duration::from_secs(24 * 3600));
