@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::endpoint::Endpoint;
 use super::error::Error;
 use super::xml;
-use super::{Cancelled, Deleted, Existing, FoundObject, Initiation, Progress, UPLOAD_HINT};
+use super::{Cancelled, Deleted, FoundObject, Initiation, Progress, UPLOAD_HINT};
 use crate::model::name::{BucketName, ObjectName};
 use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
-use crate::model::upload::StoredObject;
+use crate::model::upload::{Overwrite, StoredObject};
 
 /// What is sent. No `Debug`: the address of a session is a secret.
 pub(super) struct Request {
@@ -114,10 +114,10 @@ pub(super) fn initiation_request(endpoint: &Endpoint, initiation: &Initiation<'_
     let body = serde_json::to_vec(&resource).map_err(|_| Error::Nonsense("the metadata cannot be written as JSON"))?;
 
     let mut address = endpoint.upload(initiation.bucket, initiation.object);
-    match initiation.existing {
+    match initiation.overwrite {
         // 0 stands for: there is no live object. Storage looks at it when the last byte is there, not now.
-        Existing::Keep => address.push_str("&ifGenerationMatch=0"),
-        Existing::Replace => {}
+        Overwrite::Forbidden => address.push_str("&ifGenerationMatch=0"),
+        Overwrite::Allowed => {}
     }
     let header = |text: &str, what| HeaderValue::from_str(text).map_err(|_| Error::Nonsense(what));
     let mut headers = HeaderMap::with_capacity(4);

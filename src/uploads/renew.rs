@@ -53,19 +53,29 @@ impl Uploads {
     }
 
     /// Records `fresh` in place of `lost`, unless somebody else has replaced that or ended the upload.
-    async fn replace(&self, mut tracked: Tracked, lost: &SessionUri, fresh: &SessionUri) -> Result<Tracked, Error> {
+    pub(super) async fn replace(
+        &self,
+        mut tracked: Tracked,
+        lost: &SessionUri,
+        fresh: &SessionUri,
+    ) -> Result<Tracked, Error> {
         for _ in 0..TRANSITION_ATTEMPTS {
             match self.swap(&tracked, fresh).await? {
                 Advanced::Done(renewed) => {
                     self.metrics.observe_renewed(&renewed.upload);
                     return Ok(renewed);
                 }
-                // Somebody looked, and recorded what the lost session had.
-                Advanced::Conflict(current) if current.session.as_ref() == Some(lost) => tracked = current,
                 Advanced::Conflict(current) if current.upload.state.is_final() => {
                     self.discard(&tracked.upload, fresh).await;
                     return Err(Error::InvalidState { state: current.upload.state.name() });
                 }
+                // It was recorded, only the answer was lost, and somebody has looked at it since.
+                Advanced::Conflict(current) if current.session.as_ref() == Some(fresh) => {
+                    self.metrics.observe_renewed(&current.upload);
+                    return Ok(current);
+                }
+                // Somebody looked, and recorded what the lost session had.
+                Advanced::Conflict(current) if current.session.as_ref() == Some(lost) => tracked = current,
                 // Another renewal came first: its session is the upload's, for every caller.
                 Advanced::Conflict(current) => {
                     self.discard(&tracked.upload, fresh).await;
@@ -83,7 +93,7 @@ impl Uploads {
 
     /// One attempt to record, repeated while the store does not answer: as when a first session is attached, it may be
     /// that only the answer was lost, and asking again is safe.
-    async fn swap(&self, tracked: &Tracked, fresh: &SessionUri) -> Result<Advanced, store::Error> {
+    pub(super) async fn swap(&self, tracked: &Tracked, fresh: &SessionUri) -> Result<Advanced, store::Error> {
         let now = self.clock.now();
         let Ok(next) = tracked.upload.state.after(Evidence::SessionRenewed, now) else {
             return Ok(Advanced::Conflict(tracked.clone()));

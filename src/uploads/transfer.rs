@@ -10,9 +10,9 @@ use tracing::info;
 use super::{Error, Uploads};
 use crate::model::secret::SessionUri;
 use crate::model::time::Timestamp;
-use crate::model::upload::{Attributes, Overwrite, TransferKind, Upload};
+use crate::model::upload::{Attributes, TransferKind, Upload};
 use crate::policy::{ViolatedLimit, Violation};
-use crate::storage::{self, Existing, Initiation, SignedMethod};
+use crate::storage::{self, Initiation, SignedMethod};
 use crate::store::Tracked;
 
 /// How long a signed URL is good for, unless its upload ends before. It cannot be taken back, so it is short; and it
@@ -75,10 +75,7 @@ fn initiation<'a>(upload: &'a Upload, origin: Option<&'a str>) -> Initiation<'a>
         promise: &upload.promise,
         metadata,
         cache_control: cache_control.as_deref(),
-        existing: match overwrite {
-            Overwrite::Forbidden => Existing::Keep,
-            Overwrite::Allowed => Existing::Replace,
-        },
+        overwrite: *overwrite,
         origin,
     }
 }

@@ -24,7 +24,7 @@ async fn an_initiation_has_the_documented_form_on_the_wire() {
         promise: &promise,
         metadata: &metadata,
         cache_control: Some("private"),
-        existing: Existing::Keep,
+        overwrite: Overwrite::Forbidden,
         origin: Some("https://app.example.com"),
     };
     let opened = storage.initiate(&initiation, soon()).await.unwrap();
@@ -60,7 +60,7 @@ async fn an_initiation_has_the_documented_form_on_the_wire() {
         promise: &bare,
         metadata: &none,
         cache_control: None,
-        existing: Existing::Replace,
+        overwrite: Overwrite::Allowed,
         origin: None,
         ..initiation
     };

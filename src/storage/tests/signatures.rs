@@ -58,7 +58,7 @@ fn small<'a>(
         promise,
         metadata,
         cache_control: None,
-        existing: Existing::Keep,
+        overwrite: Overwrite::Forbidden,
         origin: None,
     }
 }
