@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::error::{Error, Outage};
+use super::error::{Error, Outage, Upstream};
 use super::json::{Answer, Authority, Request};
 use super::metrics::{CallResult, Metrics, Operation};
 use super::retry::{Backoff, Budget, Verdict, judge, patience};
@@ -47,7 +47,7 @@ pub(super) struct Limits {
 struct Failure {
     error: Error,
     result: CallResult,
-    /// How long storage asked to be left alone.
+    /// How long who was asked wants to be left alone.
     after: Option<Duration>,
 }
 
@@ -67,8 +67,17 @@ impl Limits {
 /// of the last try says less than what went wrong with those before.
 fn tell(error: Error, outage: &mut Option<Error>) -> Error {
     match error {
-        Error::TimedOut => outage.take().unwrap_or(Error::TimedOut),
+        Error::TimedOut { .. } => outage.take().unwrap_or(error),
         other => other,
+    }
+}
+
+/// Who is asked.
+fn whom(operation: Operation, authority: Authority) -> Upstream {
+    match (operation, authority) {
+        (Operation::Sign, Authority::Nothing) => Upstream::MetadataServer,
+        (Operation::Sign, _) => Upstream::IamCredentials,
+        _ => Upstream::Storage,
     }
 }
 
@@ -81,6 +90,14 @@ enum Try {
 }
 
 impl Caller {
+    /// Counts an operation as long as what is returned lives.
+    ///
+    /// # Errors
+    /// When as many are under way as this process allows.
+    pub(super) fn enter(&self) -> Result<SemaphorePermit<'_>, Error> {
+        self.limits.operations.try_acquire().map_err(|_| Error::Overloaded)
+    }
+
     /// Sends `request` until there is an answer that `read` can be given, within `deadline`.
     pub(super) async fn call<T>(
         &self,
@@ -91,7 +108,8 @@ impl Caller {
     ) -> Result<T, Error> {
         let now = Instant::now();
         let deadline = deadline.min(now + self.limits.timeout);
-        let _operation = self.limits.operations.try_acquire().map_err(|_| Error::Overloaded)?;
+        let whom = whom(operation, request.authority);
+        let _operation = self.enter()?;
         self.limits.budget.earn(now);
         let mut token = match request.authority {
             Authority::Token => Some(self.tokens.bearer(deadline).await.map_err(Error::NoToken)?),
@@ -115,11 +133,11 @@ impl Caller {
                 }
                 Try::Unauthenticated(refused) => {
                     if renewed {
-                        return Err(Error::Unauthenticated);
+                        return Err(Error::Unauthenticated { whom });
                     }
                     renewed = true;
                     let newer = self.tokens.after_refusal(&refused, deadline).await.map_err(Error::NoToken)?;
-                    token = Some(newer.ok_or(Error::Unauthenticated)?);
+                    token = Some(newer.ok_or(Error::Unauthenticated { whom })?);
                     self.metrics.retried(operation);
                     continue;
                 }
@@ -134,7 +152,7 @@ impl Caller {
                 self.metrics.withheld();
                 return Err(tell(failure.error, &mut outage));
             }
-            tracing::debug!(operation = operation.as_str(), error = %failure.error, "storage is asked again");
+            tracing::debug!(operation = operation.as_str(), error = %failure.error, "{whom} is asked again");
             self.metrics.retried(operation);
             if matches!(failure.error, Error::Unavailable { .. }) {
                 outage = Some(failure.error);
@@ -152,8 +170,9 @@ impl Caller {
         token: Option<&Token>,
         deadline: Instant,
     ) -> Result<Try, Error> {
+        let whom = whom(operation, request.authority);
         let Some(remaining) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
-            return Err(Error::TimedOut);
+            return Err(Error::TimedOut { whom });
         };
         let _call = timeout(QUEUE.min(remaining), self.limits.calls.acquire())
             .await
@@ -165,9 +184,9 @@ impl Caller {
         let until = started + patience(deadline.saturating_duration_since(started));
         let sent = timeout_at(until, self.clients.send(request, bearer)).await;
         let took = started.elapsed();
-        let unavailable = |cause, after| Error::Unavailable { cause, retry_after: after };
+        let unavailable = |cause, after| Error::Unavailable { whom, cause, retry_after: after };
         let failure = match sent {
-            Err(_) => Failure { error: Error::TimedOut, result: CallResult::TimedOut, after: None },
+            Err(_) => Failure { error: Error::TimedOut { whom }, result: CallResult::TimedOut, after: None },
             Ok(Err(outage)) => {
                 Failure { error: unavailable(outage, None), result: CallResult::Connection, after: None }
             }

@@ -46,7 +46,7 @@ mod transport;
 mod xml;
 
 pub use credentials::{Environment, FileError};
-pub use error::{Error, NotReady, OpenError, Outage};
+pub use error::{Error, NotReady, OpenError, Outage, Upstream};
 pub use metrics::Metrics;
 pub use settings::{Api, Credentials, Settings};
 pub use signing::signed_until;
