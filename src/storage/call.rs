@@ -31,6 +31,8 @@ pub(super) struct Caller {
     pub(super) randomness: Randomness,
     pub(super) metrics: Metrics,
     pub(super) limits: Limits,
+    /// Those of signatures. On their own, so that an outage of IAM Credentials takes no calls, and no retries, from storage.
+    pub(super) signing: Limits,
 }
 
 /// What bounds the calls.
@@ -94,8 +96,15 @@ impl Caller {
     ///
     /// # Errors
     /// When as many are under way as this process allows.
-    pub(super) fn enter(&self) -> Result<SemaphorePermit<'_>, Error> {
-        self.limits.operations.try_acquire().map_err(|_| Error::Overloaded)
+    pub(super) fn enter(&self, operation: Operation) -> Result<SemaphorePermit<'_>, Error> {
+        self.limits_of(operation).operations.try_acquire().map_err(|_| Error::Overloaded)
+    }
+
+    const fn limits_of(&self, operation: Operation) -> &Limits {
+        match operation {
+            Operation::Sign => &self.signing,
+            _ => &self.limits,
+        }
     }
 
     /// Sends `request` until there is an answer that `read` can be given, within `deadline`.
@@ -107,10 +116,11 @@ impl Caller {
         read: impl FnOnce(&Answer) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let now = Instant::now();
-        let deadline = deadline.min(now + self.limits.timeout);
+        let limits = self.limits_of(operation);
+        let deadline = deadline.min(now + limits.timeout);
         let whom = whom(operation, request.authority);
-        let _operation = self.enter()?;
-        self.limits.budget.earn(now);
+        let _operation = self.enter(operation)?;
+        limits.budget.earn(now);
         let mut token = match request.authority {
             Authority::Token => Some(self.tokens.bearer(deadline).await.map_err(Error::NoToken)?),
             Authority::Session | Authority::Nothing => None,
@@ -143,12 +153,12 @@ impl Caller {
                 }
                 Try::Failed(failure) => failure,
             };
-            let pause = self.limits.backoff.pause_until(tried, self.randomness.fraction(), failure.after);
+            let pause = limits.backoff.pause_until(tried, self.randomness.fraction(), failure.after);
             // Not worth waiting for: the answer would come too late.
             if Instant::now() + pause >= deadline {
                 return Err(tell(failure.error, &mut outage));
             }
-            if !self.limits.budget.spend(Instant::now()) {
+            if !limits.budget.spend(Instant::now()) {
                 self.metrics.withheld();
                 return Err(tell(failure.error, &mut outage));
             }
@@ -174,7 +184,7 @@ impl Caller {
         let Some(remaining) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
             return Err(Error::TimedOut { whom });
         };
-        let _call = timeout(QUEUE.min(remaining), self.limits.calls.acquire())
+        let _call = timeout(QUEUE.min(remaining), self.limits_of(operation).calls.acquire())
             .await
             .ok()
             .and_then(Result::ok)

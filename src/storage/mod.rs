@@ -202,8 +202,8 @@ impl Storage {
             Signing::Wanted => Some(Signer::new(identity)?),
         };
         let tokens = TokenSource::start(origin, randomness.clone(), metrics.clone());
-        let limits = Limits::new(settings.timeout.0, backoff);
-        let caller = Caller { clients, tokens, randomness, metrics, limits };
+        let [limits, signing] = [(); 2].map(|()| Limits::new(settings.timeout.0, backoff));
+        let caller = Caller { clients, tokens, randomness, metrics, limits, signing };
         Ok(Self { endpoint, api: settings.api, caller, signer })
     }
 

@@ -126,7 +126,7 @@ impl Signer {
         match self {
             Self::Key { email, key, slots } => {
                 let unsigned = request.unsigned(email, now, lifetime)?;
-                let _operation = caller.enter()?;
+                let _operation = caller.enter(Operation::Sign)?;
                 let signature = sign_with(key, slots, unsigned.string_to_sign.clone(), deadline).await?;
                 unsigned.signed(&signature)
             }

@@ -154,7 +154,7 @@ async fn a_key_signs_no_more_at_a_time_than_there_are_processors() {
     assert!(matches!(late, Err(Error::Overloaded)), "{late:?}");
     drop(all);
     assert!(sign(&storage, QUARTER).await.is_ok());
-    let operations = storage.caller.limits.hold_operations();
+    let operations = storage.caller.signing.hold_operations();
     assert!(matches!(sign(&storage, QUARTER).await, Err(Error::Overloaded)), "and the queue has an end");
     drop(operations);
     assert!(sign(&storage, QUARTER).await.is_ok());
@@ -291,6 +291,31 @@ async fn a_token_that_iam_credentials_refuses_is_replaced() {
     assert!(sign(&storage, QUARTER).await.is_ok());
     assert!(server.seen()[0].contains("Bearer t1\r\n") && server.seen()[1].contains("Bearer t2\r\n"));
     assert_eq!(tokens.count(), 2);
+}
+
+#[tokio::test]
+async fn an_outage_of_iam_credentials_takes_nothing_from_storage() {
+    let iam = Scripted::start([answer(503, &[], "")]).await;
+    let server = Scripted::start([answer(503, &[], ""), opened()]).await;
+    let mut storage = client(&server).await;
+    storage.signer = Some(Signer::new(remote_identity(&iam, named())).unwrap());
+    let storage = Arc::new(storage);
+    let mut callers = JoinSet::new();
+    for _ in 0..60 {
+        let storage = Arc::clone(&storage);
+        let deadline = Instant::now() + Duration::from_millis(500);
+        callers.spawn(async move {
+            let (bucket, object, promise, metadata) = (bucket(), object(), promise(), BTreeMap::new());
+            let initiation = small(&bucket, &object, &promise, &metadata);
+            storage.sign(SignedMethod::Put, &initiation, NOW, QUARTER, deadline).await
+        });
+    }
+    assert!(callers.join_all().await.iter().all(Result::is_err));
+    assert!(iam.count() > 100, "all retries that there were for signatures: {}", iam.count());
+    let _calls = storage.caller.signing.hold_calls(CALLS).await;
+    let _operations = storage.caller.signing.hold_operations();
+    assert!(matches!(sign(&storage, QUARTER).await, Err(Error::Overloaded)));
+    assert!(initiate(&storage, soon()).await.is_ok(), "and storage is asked, and asked again");
 }
 
 /// The machine's account, as the metadata server says it.
