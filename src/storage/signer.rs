@@ -193,7 +193,7 @@ fn read_account(answer: &Answer) -> Result<String, Error> {
 }
 
 /// Whether `name` is an e-mail address of the kind that service accounts have, which can stand in a path as it is.
-fn is_account(name: &str) -> bool {
+pub(super) fn is_account(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._+".contains(&byte);
     let part = |part: &str| !part.is_empty() && part.bytes().all(plain);
     name.len() <= 254 && name.split_once('@').is_some_and(|(local, domain)| part(local) && part(domain))
@@ -218,7 +218,7 @@ fn read_signature(answer: &Answer) -> Result<Vec<u8>, Error> {
         return Err(Error::SigningRefused { status: answer.status.as_u16(), reason: answer.reason() });
     }
     if answer.status != StatusCode::OK {
-        return Err(answer.unexpected());
+        return Err(Error::Nonsense("an answer of IAM Credentials with a status that does not belong to the request"));
     }
     let nonsense = Error::Nonsense("an answer of IAM Credentials without a signature");
     let Body::Whole(body) = &answer.body else { return Err(nonsense) };

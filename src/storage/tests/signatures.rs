@@ -256,7 +256,12 @@ async fn what_iam_credentials_may_say_beside_a_signature_is_told_apart() {
         ("too short for RSA", vec![with(&STANDARD.encode([0; 64]))], 1, no_signature),
         ("too long for RSA", vec![with(&STANDARD.encode([0; 1025]))], 1, no_signature),
         ("longer than is read", vec![with(&"A".repeat(80_000))], 1, no_signature),
-        ("a redirect", vec![answer(302, &["location: http://127.0.0.1:1/"], "")], 1, "a status that does not belong"),
+        (
+            "a redirect",
+            vec![answer(302, &["location: http://127.0.0.1:1/"], "")],
+            1,
+            "of IAM Credentials with a status",
+        ),
     ] {
         let server = Scripted::start(steps).await;
         let storage = remote(&server, named()).await;
