@@ -389,7 +389,7 @@ impl From<storage::Error> for Problem {
             | Storage::SigningRefused { .. }
             | Storage::Unauthenticated { .. }
             | Storage::Nonsense(_) => {
-                // A status and words of ours: nothing that storage sent is repeated, but a reason of letters alone.
+                // A status and words of ours: nothing that storage sent is repeated, but a reason of one plain word.
                 Self::new(Code::StorageError).detail(error.to_string())
             }
             // Who it is need not be storage itself: IAM Credentials signs.

@@ -149,7 +149,8 @@ fn check_content_type(text: &str) -> Result<(), Invalid> {
     let token = |part: &str| !part.is_empty() && part.bytes().all(token_character);
     require(text.len() <= 255, invalid)?;
     let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
-    let (kind, subtype) = essence.trim_end().split_once('/').ok_or_else(|| Invalid::new(invalid))?;
+    // No other white space: it could not stand in a header.
+    let (kind, subtype) = essence.trim_end_matches(' ').split_once('/').ok_or_else(|| Invalid::new(invalid))?;
     require(token(kind) && token(subtype), invalid)?;
     require(parameters.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '), invalid)
 }
@@ -217,11 +218,13 @@ mod tests {
         for (given, kept) in [
             ("text/plain; ", "text/plain;"),
             (" text/plain\t", "text/plain"),
-            ("text/plain;  charset=utf-8", "text/plain;  charset=utf-8"),
+            ("text/plain ;  charset=utf-8", "text/plain ;  charset=utf-8"),
         ] {
             assert_eq!(given.parse::<ContentType>().unwrap().as_str(), kept, "{given:?}");
         }
-        for given in [" ", "text/plain\n", "text/plain;\r\n "] {
+        for given in
+            [" ", "text/plain\n", "text/plain;\r\n ", "text/plain\n;a=b", "text/plain\t;a=b", "text/plain\u{2003};a=b"]
+        {
             assert!(given.parse::<ContentType>().is_err(), "{given:?}");
         }
     }

@@ -71,12 +71,11 @@ impl Answer {
             reason: String,
         }
         let Body::Whole(body) = &self.body else { return None };
-        let reason = match xml::error_code(body) {
-            Some(code) => code.to_owned(),
-            None => {
-                let Errors { errors, status } = serde_json::from_slice::<Envelope>(body).ok()?.error;
-                errors.into_iter().next().map(|first| first.reason).or(status)?
-            }
+        let reason = if let Some(code) = xml::error_code(body) {
+            code.to_owned()
+        } else {
+            let Errors { errors, status } = serde_json::from_slice::<Envelope>(body).ok()?.error;
+            errors.into_iter().next().map(|first| first.reason).or(status)?
         };
         let word = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
         let plain = (1..=64).contains(&reason.len()) && reason.bytes().all(word);
