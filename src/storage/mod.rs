@@ -46,7 +46,7 @@ mod transport;
 mod xml;
 
 pub use credentials::{Environment, FileError};
-pub use error::{Error, NotReady, OpenError, Outage};
+pub use error::{Error, NotReady, OpenError, Outage, Upstream};
 pub use metrics::Metrics;
 pub use settings::{Api, Credentials, Settings};
 pub use signing::signed_until;
@@ -193,8 +193,8 @@ impl Storage {
             Signing::Wanted => Some(Signer::new(identity)?),
         };
         let tokens = TokenSource::start(origin, randomness.clone(), metrics.clone());
-        let limits = Limits::new(settings.timeout.0, backoff);
-        let caller = Caller { clients, tokens, randomness, metrics, limits };
+        let [limits, signing] = [(); 2].map(|()| Limits::new(settings.timeout.0, backoff));
+        let caller = Caller { clients, tokens, randomness, metrics, limits, signing };
         Ok(Self { endpoint, api: settings.api, caller, signer })
     }
 
