@@ -90,7 +90,8 @@ impl Uploads {
             (Ok(Seen::Object(object)), _) => Ok(Some(object)),
             // To repeat it is of no use, and an upload must come to an end: but not while its session lives.
             (Ok(Seen::Open(_)), Some(refusal)) => Err(refusal.into()),
-            (Ok(Seen::Open(_) | Seen::Nothing), _) => Ok(None),
+            (Ok(Seen::Open(_)), None) => Err(storage::Error::Nonsense("a cancelled session that is open").into()),
+            (Ok(Seen::Nothing), _) => Ok(None),
             (Err(Error::Storage(storage::Error::Refused { .. })), None) => self.arrived(upload, deadline).await,
             (Err(error), _) => Err(error),
         }

@@ -23,7 +23,7 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Error::InvalidState`] when the upload is final, or was never opened; [`Error::Contended`] while it is being
-    /// opened; else as [`Uploads::find`].
+    /// opened; [`Error::Misdirected`] when another region took it; else as [`Uploads::find`].
     pub async fn renew(
         &self,
         principal: &Principal,
@@ -37,6 +37,14 @@ impl Uploads {
         }
         if tracked.upload.state.is_final() {
             return Err(Error::InvalidState { state: tracked.upload.state.name() });
+        }
+        if tracked.upload.region != self.region.name {
+            // A session is pinned to the region that opens it, and this bucket is not beside us.
+            let taker = self.regions.iter().find(|region| region.name == tracked.upload.region);
+            return Err(match taker {
+                Some(region) => Error::Misdirected { region: region.name.clone(), url: region.url.clone() },
+                None => Error::InvalidState { state: tracked.upload.state.name() },
+            });
         }
         let Some(lost) = tracked.session.clone() else {
             return Err(match tracked.upload.state {

@@ -43,13 +43,7 @@ impl<'a> Offer<'a> {
         let uri = session.as_ref().filter(|_| !upload.state.is_final())?;
         let (method, headers) = match signed_method(upload.transfer) {
             None => ("PUT", BTreeMap::from([("content-type".to_owned(), upload.promise.content_type.to_string())])),
-            Some(method) => {
-                let name = match method {
-                    SignedMethod::Put => "PUT",
-                    SignedMethod::ResumableStart => "POST",
-                };
-                (name, storage::signed_headers(method, &initiation(upload, None)))
-            }
+            Some(method) => (method.as_str(), storage::signed_headers(method, &initiation(upload, None))),
         };
         let expires_at = storage::signed_until(uri).map_or(upload.expires_at, |until| until.min(upload.expires_at));
         Some(Self { kind: upload.transfer, uri, method, headers, expires_at })
