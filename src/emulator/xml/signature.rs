@@ -103,7 +103,7 @@ struct Signed<'a> {
     date: &'a str,
     from: Timestamp,
     lifetime: Duration,
-    /// In the order given, which must be theirs.
+    /// In the order given. The canonical request has them sorted, whatever this order is.
     headers: Vec<&'a str>,
     signature: Vec<u8>,
 }
