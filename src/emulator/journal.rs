@@ -105,7 +105,8 @@ impl Entry {
         let always = [&mut self.method, &mut self.path, &mut self.query];
         let perhaps = [&mut self.bucket, &mut self.object, &mut self.content_range, &mut self.origin];
         for text in always.into_iter().chain(perhaps.into_iter().flatten()) {
-            text.truncate(text.floor_char_boundary(TEXT_BYTES));
+            let end = (0..=TEXT_BYTES.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+            text.truncate(end.unwrap_or(0));
         }
     }
 }

@@ -64,7 +64,7 @@ fn bad(message: &str) -> Answer {
 }
 
 /// Bytes as JSON has them in Google's interfaces: base64 of either alphabet, padded or not (Protocol Buffers
-/// documentation, "ProtoJSON Format").
+/// documentation, "`ProtoJSON` Format").
 fn bytes(value: &Value) -> Option<Vec<u8>> {
     let text = value.as_str()?.trim_end_matches('=').replace('+', "-").replace('/', "_");
     URL_SAFE_NO_PAD.decode(text).ok()

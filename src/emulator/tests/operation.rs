@@ -162,14 +162,15 @@ async fn the_journal_has_the_true_time_besides_the_emulator_s() {
 #[tokio::test]
 async fn what_is_kept_of_a_call_is_bounded() {
     let stand = stand().await;
-    let long = "ä".repeat(5000);
-    let path = format!("/media/{}?x={}", "a".repeat(9000), "b".repeat(9000));
-    let request = stand.request(Method::GET, &path).header("origin", long.as_bytes()).header("content-range", &*path);
+    let path = format!("/media/x{}?x={}", "%C3%A4".repeat(3000), "b".repeat(9000));
+    let request = stand.request(Method::GET, &path).header("content-range", &*path);
     assert_eq!(send(request).await.status, 404);
     let entries = stand.emulator.journal().entries();
     let entry = &entries[0];
     let texts = [Some(&entry.path), Some(&entry.query), entry.object.as_ref(), entry.content_range.as_ref()];
-    assert_eq!(texts.map(|text| text.map(String::len)), [Some(4096); 4]);
+    let object = Some(4095);
+    // The last character of the name would have ended behind the border.
+    assert_eq!(texts.map(|text| text.map(String::len)), [Some(4096), Some(4096), object, Some(4096)]);
 }
 
 #[tokio::test]
@@ -193,7 +194,6 @@ async fn time_ends_in_the_year_9999_and_breaks_nothing() {
 #[tokio::test]
 async fn a_request_names_one_host() {
     let stand = stand().await;
-    let host = stand.emulator.address();
     for (name, line, hosts, status) in [
         ("one", "GET /storage/v1/b/media HTTP/1.1", &["h"][..], 200),
         ("none in HTTP/1.0", "GET /storage/v1/b/media HTTP/1.0", &[], 200),
@@ -203,9 +203,10 @@ async fn a_request_names_one_host() {
         ("the same in the target", "GET http://H:1/storage/v1/b/media HTTP/1.1", &["h:1"], 200),
         ("another in the target", "GET http://other/storage/v1/b/media HTTP/1.1", &["h"], 400),
     ] {
-        let hosts: String = hosts.iter().map(|host| format!("Host: {host}\r\n")).collect();
+        let hosts: Vec<String> = hosts.iter().map(|host| format!("Host: {host}\r\n")).collect();
+        let hosts = hosts.concat();
         let request = format!("{line}\r\n{hosts}Authorization: Bearer t\r\nConnection: close\r\n\r\n");
         let answer = stand.raw(request.as_bytes()).await;
-        assert_eq!(answer.split(' ').nth(1), Some(status.to_string().as_str()), "{name} at {host}: {answer}");
+        assert_eq!(answer.split(' ').nth(1), Some(status.to_string().as_str()), "{name}: {answer}");
     }
 }
