@@ -88,6 +88,7 @@
 //! | longer than 7 days, or malformed | 400 `InvalidArgument` | the same |
 //! | a signed header is missing, an `x-goog-*` header is not signed | 400 `MalformedSecurityHeader` | the same |
 //! | an unknown signer; one without permission | 403 `AccessDenied` | the same; known ones have every permission |
+//! | a URL signed for `GET` | is good for `HEAD` | the same |
 //! | the port of the host | storage has none | may be signed, but need not |
 //! | a plus in a signed query; a slash of the name sent as `%2F` | unknown | a plus; a slash in the canonical request |
 //! | signature and token together | unknown | 400 |
