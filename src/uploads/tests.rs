@@ -149,3 +149,19 @@ async fn that_a_session_outgrew_its_limit_says_nothing_of_the_one_after_it() {
     let after = uploads.end(created, broken, Witness::Client, soon()).await.unwrap();
     assert_eq!((after, emulator.sessions()), (renewed, 1));
 }
+
+/// A session is pinned to the region that opens it, which must be the one beside the upload's bucket.
+#[tokio::test]
+async fn a_region_does_not_renew_what_another_one_took() {
+    let (emulator, uploads) = uploads().await;
+    let created = create(&uploads).await;
+    let mut elsewhere = Arc::into_inner(uploads).unwrap();
+    elsewhere.region.name = "us-east1".parse().unwrap();
+    let refused = elsewhere.renew(&ada(), created.upload.id, None, soon()).await;
+    assert!(
+        matches!(&refused, Err(Error::Misdirected { region, .. }) if region.as_str() == "europe-west1"),
+        "{refused:?}"
+    );
+    assert_eq!(elsewhere.store.find(created.upload.id).await.unwrap(), Some(created));
+    assert_eq!(emulator.sessions(), 1, "and the session works on");
+}
