@@ -398,7 +398,11 @@ mod tests {
         let scene = Scene::new().await;
         let pipe = scene.directory.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        let interrupt = tokio::time::sleep(Duration::from_millis(50));
+        let interrupt = async {
+            while !scene.show.kept().contains("reads a pipe") {
+                tokio::task::yield_now().await;
+            }
+        };
         let (code, shown) = scene.run(&["pipe"], interrupt).await;
         // Opening it for both ends lets the thread go that waits for a writer.
         drop(std::fs::File::options().read(true).write(true).open(&pipe).unwrap());
