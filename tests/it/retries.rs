@@ -203,7 +203,15 @@ fn rows(step: Step) -> Vec<Row> {
         Step::Delete => [Told::Done, Told::Done, Told::Done, Told::Done],
     };
     for (code, told) in [400, 403, 404, 412].into_iter().zip(refusals) {
-        rows.push(Row::ends(&code.to_string(), reply(code, Some(1), Body::Json), told));
+        let action = match (step, code) {
+            // That a session is gone is believed of one that is: not while it answers as if it were open.
+            (Step::Cancel, 404) => Action::ForgetSession,
+            _ => reply(code, Some(1), Body::Json),
+        };
+        rows.push(Row::ends(&code.to_string(), action, told));
+    }
+    if step == Step::Cancel {
+        rows.push(Row::ends("404 of a session that is open", status(404), REFUSED));
     }
     // One judgement for all operations, so these are looked at for one.
     if step == Step::Initiate {
