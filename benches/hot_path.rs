@@ -30,9 +30,11 @@ use upload_broker::model::principal::{Principal, PrincipalId};
 use upload_broker::model::secret::SessionUri;
 use upload_broker::model::size::ByteCount;
 use upload_broker::model::time::Timestamp;
-use upload_broker::model::upload::{Attributes, NewUpload, Promise, PromisedSize, TransferKind, Upload, UploadState};
+use upload_broker::model::upload::{
+    Attributes, NewUpload, Overwrite, Promise, PromisedSize, TransferKind, Upload, UploadState,
+};
 use upload_broker::policy::{Policies, PolicySettings};
-use upload_broker::storage::{self, Existing, Initiation, SignedMethod, Storage};
+use upload_broker::storage::{self, Initiation, SignedMethod, Storage};
 use upload_broker::store::seal::Keyring;
 use upload_broker::store::{Admitted, Attached, EncryptionKeySettings, Intent, Settings, Store};
 
@@ -161,7 +163,7 @@ fn signature(criterion: &mut Criterion) {
         promise: &upload.promise,
         metadata: &BTreeMap::new(),
         cache_control: None,
-        existing: Existing::Keep,
+        overwrite: Overwrite::Forbidden,
         origin: None,
     };
     let life = Duration::from_secs(900);
@@ -206,7 +208,8 @@ fn store(criterion: &mut Criterion) {
         intent(number.get())
     };
     let admit = async |upload: &Upload| {
-        let intent = Intent { upload, limits, enforcement: Enforcement::Enforce, idempotency: None, now: NOW };
+        let reserve = upload.promise.size.reserve();
+        let intent = Intent { upload, reserve, limits, enforcement: Enforcement::Enforce, idempotency: None, now: NOW };
         match store.admit(&intent).await.unwrap() {
             Admitted::Granted { lease, .. } => lease,
             other => panic!("not granted: {other:?}"),

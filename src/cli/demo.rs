@@ -24,9 +24,25 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Who closes the terminal leaves no key behind either.
+    let mut hangup = signal(SignalKind::hangup())?;
     let folder = SampleFolder::make()?;
+    let mut stopped = std::pin::pin!(async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    });
     let demo = Demo::start(arguments.port, &folder.0).await?;
-    let rows = demo.upload_samples(&folder.0).await?;
+    let rows = tokio::select! {
+        biased;
+        () = &mut stopped => {
+            demo.stop().await;
+            return Ok(ExitCode::FAILURE);
+        }
+        rows = demo.upload_samples(&folder.0) => rows?,
+    };
     super::print(&table(&rows))?;
     let good = rows.iter().all(Row::is_good);
     if !arguments.exit {
@@ -38,10 +54,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             operations = demo.operations(),
             storage = demo.storage().url(),
         ))?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        stopped.await;
     }
     demo.stop().await;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })

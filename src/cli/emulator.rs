@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{ErrorKind, Write as _};
+use std::io::{Error, ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -87,9 +87,12 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 /// Writes a file that no one else may read, also where one was there before that others might.
 fn write_secret(file: &Path, text: &str) -> std::io::Result<()> {
-    match fs::remove_file(file) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
+    match fs::symlink_metadata(file) {
+        // A device or a pipe is not for this process to remove, and what a link leads to is not to be guessed.
+        Ok(found) if !found.is_file() => return Err(Error::other("something that is not a file is there")),
+        Ok(_) => fs::remove_file(file)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?.write_all(text.as_bytes())
 }
@@ -111,6 +114,12 @@ mod tests {
             fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         }
         assert!(write_secret(&folder.path().join("none/key.json"), "x").is_err());
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for other in [link.as_path(), folder.path()] {
+            assert!(write_secret(other, "x").is_err(), "{}", other.display());
+            assert!(fs::symlink_metadata(other).is_ok(), "{} is still there", other.display());
+        }
     }
 
     #[test]

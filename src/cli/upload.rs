@@ -197,7 +197,7 @@ impl Seen {
     async fn clear_away(self, client: &Client) -> Left {
         match self {
             Self { streams: false, .. } => Left::ToResume,
-            Self { id: None, .. } => Left::ToExpire,
+            Self { id: None, .. } => Left::NotBegun,
             Self { id: Some(id), .. } => match tokio::time::timeout(CANCEL_TIMEOUT, client.cancel(id)).await {
                 Ok(Ok(())) => Left::Cancelled,
                 Ok(Err(_)) | Err(_) => Left::ToExpire,
@@ -391,6 +391,24 @@ mod tests {
             "{shown}"
         );
         assert_eq!(scene.server.world().uploads[0].state, "cancelled");
+    }
+
+    #[tokio::test]
+    async fn an_interrupt_ends_the_wait_for_somebody_who_writes() {
+        let scene = Scene::new().await;
+        let pipe = scene.directory.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let interrupt = async {
+            while !scene.show.kept().contains("reads a pipe") {
+                tokio::task::yield_now().await;
+            }
+        };
+        let (code, shown) = scene.run(&["pipe"], interrupt).await;
+        // Opening it for both ends lets the thread go that waits for a writer.
+        drop(std::fs::File::options().read(true).write(true).open(&pipe).unwrap());
+        assert_eq!(code, ExitCode::from(130));
+        assert!(shown.ends_with("pipe: stopped before the broker had admitted it\n"), "{shown}");
+        assert!(scene.server.journal().is_empty());
     }
 
     #[tokio::test]

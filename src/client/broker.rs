@@ -129,13 +129,22 @@ impl Broker {
 
     /// The upload as it stands, or `None` when the broker knows none of that id and owner.
     pub(super) async fn find(&self, id: UploadId, pace: &mut Pace<'_>) -> Result<Option<Upload>, Error> {
+        self.find_at(&format!("/{id}"), pace).await
+    }
+
+    async fn find_at(&self, path: &str, pace: &mut Pace<'_>) -> Result<Option<Upload>, Error> {
         let operation = Operation::Find;
-        let answer = self.call(Method::GET, &format!("/{id}"), |request| request, pace).await?;
+        let answer = self.call(Method::GET, path, |request| request, pace).await?;
         match answer.status {
             200 => answer.upload(operation).map(Some),
             404 => Ok(None),
             _ => Err(answer.refused(operation)),
         }
+    }
+
+    /// As [`Broker::find`], after the broker has looked at what storage has.
+    pub(super) async fn look(&self, id: UploadId, pace: &mut Pace<'_>) -> Result<Option<Upload>, Error> {
+        self.find_at(&format!("/{id}?refresh=true"), pace).await
     }
 
     pub(super) async fn complete(&self, id: UploadId, pace: &mut Pace<'_>) -> Result<Completion, Error> {
@@ -208,9 +217,10 @@ impl Broker {
     }
 
     fn url(&self, path: &str) -> Url {
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         let mut url = self.base.as_url().clone();
         url.set_path(&format!("{}/v1/uploads{path}", self.base.as_url().path().trim_end_matches('/')));
-        url.set_query(None);
+        url.set_query(query);
         url.set_fragment(None);
         url
     }

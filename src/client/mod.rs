@@ -172,9 +172,10 @@ impl Client {
         if metadata.file_type().is_fifo() {
             let order = Order { name: Some(name), ..order.clone() };
             expect_chunks(&order)?;
+            watch(Event::Streaming);
             // Waits for whoever writes.
             let input = tokio::fs::File::open(file).await.map_err(|source| unreadable(file, source))?;
-            return self.stream(input, &order, watch).await;
+            return self.read(input, &order, watch, begun).await;
         }
         let file = RegularFile::look(file).await?;
         let total = file.size();
@@ -204,11 +205,20 @@ impl Client {
         order: &Order,
         watch: Watch<'_>,
     ) -> Result<UploadReport, Error> {
-        let begun = Instant::now();
         expect_chunks(order)?;
+        watch(Event::Streaming);
+        self.read(input, order, watch, Instant::now()).await
+    }
+
+    async fn read(
+        &self,
+        input: impl AsyncRead + Send + Sync + Unpin,
+        order: &Order,
+        watch: Watch<'_>,
+        begun: Instant,
+    ) -> Result<UploadReport, Error> {
         let nameless = || NAMELESS.parse().map_err(|_| Error::NotAFile(NAMELESS.into()));
         let name = order.name.clone().map_or_else(nameless, Ok)?;
-        watch(Event::Streaming);
         let request = new_request(order, &name);
         let source = Source::Pipe(Pipe::new(input, name.to_string().into()));
         self.run(source, StateFile::Nowhere, request, order, watch, begun).await

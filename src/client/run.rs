@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::clock::Randomness;
 use crate::model::id::UploadId;
 
@@ -22,9 +20,6 @@ use super::{FinalState, UploadReport};
 
 /// How many sessions one run may lose. Losing one is rare; losing so many says that something else is wrong.
 const MAX_RENEWALS: u32 = 5;
-
-/// A signed URL that is refused this soon after it was made has not ended: something else is wrong with it.
-const SURELY_GOOD: Duration = Duration::from_secs(60);
 
 /// Everything that one call of [`Client::upload`](super::Client::upload) works with.
 pub(super) struct Run<'a> {
@@ -171,7 +166,7 @@ impl Run<'_> {
         let state = State::new(self.broker.address(), self.new_key(), self.request.clone());
         self.state_file.save(&state).await?;
         let admitted = self.create(state).await?;
-        Ok(Admitted { begin: Begin::AtZero, ..admitted })
+        Ok(Admitted { begin: Begin::At(0), ..admitted })
     }
 
     /// Has the broker admit the upload of `state`, under its key, and writes down what it is called.
@@ -226,6 +221,8 @@ impl Run<'_> {
         let Admitted { id, mut upload, mut begin, mut operation } = admitted;
         let mut kind = self.request.transfer_kind;
         let mut renewals = 0;
+        // Whether the last that was heard of storage is that it refuses a signed URL.
+        let mut was_refused = false;
         loop {
             if upload.state != wire::State::UnderWay {
                 return self.report(id, &upload, kind);
@@ -233,8 +230,6 @@ impl Run<'_> {
             let transfer = upload.transfer.take().ok_or(Error::Nonsense { operation, what: "it has no transfer" })?;
             let mut way = Way::open(&transfer, self.chunk, &self.source, operation)?;
             kind = way.kind();
-            // What the broker shows of an earlier upload may be as old as that.
-            let made = (operation != Operation::Find).then(Instant::now);
             // A session that an earlier run opened by itself is forgotten, and with it what storage could be asked.
             let mut is_unsure = begin == Begin::WhereItStopped && kind != TransferKind::Resumable;
             loop {
@@ -246,13 +241,23 @@ impl Run<'_> {
                     Way::Put(put) => put.run(self.http, &mut self.source, &mut self.tally, &mut self.pace).await?,
                     Way::Start(start) => match start.run(self.http, &mut self.pace).await? {
                         Ok(session) => {
-                            (way, begin) = (Way::Session(session), Begin::AtZero);
+                            (way, begin) = (Way::Session(session), Begin::At(0));
+                            was_refused = false;
                             continue;
                         }
                         Err(ended) => ended,
                     },
                 };
-                match self.verify(id, ended, made).await? {
+                if let Ended::Grown(persisted) = ended {
+                    if let Some(upload) = self.ended_meanwhile(id).await {
+                        return self.report(id, &upload, kind);
+                    }
+                    begin = Begin::At(persisted);
+                    continue;
+                }
+                let verdict = self.verify(id, ended, was_refused).await?;
+                was_refused = matches!(ended, Ended::Refused(_));
+                match verdict {
                     Verdict::Final(upload) => return self.report(id, &upload, kind),
                     Verdict::SendMore => begin = Begin::WhereItStopped,
                     Verdict::Renew => break,
@@ -265,13 +270,13 @@ impl Run<'_> {
             if renewals > MAX_RENEWALS {
                 return Err(Error::SessionLostAgain(renewals));
             }
-            (upload, begin, operation) = (self.renew(id, kind).await?, Begin::AtZero, Operation::Renew);
+            (upload, begin, operation) = (self.renew(id, kind).await?, Begin::At(0), Operation::Renew);
         }
     }
 
     /// Asks the broker what became of the upload after its session ended. Also when the session is lost: the object may
-    /// be there, and only the answer that said so gone. `made` is when the session or URL was surely new.
-    async fn verify(&mut self, id: UploadId, ended: Ended, made: Option<Instant>) -> Result<Verdict, Error> {
+    /// be there, and only the answer that said so gone. `was_refused` tells of the signed URL before this one.
+    async fn verify(&mut self, id: UploadId, ended: Ended, was_refused: bool) -> Result<Verdict, Error> {
         (self.watch)(Event::Verifying);
         loop {
             match self.broker.complete(id, &mut self.pace).await? {
@@ -291,11 +296,10 @@ impl Run<'_> {
                     Ended::Exists => {
                         return Err(Error::StorageRefused { status: 412, offset: self.source.known() });
                     }
-                    Ended::Unsure => return Ok(Verdict::SendMore),
-                    // Storage may find a URL ended a moment before the broker does.
-                    Ended::Refused(400 | 403) if made.is_none_or(|made| made.elapsed() > SURELY_GOOD) => {
-                        return Ok(Verdict::Renew);
-                    }
+                    Ended::Unsure | Ended::Grown(_) => return Ok(Verdict::SendMore),
+                    // Storage, whose clock is another, may find a URL ended before the broker does. That is not so of
+                    // two in a row: then something else is wrong.
+                    Ended::Refused(400 | 403) if !was_refused => return Ok(Verdict::Renew),
                     Ended::Refused(status) => return Err(Error::StorageRefused { status, offset: 0 }),
                     Ended::Stored => {
                         self.pace.pause(Trouble::BrokerUnaware, None).await?;
@@ -305,6 +309,14 @@ impl Run<'_> {
             }
             self.pace.pause(Trouble::BrokerUnaware, None).await?;
         }
+    }
+
+    /// What has become of the upload while it was sent, if it is over: it may have outgrown its policy, or be cancelled.
+    /// Tries once, since the upload does not depend on it.
+    async fn ended_meanwhile(&self, id: UploadId) -> Option<Upload> {
+        let mut pace = Pace::hasty(self.patience, self.randomness, self.watch);
+        let upload = self.broker.look(id, &mut pace).await.ok().flatten()?;
+        (upload.state != wire::State::UnderWay).then_some(upload)
     }
 
     async fn renew(&mut self, id: UploadId, kind: TransferKind) -> Result<Upload, Error> {

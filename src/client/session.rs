@@ -32,6 +32,10 @@ const X_GOOG_HASH: HeaderName = HeaderName::from_static("x-goog-hash");
 /// So often must storage say that it has less than it had confirmed before it is believed.
 const MOST_DOUBTS: u32 = 3;
 
+/// When storage has this much of a pipe, and at each doubling, the broker is asked to look: a pipe may never end, and of a
+/// session without a size storage takes more than any policy allows.
+const FIRST_LOOK: u64 = 16 << 20;
+
 /// How many bytes are sent in one request: a multiple of 256 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkSize(u64);
@@ -66,13 +70,15 @@ pub(super) struct Session {
     chunk: u64,
     /// The most that storage ever said it has: more is progress, and renews patience.
     reached: Option<u64>,
+    /// How much of a pipe is to be there when the broker looks next.
+    look_at: u64,
 }
 
 /// Where to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Begin {
-    /// The session is new: storage has nothing.
-    AtZero,
+    /// Storage has this much for certain: of a new session, nothing.
+    At(u64),
     /// Storage may have anything, from nothing to the whole object.
     WhereItStopped,
 }
@@ -86,6 +92,8 @@ pub(super) enum Ended {
     Exists,
     /// The session is gone: a week old, cancelled, or lost.
     Lost,
+    /// It has not ended, but has so much of a pipe that the broker should see whether that is too much.
+    Grown(u64),
     /// Nobody saw what a signed URL did. Only the broker can tell whether the object is there.
     Unsure,
     /// Storage refused a signed URL: it may have ended, or never have been good.
@@ -184,10 +192,10 @@ pub(super) fn chunk_of(
 impl Session {
     /// The session at `target`, to be sent in chunks of so many bytes.
     pub(super) const fn new(target: Target, chunk: u64) -> Self {
-        Self { target, chunk, reached: None }
+        Self { target, chunk, reached: None, look_at: FIRST_LOOK }
     }
 
-    /// Sends what storage does not have yet, until it has everything or the session is lost.
+    /// Sends what storage does not have yet, until it has everything, the session is lost, or a pipe has grown.
     ///
     /// Dropping the future closes the connection. Storage keeps what it had persisted; nothing else is left behind.
     pub(super) async fn run(
@@ -200,7 +208,7 @@ impl Session {
     ) -> Result<Ended, Error> {
         let mut doubts = 0;
         let mut next = match begin {
-            Begin::AtZero => Move::Send(0),
+            Begin::At(offset) => Move::Send(offset),
             Begin::WhereItStopped => Move::Ask,
         };
         loop {
@@ -253,6 +261,10 @@ impl Session {
                                     pace.tell(Event::Resumed { offset: persisted });
                                     next = Move::Send(persisted);
                                     continue;
+                                }
+                                Move::Send(_) if gained && source.is_pipe() && persisted >= self.look_at => {
+                                    self.look_at = persisted.saturating_mul(2);
+                                    return Ok(Ended::Grown(persisted));
                                 }
                                 Move::Send(_) if gained && !everything => {
                                     next = Move::Send(persisted);

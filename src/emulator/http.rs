@@ -8,7 +8,7 @@ use hyper::Request;
 use hyper::body::{Bytes, Incoming};
 use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
-use hyper::http::{HeaderValue, Method, StatusCode, header};
+use hyper::http::{HeaderValue, Method, StatusCode, Version, header};
 use serde_json::{Map, Value};
 
 use super::accounts::Deed;
@@ -204,11 +204,13 @@ pub(super) async fn serve(world: Arc<World>, request: Request<Incoming>) -> Resu
     let recording = Recording::new(world.journal.clone(), entry);
     let query = Query::of(head.uri.query().unwrap_or_default());
     let is_readable = query.is_some();
+    let is_addressed = is_addressed(&head);
     let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let route = Route::of(host, head.uri.path()).filter(|_| is_readable);
     let query = query.unwrap_or_default();
     let mut call = Call { world: &world, head, query, action: None, last: None, body, received: 0, recording };
     let answer = match route {
+        _ if !is_addressed => Ok(Problem::invalid("The request does not name one host.").answer()),
         Some(route) => answer(&mut call, &route).await,
         None => Ok(Problem::invalid("The request target is not percent-encoded UTF-8.").answer()),
     };
@@ -226,6 +228,20 @@ pub(super) async fn serve(world: Arc<World>, request: Request<Incoming>) -> Resu
         pause.wait().await;
     }
     answer
+}
+
+/// Whether a request says once, and in one way, which host it is for (RFC 9112, sections 3.2 and 3.2.2): signatures
+/// cover it. HTTP/1.0 need not say it.
+fn is_addressed(head: &Parts) -> bool {
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => head.version < Version::HTTP_11,
+        (Some(host), None) => {
+            let authority = head.uri.authority().map(Authority::as_str);
+            authority.is_none_or(|authority| authority.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
+        }
+        (Some(_), Some(_)) => false,
+    }
 }
 
 /// What a request asks for, as far as its head tells.

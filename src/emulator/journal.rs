@@ -53,7 +53,10 @@ pub enum Operation {
     Other,
 }
 
-/// One call. Holds no secret: a session is named by its number.
+/// How many bytes of each text of an entry are kept: more than the longest name of an object, encoded, has.
+const TEXT_BYTES: usize = 4096;
+
+/// One call. Holds no secret: a session is named by its number. Long texts are cut at 4096 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry {
     /// Counts from 1, without gaps.
@@ -68,7 +71,7 @@ pub struct Entry {
     pub method: String,
     /// The path as sent.
     pub path: String,
-    /// The query as sent, without `upload_id` and the signature.
+    /// The query as sent, without `upload_id`, signatures, tokens and keys.
     pub query: String,
     /// The bucket it named.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,6 +98,17 @@ pub struct Entry {
     pub persisted: Option<u64>,
     /// Whether a fault had a hand in it.
     pub faulty: bool,
+}
+
+impl Entry {
+    fn cut(&mut self) {
+        let always = [&mut self.method, &mut self.path, &mut self.query];
+        let perhaps = [&mut self.bucket, &mut self.object, &mut self.content_range, &mut self.origin];
+        for text in always.into_iter().chain(perhaps.into_iter().flatten()) {
+            let end = (0..=TEXT_BYTES.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+            text.truncate(end.unwrap_or(0));
+        }
+    }
 }
 
 /// The journal. Clones are handles to the same one.
@@ -169,6 +183,7 @@ impl Journal {
     }
 
     fn record(&self, mut entry: Entry) {
+        entry.cut();
         let mut ring = self.lock();
         ring.sequence += 1;
         entry.sequence = ring.sequence;

@@ -28,6 +28,7 @@
 //! | XML with a body | documented is none; Google's Python library sends one | not read |
 //! | preconditions | checked when the upload ends: 412 | the same |
 //! | `md5Hash`, `crc32c` in the body | checked when the upload ends: 400 | the same |
+//! | `x-goog-hash`, `Content-MD5` of an XML initiation | not enforced, seen | not looked at |
 //! | `x-upload-content-length` in XML | accepted; enforcement unknown | as in JSON: a total that binds |
 //! | `x-goog-content-length-range` of a session | unknown | checked when the upload ends: 400 `EntityTooLarge`, `EntityTooSmall` |
 //! | `X-GUploader-UploadID` of later answers | another id | the secret again |
@@ -87,6 +88,7 @@
 //! | longer than 7 days, or malformed | 400 `InvalidArgument` | the same |
 //! | a signed header is missing, an `x-goog-*` header is not signed | 400 `MalformedSecurityHeader` | the same |
 //! | an unknown signer; one without permission | 403 `AccessDenied` | the same; known ones have every permission |
+//! | a URL signed for `GET` | is good for `HEAD` | the same |
 //! | the port of the host | storage has none | may be signed, but need not |
 //! | a plus in a signed query; a slash of the name sent as `%2F` | unknown | a plus; a slash in the canonical request |
 //! | signature and token together | unknown | 400 |
@@ -236,6 +238,9 @@ pub struct BucketSettings {
     pub cors: Vec<CorsRule>,
 }
 
+/// The last instant that can be written, late in the year 9999: the emulator's time ends there, however far it is moved.
+const END_OF_TIME: Timestamp = Timestamp::from_millis(253_402_207_200_999);
+
 /// Whether calls need a token. Requests on a session URI never do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authorization {
@@ -286,7 +291,7 @@ struct World {
 impl World {
     fn now(&self) -> Timestamp {
         let ahead = u64::try_from(self.ahead.load(Ordering::Relaxed)).unwrap_or(0);
-        self.clock.now().plus(Duration::from_millis(ahead))
+        self.clock.now().plus(Duration::from_millis(ahead)).min(END_OF_TIME)
     }
 
     fn advance(&self, by: Duration) {

@@ -63,8 +63,15 @@ fn bad(message: &str) -> Answer {
     refused(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", message)
 }
 
+/// Bytes as JSON has them in Google's interfaces: base64 of either alphabet, padded or not (Protocol Buffers
+/// documentation, "`ProtoJSON` Format").
+fn bytes(value: &Value) -> Option<Vec<u8>> {
+    let text = value.as_str()?.trim_end_matches('=').replace('+', "-").replace('/', "_");
+    URL_SAFE_NO_PAD.decode(text).ok()
+}
+
 fn sign_blob(request: &Value) -> Answer {
-    let Some(payload) = request["payload"].as_str().and_then(|payload| STANDARD.decode(payload).ok()) else {
+    let Some(payload) = bytes(&request["payload"]) else {
         return bad("payload must be base64.");
     };
     match accounts::sign(&payload) {

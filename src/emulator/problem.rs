@@ -182,7 +182,10 @@ impl Problem {
 
 /// The error document of the XML API.
 pub(super) fn xml_document(status: StatusCode, code: &str, message: &str, details: &str) -> Answer {
-    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    // Names may have characters that no XML document can have (Extensible Markup Language 1.0, section 2.2).
+    let is_legal = |character| matches!(character, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..);
+    let legal = |text: &str| text.replace(|character| !is_legal(character), "\u{fffd}");
+    let escaped = |text: &str| legal(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let details = match details {
         "" => String::new(),
         details => format!("<Details>{}</Details>", escaped(details)),

@@ -67,7 +67,8 @@ impl Route {
         if RESERVED.contains(&first) || rest.starts_with("v1/projects/") {
             return Some(Self::Unknown);
         }
-        let hosted = host.map(without_port).and_then(|host| HOSTING.iter().find_map(|end| host.strip_suffix(end)));
+        let host = host.map(|host| without_port(host).to_ascii_lowercase()).unwrap_or_default();
+        let hosted = HOSTING.iter().find_map(|end| host.strip_suffix(end));
         let (bucket, object) = if let Some(bucket) = hosted.filter(|bucket| !bucket.is_empty()) {
             (bucket.to_owned(), rest)
         } else {
@@ -133,13 +134,26 @@ impl Route {
     }
 }
 
+/// Parameters whose value opens something, by their lower-case names.
+const SECRETS: [&str; 9] = [
+    "access_token",
+    "assertion",
+    "client_secret",
+    "key",
+    "oauth_token",
+    "refresh_token",
+    "signature",
+    "upload_id",
+    "x-goog-signature",
+];
+
 /// A decoded query, in the order given.
 #[derive(Debug, Default)]
 pub(super) struct Query {
     pairs: Vec<(String, String)>,
     /// The query as sent, less `upload_id`.
     initial: String,
-    /// The same, less the signature: nothing secret.
+    /// The query as sent, less [`SECRETS`].
     shown: String,
 }
 
@@ -151,7 +165,7 @@ impl Query {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             let name = decode(name, Plus::Blank)?;
             let is_session = name == "upload_id";
-            let is_secret = is_session || name.eq_ignore_ascii_case("x-goog-signature");
+            let is_secret = SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret));
             for (text, leaves_out) in [(&mut query.initial, is_session), (&mut query.shown, is_secret)] {
                 if !leaves_out {
                     text.push_str(if text.is_empty() { "" } else { "&" });
@@ -262,7 +276,8 @@ mod tests {
         let hosted = Route::XmlObject { bucket: "media-eu".into(), object: "a/b".into() };
         for (host, path, expected) in [
             ("media-eu.storage.googleapis.com", "/a/b", hosted.clone()),
-            ("media-eu.localhost:8080", "/a/b", hosted),
+            ("media-eu.localhost:8080", "/a/b", hosted.clone()),
+            ("Media-EU.LocalHost", "/a/b", hosted),
             ("media-eu.localhost", "/", Route::XmlBucket { bucket: "media-eu".into() }),
             ("media-eu.localhost", "/storage/v1/b", Route::Buckets),
             ("localhost:8080", "/a/b", Route::XmlObject { bucket: "a".into(), object: "b".into() }),
@@ -286,5 +301,8 @@ mod tests {
         let signed = Query::of("X-Goog-Expires=1&X-Goog-Signature=ab&upload_id=secret").unwrap();
         assert_eq!(signed.of_initiation(), "X-Goog-Expires=1&X-Goog-Signature=ab");
         assert_eq!(signed.without_secret(), "X-Goog-Expires=1");
+        for name in ["access_token", "Access_Token", "Signature", "key", "refresh_token", "assertion", "Upload_Id"] {
+            assert_eq!(Query::of(&format!("a=1&{name}=secret")).unwrap().without_secret(), "a=1", "{name}");
+        }
     }
 }

@@ -199,7 +199,7 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
-    use crate::storage::{Error, Outage};
+    use crate::storage::{Error, Outage, Upstream};
 
     async fn ask<H, T>(handler: H) -> Response
     where
@@ -245,7 +245,10 @@ mod tests {
         let filter = tracing_subscriber::EnvFilter::new("info");
         let subscriber = tracing_subscriber::registry().with(filter).with(layer.with_writer(move || writer.clone()));
         let subscriber = tracing::subscriber::set_default(subscriber);
-        let failing = async || Problem::from(Error::Unavailable { cause: Outage::Answered(503), retry_after: None });
+        let failing = async || {
+            let whom = Upstream::Storage;
+            Problem::from(Error::Unavailable { whom, cause: Outage::Answered(503), retry_after: None })
+        };
         let response = ask(failing).await;
         drop(subscriber);
         let id = response.headers()[REQUEST_ID].to_str().unwrap();

@@ -387,18 +387,21 @@ impl From<storage::Error> for Problem {
         match error {
             Storage::Refused { .. }
             | Storage::SigningRefused { .. }
-            | Storage::Unauthenticated
+            | Storage::Unauthenticated { .. }
             | Storage::Nonsense(_) => {
-                // A status and words of ours: nothing that storage sent is repeated, but a reason of letters alone.
+                // A status and words of ours: nothing that storage sent is repeated, but a reason of one plain word.
                 Self::new(Code::StorageError).detail(error.to_string())
             }
-            Storage::Unavailable { retry_after, .. } => {
-                Self::new(Code::StorageUnavailable).retry_after(retry_after.unwrap_or(DEFAULT_RETRY))
-            }
+            // Who it is need not be storage itself: IAM Credentials signs.
+            Storage::Unavailable { retry_after, .. } => Self::new(Code::StorageUnavailable)
+                .detail(error.to_string())
+                .retry_after(retry_after.unwrap_or(DEFAULT_RETRY)),
             Storage::NoToken(_) => Self::new(Code::StorageUnavailable)
                 .detail("the broker has no credentials for storage at the moment")
                 .retry_after(DEFAULT_RETRY),
-            Storage::TimedOut => Self::new(Code::StorageTimeout).retry_after(DEFAULT_RETRY),
+            Storage::TimedOut { .. } => {
+                Self::new(Code::StorageTimeout).detail(error.to_string()).retry_after(DEFAULT_RETRY)
+            }
             Storage::Overloaded => Self::new(Code::Overloaded).retry_after(Duration::from_secs(1)),
         }
     }

@@ -162,7 +162,8 @@ pub(super) async fn complete(
     responses(
         (status = 200, description = "The upload, with how to send its bytes unless it is final", body = wire::Upload),
         (status = 404, description = "`not-found`", body = problem::Document, content_type = "application/problem+json"),
-        (status = 409, description = "`invalid-state`: the upload is final", body = problem::Document, content_type = "application/problem+json"),
+        (status = 409, description = "`invalid-state`: the upload is final, or its first session was never opened", body = problem::Document, content_type = "application/problem+json"),
+        (status = 421, description = "`misdirected`: another region took the upload", body = problem::Document, content_type = "application/problem+json"),
         (status = 502, description = "`storage-error`", body = problem::Document, content_type = "application/problem+json"),
         (status = 503, description = "`storage-unavailable`, `store-unavailable`, `identity-unavailable`, `overloaded`", body = problem::Document, content_type = "application/problem+json"),
         (status = 504, description = "`storage-timeout`", body = problem::Document, content_type = "application/problem+json"),

@@ -44,11 +44,12 @@ pub struct CreateUpload {
     #[serde(default)]
     #[schema(nullable = false, minimum = 0, maximum = 5_497_558_138_880_u64, example = 73_400_320)]
     size_bytes: Option<u64>,
-    /// The MD5 of the bytes, in base64; storage checks it.
+    /// The MD5 of the bytes, in base64. An object with another one is not stored, or deleted when the upload completes.
     #[serde(default)]
     #[schema(nullable = false, min_length = 24, max_length = 24, example = "XrY7u+Ae7tCTyyK7j1rNww==")]
     md5: Option<String>,
-    /// The CRC32C of the bytes, big-endian, in base64; storage checks it.
+    /// The CRC32C of the bytes, big-endian, in base64. An object with another one is not stored, or deleted when the
+    /// upload completes.
     #[serde(default)]
     #[schema(nullable = false, min_length = 8, max_length = 8, example = "yZRlqg==")]
     crc32c: Option<String>,

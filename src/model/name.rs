@@ -9,7 +9,7 @@ use super::Invalid;
 
 /// Declares a checked, cheaply cloned text type whose constructor is `FromStr`.
 macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident, $check:path) => {
+    ($(#[$doc:meta])* $name:ident, $check:path $(, of: $tidy:path)?) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
@@ -25,6 +25,7 @@ macro_rules! name_type {
             type Err = Invalid;
 
             fn from_str(text: &str) -> Result<Self, Invalid> {
+                $(let text = $tidy(text);)?
                 $check(text)?;
                 Ok(Self(text.into()))
             }
@@ -83,10 +84,17 @@ name_type!(
     check_file
 );
 name_type!(
-    /// A media type such as `video/mp4` or `text/plain; charset=utf-8` (RFC 9110, section 8.3.1), kept as given.
+    /// A media type such as `video/mp4` or `text/plain; charset=utf-8` (RFC 9110, section 8.3.1), kept as given but for
+    /// blanks around it: these do not travel in a header (section 5.5), and so are no part of what is stored and compared.
     ContentType,
-    check_content_type
+    check_content_type,
+    of: without_outer_blanks
 );
+
+/// RFC 9110, section 5.5.
+fn without_outer_blanks(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
+}
 
 fn require(holds: bool, reason: &str) -> Result<(), Invalid> {
     if holds { Ok(()) } else { Err(Invalid::new(reason)) }
@@ -141,7 +149,8 @@ fn check_content_type(text: &str) -> Result<(), Invalid> {
     let token = |part: &str| !part.is_empty() && part.bytes().all(token_character);
     require(text.len() <= 255, invalid)?;
     let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
-    let (kind, subtype) = essence.trim_end().split_once('/').ok_or_else(|| Invalid::new(invalid))?;
+    // No other white space: it could not stand in a header.
+    let (kind, subtype) = essence.trim_end_matches(' ').split_once('/').ok_or_else(|| Invalid::new(invalid))?;
     require(token(kind) && token(subtype), invalid)?;
     require(parameters.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '), invalid)
 }
@@ -201,6 +210,22 @@ mod tests {
             ("a type with a line break in a parameter", !fits::<ContentType>("video/mp4;\r\nx: y")),
         ] {
             assert!(holds, "{name}");
+        }
+    }
+
+    #[test]
+    fn blanks_around_a_content_type_are_no_part_of_it() {
+        for (given, kept) in [
+            ("text/plain; ", "text/plain;"),
+            (" text/plain\t", "text/plain"),
+            ("text/plain ;  charset=utf-8", "text/plain ;  charset=utf-8"),
+        ] {
+            assert_eq!(given.parse::<ContentType>().unwrap().as_str(), kept, "{given:?}");
+        }
+        for given in
+            [" ", "text/plain\n", "text/plain;\r\n ", "text/plain\n;a=b", "text/plain\t;a=b", "text/plain\u{2003};a=b"]
+        {
+            assert!(given.parse::<ContentType>().is_err(), "{given:?}");
         }
     }
 

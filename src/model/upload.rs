@@ -94,7 +94,8 @@ pub struct Upload {
     pub state: UploadState,
 }
 
-/// What storage is told of an object beside its bytes, whenever a session is opened or a URL is signed for it.
+/// What storage is told of an object beside its bytes, whenever a session is opened or a URL is signed for it. Of an
+/// upload that is final only [`Attributes::overwrite`] is still known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// Custom metadata; the broker's own entry, [`UPLOAD_HINT`], is not in it.
@@ -498,6 +499,7 @@ mod tests {
         ];
         let all_evidence = [
             Evidence::SessionOpened,
+            Evidence::SessionRenewed,
             Evidence::Persisted(ByteCount(9)),
             Evidence::Verified(object(9), Witness::Sweep),
             Evidence::Broken(breach, ByteCount(9)),

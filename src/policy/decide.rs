@@ -22,6 +22,9 @@ pub struct Admission {
     pub object: ObjectName,
     /// What the object will be held to.
     pub promise: Promise,
+    /// The bytes that are counted for it before it is there. No more than the policy's limits allow an object to have,
+    /// also where they only report: else an unknown size would be reported as all that storage takes.
+    pub reserve: ByteCount,
     /// What the object is made with: among it the policy's metadata and the client's.
     pub attributes: Attributes,
     /// What the principal may use under this policy.
@@ -137,6 +140,7 @@ impl Policy {
                 policy: self.name().clone(),
                 object,
                 promise: self.promise(request),
+                reserve: request.size.unwrap_or_else(|| self.settings.reserved_unknown(request.transfer)),
                 attributes: Attributes {
                     metadata,
                     cache_control: self.settings.cache_control.clone(),
@@ -235,9 +239,9 @@ impl Policy {
     }
 
     fn promise(&self, request: &NewUpload) -> Promise {
-        let most = match (request.transfer, self.enforcement()) {
-            (TransferKind::Simple, Enforcement::Enforce) => self.largest().min(self.settings.simple_max_size),
-            _ => self.largest(),
+        let most = match self.enforcement() {
+            Enforcement::Enforce => self.settings.reserved_unknown(request.transfer),
+            Enforcement::Report => self.largest(),
         };
         let bounds = PromisedSize::Between { least: self.smallest(), most };
         Promise {

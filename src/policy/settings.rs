@@ -88,6 +88,14 @@ impl PolicySettings {
         self.transfers.iter().any(|setting| setting.kind().is_signed())
     }
 
+    /// The most bytes that an upload of unknown size may come to, and so reserves.
+    pub(super) fn reserved_unknown(&self, transfer: TransferKind) -> ByteCount {
+        match transfer {
+            TransferKind::Simple => self.max_size.min(self.simple_max_size),
+            TransferKind::Resumable | TransferKind::SignedResumable => self.max_size,
+        }
+    }
+
     /// Checks each value by itself and against the others; what has to be compiled is checked where it is.
     pub(super) fn check(&self) -> Result<(), Fault> {
         self.check_sizes()?;
@@ -152,10 +160,12 @@ impl PolicySettings {
             return Err(("daily_bytes", reason));
         }
         // An upload of unknown size reserves as much as it may become.
-        if self.unknown_size && daily < self.max_size {
+        let reserved = self.transfers.iter().map(|setting| self.reserved_unknown(setting.kind())).min();
+        if self.unknown_size
+            && let Some(reserved) = reserved.filter(|reserved| daily < *reserved)
+        {
             let reason = format!(
-                "is {daily}, less than max_size, {}, which an upload of unknown size reserves: none would ever be admitted",
-                self.max_size
+                "is {daily}, less than the {reserved} that an upload of unknown size reserves: none would ever be admitted"
             );
             return Err(("daily_bytes", reason));
         }

@@ -194,18 +194,21 @@ fn all_violations_are_told_at_once_with_what_is_allowed() {
 #[test]
 fn an_unknown_size_is_bounded_by_the_policy() {
     let request = NewUpload { size: None, ..request() };
-    for (keys, least, most) in [
-        ("unknown_size = true\nmax_size = 1000", ByteCount::ZERO, ByteCount(1000)),
-        ("unknown_size = true\nmin_size = 10", ByteCount(10), ByteCount::LARGEST_OBJECT),
+    for (keys, least, most, reserve) in [
+        ("unknown_size = true\nmax_size = 1000", ByteCount::ZERO, ByteCount(1000), ByteCount(1000)),
+        ("unknown_size = true\nmin_size = 10", ByteCount(10), ByteCount::LARGEST_OBJECT, ByteCount::LARGEST_OBJECT),
         // An object beyond the bounds would be deleted, and a policy that only reports refuses nothing.
         (
             "unknown_size = true\nmin_size = 10\nmax_size = 1000\nreport_only = true",
             ByteCount::ZERO,
             ByteCount::LARGEST_OBJECT,
+            // What would be counted if it refused: what it reports would be of no use otherwise.
+            ByteCount(1000),
         ),
     ] {
         let admission = decide(&policy(keys), &request).unwrap();
         assert_eq!(admission.promise.size, PromisedSize::Between { least, most }, "{keys}");
+        assert_eq!(admission.reserve, reserve, "{keys}");
     }
 }
 
@@ -321,9 +324,12 @@ fn settings_that_cannot_be_are_refused_by_key_and_reason() {
         assert!(error.reason.contains(reason), "{name}: {error}");
         assert!(error.to_string().starts_with(&format!("policies[1].{key}: ")), "{name}: {error}");
     }
-    for keys in
-        ["session_lifetime = \"1m\"", "session_lifetime = \"7d\"", "min_size = 10\nmax_size = 10\ndaily_bytes = 10"]
-    {
+    for keys in [
+        "session_lifetime = \"1m\"",
+        "session_lifetime = \"7d\"",
+        "min_size = 10\nmax_size = 10\ndaily_bytes = 10",
+        "unknown_size = true\ntransfers = [\"resumable\", \"simple\"]\ndaily_bytes = \"8MiB\"",
+    ] {
         policy(keys);
     }
 }

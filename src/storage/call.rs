@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::error::{Error, Outage};
+use super::error::{Error, Outage, Upstream};
 use super::json::{Answer, Authority, Request};
 use super::metrics::{CallResult, Metrics, Operation};
 use super::retry::{Backoff, Budget, Verdict, judge, patience};
@@ -31,6 +31,8 @@ pub(super) struct Caller {
     pub(super) randomness: Randomness,
     pub(super) metrics: Metrics,
     pub(super) limits: Limits,
+    /// Those of signatures. On their own, so that an outage of IAM Credentials takes no calls, and no retries, from storage.
+    pub(super) signing: Limits,
 }
 
 /// What bounds the calls.
@@ -47,7 +49,7 @@ pub(super) struct Limits {
 struct Failure {
     error: Error,
     result: CallResult,
-    /// How long storage asked to be left alone.
+    /// How long who was asked wants to be left alone.
     after: Option<Duration>,
 }
 
@@ -67,8 +69,17 @@ impl Limits {
 /// of the last try says less than what went wrong with those before.
 fn tell(error: Error, outage: &mut Option<Error>) -> Error {
     match error {
-        Error::TimedOut => outage.take().unwrap_or(Error::TimedOut),
+        Error::TimedOut { .. } => outage.take().unwrap_or(error),
         other => other,
+    }
+}
+
+/// Who is asked.
+fn whom(operation: Operation, authority: Authority) -> Upstream {
+    match (operation, authority) {
+        (Operation::Sign, Authority::Nothing) => Upstream::MetadataServer,
+        (Operation::Sign, _) => Upstream::IamCredentials,
+        _ => Upstream::Storage,
     }
 }
 
@@ -81,6 +92,21 @@ enum Try {
 }
 
 impl Caller {
+    /// Counts an operation as long as what is returned lives.
+    ///
+    /// # Errors
+    /// When as many are under way as this process allows.
+    pub(super) fn enter(&self, operation: Operation) -> Result<SemaphorePermit<'_>, Error> {
+        self.limits_of(operation).operations.try_acquire().map_err(|_| Error::Overloaded)
+    }
+
+    const fn limits_of(&self, operation: Operation) -> &Limits {
+        match operation {
+            Operation::Sign => &self.signing,
+            _ => &self.limits,
+        }
+    }
+
     /// Sends `request` until there is an answer that `read` can be given, within `deadline`.
     pub(super) async fn call<T>(
         &self,
@@ -90,9 +116,11 @@ impl Caller {
         read: impl FnOnce(&Answer) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let now = Instant::now();
-        let deadline = deadline.min(now + self.limits.timeout);
-        let _operation = self.limits.operations.try_acquire().map_err(|_| Error::Overloaded)?;
-        self.limits.budget.earn(now);
+        let limits = self.limits_of(operation);
+        let deadline = deadline.min(now + limits.timeout);
+        let whom = whom(operation, request.authority);
+        let _operation = self.enter(operation)?;
+        limits.budget.earn(now);
         let mut token = match request.authority {
             Authority::Token => Some(self.tokens.bearer(deadline).await.map_err(Error::NoToken)?),
             Authority::Session | Authority::Nothing => None,
@@ -115,26 +143,26 @@ impl Caller {
                 }
                 Try::Unauthenticated(refused) => {
                     if renewed {
-                        return Err(Error::Unauthenticated);
+                        return Err(Error::Unauthenticated { whom });
                     }
                     renewed = true;
                     let newer = self.tokens.after_refusal(&refused, deadline).await.map_err(Error::NoToken)?;
-                    token = Some(newer.ok_or(Error::Unauthenticated)?);
+                    token = Some(newer.ok_or(Error::Unauthenticated { whom })?);
                     self.metrics.retried(operation);
                     continue;
                 }
                 Try::Failed(failure) => failure,
             };
-            let pause = self.limits.backoff.pause_until(tried, self.randomness.fraction(), failure.after);
+            let pause = limits.backoff.pause_until(tried, self.randomness.fraction(), failure.after);
             // Not worth waiting for: the answer would come too late.
             if Instant::now() + pause >= deadline {
                 return Err(tell(failure.error, &mut outage));
             }
-            if !self.limits.budget.spend(Instant::now()) {
+            if !limits.budget.spend(Instant::now()) {
                 self.metrics.withheld();
                 return Err(tell(failure.error, &mut outage));
             }
-            tracing::debug!(operation = operation.as_str(), error = %failure.error, "storage is asked again");
+            tracing::debug!(operation = operation.as_str(), error = %failure.error, "{whom} is asked again");
             self.metrics.retried(operation);
             if matches!(failure.error, Error::Unavailable { .. }) {
                 outage = Some(failure.error);
@@ -152,10 +180,11 @@ impl Caller {
         token: Option<&Token>,
         deadline: Instant,
     ) -> Result<Try, Error> {
+        let whom = whom(operation, request.authority);
         let Some(remaining) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
-            return Err(Error::TimedOut);
+            return Err(Error::TimedOut { whom });
         };
-        let _call = timeout(QUEUE.min(remaining), self.limits.calls.acquire())
+        let _call = timeout(QUEUE.min(remaining), self.limits_of(operation).calls.acquire())
             .await
             .ok()
             .and_then(Result::ok)
@@ -165,9 +194,9 @@ impl Caller {
         let until = started + patience(deadline.saturating_duration_since(started));
         let sent = timeout_at(until, self.clients.send(request, bearer)).await;
         let took = started.elapsed();
-        let unavailable = |cause, after| Error::Unavailable { cause, retry_after: after };
+        let unavailable = |cause, after| Error::Unavailable { whom, cause, retry_after: after };
         let failure = match sent {
-            Err(_) => Failure { error: Error::TimedOut, result: CallResult::TimedOut, after: None },
+            Err(_) => Failure { error: Error::TimedOut { whom }, result: CallResult::TimedOut, after: None },
             Ok(Err(outage)) => {
                 Failure { error: unavailable(outage, None), result: CallResult::Connection, after: None }
             }

@@ -1,5 +1,6 @@
 //! Why an operation on storage did not happen.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,30 +15,38 @@ pub enum Error {
     Refused {
         /// The HTTP status.
         status: u16,
-        /// The `reason` of the first error in the body, such as `forbidden`: letters only.
+        /// The `reason` of the first error in the body, such as `forbidden`: letters and `_` only.
         reason: Option<String>,
     },
-    /// Storage is away, or has too much to do, also after the retries that there was time and budget for.
-    #[error("storage is not available")]
+    /// Who was asked is away, or has too much to do, also after the retries that there was time and budget for.
+    #[error("{whom} is not available")]
     Unavailable {
+        /// Who was asked.
+        whom: Upstream,
         /// What the last try met.
         #[source]
         cause: Outage,
-        /// How long storage asked to be left alone.
+        /// How long it asked to be left alone.
         retry_after: Option<Duration>,
     },
-    /// The deadline passed before storage answered. What was asked for may have happened or may not.
-    #[error("storage did not answer in time")]
-    TimedOut,
-    /// Storage refused the token, and the next one too.
-    #[error("storage does not accept the broker's token")]
-    Unauthenticated,
+    /// The deadline passed before there was an answer. What was asked for may have happened or may not.
+    #[error("{whom} did not answer in time")]
+    TimedOut {
+        /// Who was asked.
+        whom: Upstream,
+    },
+    /// The token was refused, and the next one too.
+    #[error("{whom} does not accept the broker's token")]
+    Unauthenticated {
+        /// Who was asked.
+        whom: Upstream,
+    },
     /// IAM Credentials understood the request for a signature and says no.
     #[error("IAM Credentials refused to sign, with status {status}{}", reason.as_deref().map(|reason| format!(", {reason}")).unwrap_or_default())]
     SigningRefused {
         /// The HTTP status.
         status: u16,
-        /// The `reason` of the first error in the body: letters only.
+        /// The `status` in the body, such as `PERMISSION_DENIED`: letters and `_` only.
         reason: Option<String>,
     },
     /// There is no token to call storage with.
@@ -49,6 +58,27 @@ pub enum Error {
     /// As many operations are under way as this process allows; storage was not asked.
     #[error("too many operations on storage are under way")]
     Overloaded,
+}
+
+/// Who is asked for the sake of an operation on storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    /// Storage itself.
+    Storage,
+    /// IAM Credentials, for a signature.
+    IamCredentials,
+    /// The metadata server, for the name of the machine's account.
+    MetadataServer,
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Storage => "storage",
+            Self::IamCredentials => "IAM Credentials",
+            Self::MetadataServer => "the metadata server",
+        })
+    }
 }
 
 /// What a try met that did not get through.

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, ORIGIN, RANGE};
 use reqwest::{Method, StatusCode, Url};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::Endpoint;
 use super::error::Error;
 use super::xml;
-use super::{Cancelled, Deleted, Existing, FoundObject, Initiation, Progress, UPLOAD_HINT};
+use super::{Cancelled, Deleted, FoundObject, Initiation, Progress, UPLOAD_HINT};
 use crate::model::name::{BucketName, ObjectName};
 use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
-use crate::model::upload::StoredObject;
+use crate::model::upload::{Overwrite, StoredObject};
 
 /// What is sent. No `Debug`: the address of a session is a secret.
 pub(super) struct Request {
@@ -51,8 +52,9 @@ pub(super) enum Body {
 }
 
 impl Answer {
-    /// The `reason` of the first error in the body, or its `Code` in XML, if it is the plain word that storage uses. The
-    /// bodies of upload servers are often text or empty, so this is a hint and the status decides.
+    /// The `reason` of the first error in the body, its `Code` in XML, or the `status` of Google's other interfaces
+    /// (AIP-193), if it is the plain word that it should be. The bodies of upload servers are often text or empty, so this
+    /// is a hint and the status decides.
     pub(super) fn reason(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Envelope {
@@ -60,19 +62,33 @@ impl Answer {
         }
         #[derive(Deserialize)]
         struct Errors {
+            #[serde(default)]
             errors: Vec<Reason>,
+            status: Option<String>,
         }
         #[derive(Deserialize)]
         struct Reason {
             reason: String,
         }
         let Body::Whole(body) = &self.body else { return None };
-        let reason = match xml::error_code(body) {
-            Some(code) => code.to_owned(),
-            None => serde_json::from_slice::<Envelope>(body).ok()?.error.errors.into_iter().next()?.reason,
+        let reason = if let Some(code) = xml::error_code(body) {
+            code.to_owned()
+        } else {
+            let Errors { errors, status } = serde_json::from_slice::<Envelope>(body).ok()?.error;
+            errors.into_iter().next().map(|first| first.reason).or(status)?
         };
-        let plain = (1..=64).contains(&reason.len()) && reason.bytes().all(|byte| byte.is_ascii_alphabetic());
+        let word = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+        let plain = (1..=64).contains(&reason.len()) && reason.bytes().all(word);
         plain.then_some(reason)
+    }
+
+    /// Whether the body is neither empty nor JSON: the page of some gateway in between, which must not pass for a deed of
+    /// storage.
+    fn is_page(&self) -> bool {
+        match &self.body {
+            Body::TooLong => true,
+            Body::Whole(body) => !body.is_empty() && serde_json::from_slice::<IgnoredAny>(body).is_err(),
+        }
     }
 
     /// What an answer is that no exchange expects.
@@ -114,10 +130,10 @@ pub(super) fn initiation_request(endpoint: &Endpoint, initiation: &Initiation<'_
     let body = serde_json::to_vec(&resource).map_err(|_| Error::Nonsense("the metadata cannot be written as JSON"))?;
 
     let mut address = endpoint.upload(initiation.bucket, initiation.object);
-    match initiation.existing {
+    match initiation.overwrite {
         // 0 stands for: there is no live object. Storage looks at it when the last byte is there, not now.
-        Existing::Keep => address.push_str("&ifGenerationMatch=0"),
-        Existing::Replace => {}
+        Overwrite::Forbidden => address.push_str("&ifGenerationMatch=0"),
+        Overwrite::Allowed => {}
     }
     let header = |text: &str, what| HeaderValue::from_str(text).map_err(|_| Error::Nonsense(what));
     let mut headers = HeaderMap::with_capacity(4);
@@ -209,10 +225,12 @@ pub(super) fn cancel_request(endpoint: &Endpoint, session: &SessionUri) -> Resul
     session_request(endpoint, session, Method::DELETE)
 }
 
+/// 499 for an open session. Storage does not document what it says to one that is finished, so any success will do.
 pub(super) fn read_cancelled(answer: &Answer) -> Result<Cancelled, Error> {
     match answer.status.as_u16() {
         499 => Ok(Cancelled::Ended),
         404 | 410 => Ok(Cancelled::WasGone),
+        200..=299 if answer.is_page() => Err(Error::Nonsense("a page where a session was to be cancelled")),
         200..=299 => Ok(Cancelled::Finished),
         _ => Err(answer.unexpected()),
     }
@@ -273,8 +291,10 @@ pub(super) fn delete_request(
     Ok(Request { method: Method::DELETE, url, headers, body: Vec::new(), authority: Authority::Token })
 }
 
+/// 204 from storage, 200 from stand-ins.
 pub(super) fn read_deleted(answer: &Answer) -> Result<Deleted, Error> {
     match answer.status {
+        StatusCode::OK if answer.is_page() => Err(Error::Nonsense("a page where an object was to be deleted")),
         StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(Deleted::Gone),
         StatusCode::PRECONDITION_FAILED => Ok(Deleted::Replaced),
         _ => Err(answer.unexpected()),
@@ -438,6 +458,16 @@ mod tests {
             assert_eq!(told(read_cancelled(&answer(status, None, ""))), cancelled, "cancel, {status}");
             assert_eq!(told(read_deleted(&answer(status, None, ""))), deleted, "delete, {status}");
         }
+        let endless = || Answer { body: Body::TooLong, ..answer(200, None, "") };
+        for (name, answer, believed) in [
+            ("a resource", answer(200, None, RESOURCE), true),
+            ("no more than braces", answer(200, None, "{}"), true),
+            ("the page of a gateway", answer(200, None, "<html>Sign in</html>"), false),
+            ("an endless one", endless(), false),
+        ] {
+            assert_eq!(read_cancelled(&answer).is_ok(), believed, "cancel, {name}");
+            assert_eq!(read_deleted(&answer).is_ok(), believed, "delete, {name}");
+        }
     }
 
     #[test]
@@ -482,6 +512,12 @@ mod tests {
             ("a sentence", envelope("see https://storage/?upload_id=A"), None),
             ("an endless one", envelope(&"a".repeat(65)), None),
             ("an empty one", envelope(""), None),
+            (
+                "a status",
+                r#"{"error":{"code":403,"status":"PERMISSION_DENIED"}}"#.to_owned(),
+                Some("PERMISSION_DENIED"),
+            ),
+            ("a status that is a sentence", r#"{"error":{"status":"see upload_id=A"}}"#.to_owned(), None),
             ("no list", r#"{"error":{"code":412}}"#.to_owned(), None),
             ("an empty list", r#"{"error":{"errors":[]}}"#.to_owned(), None),
             ("text", "Precondition failed".to_owned(), None),

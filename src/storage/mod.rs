@@ -26,7 +26,7 @@ use crate::model::name::{BucketName, ObjectName};
 use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
-use crate::model::upload::{Promise, StoredObject, UPLOAD_HINT};
+use crate::model::upload::{Overwrite, Promise, StoredObject, UPLOAD_HINT};
 
 mod call;
 mod credentials;
@@ -46,7 +46,7 @@ mod transport;
 mod xml;
 
 pub use credentials::{Environment, FileError};
-pub use error::{Error, NotReady, OpenError, Outage};
+pub use error::{Error, NotReady, OpenError, Outage, Upstream};
 pub use metrics::Metrics;
 pub use settings::{Api, Credentials, Settings};
 pub use signing::signed_until;
@@ -112,19 +112,10 @@ pub struct Initiation<'a> {
     pub metadata: &'a BTreeMap<String, String>,
     /// `Cache-Control` of the object.
     pub cache_control: Option<&'a str>,
-    /// What becomes of an object of that name.
-    pub existing: Existing,
+    /// Whether a live object of that name may be replaced. Where not, storage finds it at the last byte only.
+    pub overwrite: Overwrite,
     /// The web origin that will use the session, exactly as a browser sends it.
     pub origin: Option<&'a str>,
-}
-
-/// What becomes of a live object with the name of a new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Existing {
-    /// It stays, and the upload fails. Storage finds that out at the last byte only.
-    Keep,
-    /// The new one takes its place.
-    Replace,
 }
 
 /// How far a session has come.
@@ -202,8 +193,8 @@ impl Storage {
             Signing::Wanted => Some(Signer::new(identity)?),
         };
         let tokens = TokenSource::start(origin, randomness.clone(), metrics.clone());
-        let limits = Limits::new(settings.timeout.0, backoff);
-        let caller = Caller { clients, tokens, randomness, metrics, limits };
+        let [limits, signing] = [(); 2].map(|()| Limits::new(settings.timeout.0, backoff));
+        let caller = Caller { clients, tokens, randomness, metrics, limits, signing };
         Ok(Self { endpoint, api: settings.api, caller, signer })
     }
 

@@ -1,5 +1,6 @@
 //! Who signs URLs that clients use by themselves, and with what.
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +14,13 @@ use reqwest::{Method, StatusCode, Url};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::Deserialize;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroize as _;
 
 use super::call::Caller;
-use super::error::{Error, OpenError};
+use super::error::{Error, OpenError, Upstream};
 use super::json::{Answer, Authority, Body, Request, parse};
 use super::metrics::Operation;
 use super::signing::Canonical;
@@ -64,7 +65,12 @@ const LONGEST_REMOTE_LIFE: Duration = Duration::from_secs(12 * 3600);
 /// Signs, with a key at hand or by IAM Credentials.
 pub(super) enum Signer {
     /// With this key.
-    Key { email: String, key: Arc<RsaKeyPair> },
+    Key {
+        email: String,
+        key: Arc<RsaKeyPair>,
+        /// As many as there are processors: more at a time would only take them from the threads that serve requests.
+        slots: Arc<Semaphore>,
+    },
     /// By IAM Credentials, with the broker's token. Its account needs the permission `iam.serviceAccounts.signBlob` on
     /// itself.
     Remote {
@@ -91,7 +97,8 @@ impl Signer {
             SigningIdentity::Key { email, private_key } => {
                 let key = read_key(&private_key)
                     .ok_or(OpenError::CannotSign { whose: "a key that is no RSA key of 2048 to 8192 bits in PEM" })?;
-                Ok(Self::Key { email, key: Arc::new(key) })
+                let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+                Ok(Self::Key { email, key: Arc::new(key), slots: Arc::new(Semaphore::new(processors)) })
             }
             SigningIdentity::Remote { account: RemoteAccount::Named(name), .. } if !is_account(&name) => {
                 Err(OpenError::CannotSign { whose: "those of an account whose name is no e-mail address" })
@@ -117,9 +124,10 @@ impl Signer {
         deadline: Instant,
     ) -> Result<SessionUri, Error> {
         match self {
-            Self::Key { email, key } => {
+            Self::Key { email, key, slots } => {
                 let unsigned = request.unsigned(email, now, lifetime)?;
-                let signature = sign_with(Arc::clone(key), unsigned.string_to_sign.clone(), deadline).await?;
+                let _operation = caller.enter(Operation::Sign)?;
+                let signature = sign_with(key, slots, unsigned.string_to_sign.clone(), deadline).await?;
                 unsigned.signed(&signature)
             }
             Self::Remote { account, iam_credentials } => {
@@ -150,7 +158,10 @@ impl Account {
                     caller.call(Operation::Sign, &request, deadline, read_account).await
                 });
                 // Whoever waits for another's question has a deadline of its own.
-                timeout_at(deadline, ask).await.map_err(|_| Error::TimedOut)?.map(String::as_str)
+                timeout_at(deadline, ask)
+                    .await
+                    .map_err(|_| Error::TimedOut { whom: Upstream::MetadataServer })?
+                    .map(String::as_str)
             }
         }
     }
@@ -182,7 +193,7 @@ fn read_account(answer: &Answer) -> Result<String, Error> {
 }
 
 /// Whether `name` is an e-mail address of the kind that service accounts have, which can stand in a path as it is.
-fn is_account(name: &str) -> bool {
+pub(super) fn is_account(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._+".contains(&byte);
     let part = |part: &str| !part.is_empty() && part.bytes().all(plain);
     name.len() <= 254 && name.split_once('@').is_some_and(|(local, domain)| part(local) && part(domain))
@@ -207,7 +218,7 @@ fn read_signature(answer: &Answer) -> Result<Vec<u8>, Error> {
         return Err(Error::SigningRefused { status: answer.status.as_u16(), reason: answer.reason() });
     }
     if answer.status != StatusCode::OK {
-        return Err(answer.unexpected());
+        return Err(Error::Nonsense("an answer of IAM Credentials with a status that does not belong to the request"));
     }
     let nonsense = Error::Nonsense("an answer of IAM Credentials without a signature");
     let Body::Whole(body) = &answer.body else { return Err(nonsense) };
@@ -229,15 +240,27 @@ fn read_key(pem: &SecretText) -> Option<RsaKeyPair> {
 }
 
 /// Signs away from the threads that serve requests: it takes about a millisecond of computing, in which such a thread
-/// would serve nobody, and handing it over takes a hundredth of that.
-async fn sign_with(key: Arc<RsaKeyPair>, text: String, deadline: Instant) -> Result<Vec<u8>, Error> {
+/// would serve nobody, and handing it over takes a hundredth of that. Who does not get a slot until the deadline leaves
+/// nothing behind that would be computed for nobody.
+async fn sign_with(
+    key: &Arc<RsaKeyPair>,
+    slots: &Arc<Semaphore>,
+    text: String,
+    deadline: Instant,
+) -> Result<Vec<u8>, Error> {
+    let slot = timeout_at(deadline, Arc::clone(slots).acquire_owned()).await.ok().and_then(Result::ok);
+    let slot = slot.ok_or(Error::Overloaded)?;
+    let key = Arc::clone(key);
     let signing = spawn_blocking(move || {
+        // Kept to the end, also when nobody waits for it any more.
+        let _slot = slot;
         let mut signature = vec![0; key.public_modulus_len()];
         key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature).map(|()| signature)
     });
     match timeout_at(deadline, signing).await {
         Ok(Ok(Ok(signature))) => Ok(signature),
         Ok(_) => Err(Error::Nonsense("the key of the credentials did not sign")),
-        Err(_) => Err(Error::TimedOut),
+        // Nobody else was asked: it is this process that has too much to do.
+        Err(_) => Err(Error::Overloaded),
     }
 }

@@ -9,9 +9,9 @@ use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, ORIGIN
 use super::endpoint::{Endpoint, percent_encode};
 use super::error::Error;
 use super::json::{Authority, Request, parse};
-use super::{Existing, Initiation, UPLOAD_HINT};
+use super::{Initiation, UPLOAD_HINT};
 use crate::model::size::ByteCount;
-use crate::model::upload::{PromisedSize, StoredObject};
+use crate::model::upload::{Overwrite, PromisedSize, StoredObject};
 
 /// What a client does with a signed URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,12 +55,12 @@ pub fn signed_headers(method: SignedMethod, initiation: &Initiation<'_>) -> BTre
     let mut set = |name: &str, value: String| headers.insert(name.to_owned(), value);
     set("content-type", promise.content_type.to_string());
     set("x-goog-content-length-range", format!("{},{}", least.0, most.0));
-    match initiation.existing {
+    match initiation.overwrite {
         // 0 stands for: there is no live object.
-        Existing::Keep => {
+        Overwrite::Forbidden => {
             set("x-goog-if-generation-match", "0".to_owned());
         }
-        Existing::Replace => {}
+        Overwrite::Allowed => {}
     }
     if let Some(cache_control) = initiation.cache_control {
         set("cache-control", cache_control.to_owned());

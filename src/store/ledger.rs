@@ -27,9 +27,9 @@ pub(super) fn reservation_end(upload: &Upload) -> u64 {
     millis(upload.expires_at.plus(RESERVATION_GRACE))
 }
 
-/// The bytes that `upload` reserves.
-pub(super) fn reserved_bytes(upload: &Upload) -> u64 {
-    upload.promise.size.reserve().0.min(LARGEST)
+/// `bytes` as a ledger has them.
+pub(super) fn countable(bytes: ByteCount) -> u64 {
+    bytes.0.min(LARGEST)
 }
 
 /// A rate in whole microseconds.

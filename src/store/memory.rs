@@ -17,7 +17,7 @@ use crate::model::upload::{Upload, UploadState};
 
 use super::error::Error;
 use super::keys::{FINAL_RETENTION, INDEX_LIFE, KEY_LIFE};
-use super::ledger::{Claim, Ledger, Token, reservation_end, reserved_bytes};
+use super::ledger::{Claim, Ledger, Token, countable, reservation_end};
 use super::metrics::Metrics;
 use super::record::millis;
 use super::{
@@ -339,7 +339,7 @@ impl<'a> Intent<'a> {
     fn claim(&'a self, upload: &Upload, lease_until: Timestamp, token: Token) -> Claim<'a> {
         Claim {
             id: upload.id.random(),
-            bytes: reserved_bytes(upload),
+            bytes: countable(self.reserve),
             ends: millis(lease_until),
             limits: &self.limits,
             enforcement: self.enforcement,

@@ -50,7 +50,7 @@ use crate::model::principal::PrincipalId;
 use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
-use crate::model::upload::{Upload, UploadState};
+use crate::model::upload::{Attributes, Upload, UploadState};
 
 pub use error::{Cause, Error, OpenError};
 pub use keys::{ACTIVE_CEILING, FINAL_RETENTION, KEY_LIFE};
@@ -80,6 +80,8 @@ pub enum Store {
 pub struct Intent<'a> {
     /// The upload, in state [`UploadState::Admitted`] with the lease that is wanted.
     pub upload: &'a Upload,
+    /// The bytes that count for it until its size is known.
+    pub reserve: ByteCount,
     /// The limits of its principal under its policy.
     pub limits: Limits,
     /// Whether they refuse.
@@ -482,7 +484,12 @@ impl Tracked {
     /// The upload as it will be in `next`.
     fn moved_to(&self, next: UploadState) -> Self {
         let session = if matches!(next, UploadState::Completed { .. }) { None } else { self.session.clone() };
-        Self { upload: Upload { state: next, ..self.upload.clone() }, session, revision: self.revision.next() }
+        let mut upload = Upload { state: next, ..self.upload.clone() };
+        // What is made no more needs not to be remembered for a week.
+        if upload.state.is_final() {
+            upload.attributes = Attributes { overwrite: upload.attributes.overwrite, ..Attributes::default() };
+        }
+        Self { upload, session, revision: self.revision.next() }
     }
 }
 

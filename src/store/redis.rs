@@ -19,7 +19,7 @@ use crate::model::upload::{Upload, UploadState};
 use super::connection::{self, Connections, Request};
 use super::error::{Error, OpenError};
 use super::keys::{ACTIVE_CEILING, FINAL_RETENTION, INDEX_CEILING, INDEX_LIFE, KEY_LIFE, Keys, LEDGER_LIFE};
-use super::ledger::{Bucket, reservation_end, reserved_bytes};
+use super::ledger::{Bucket, countable, reservation_end};
 use super::metrics::Metrics;
 use super::record::{self, millis};
 use super::reply::{Reply, hit, unexpected};
@@ -151,7 +151,7 @@ impl RedisStore {
         lease_until: Timestamp,
         superseded: Option<UploadId>,
     ) -> Result<AdmitReply, Error> {
-        let Intent { upload, limits, enforcement, idempotency, now } = *intent;
+        let Intent { upload, reserve, limits, enforcement, idempotency, now } = *intent;
         let record = record::encode(upload, Revision::FIRST, None);
         let bucket = limits.rate.map(Bucket::new);
         let mut call = self.scripts.admit.prepare_invoke();
@@ -162,7 +162,7 @@ impl RedisStore {
             .arg(&upload.id.random()[..])
             .arg(millis(now))
             .arg(now.utc_day())
-            .arg(reserved_bytes(upload))
+            .arg(countable(reserve))
             .arg(millis(lease_until))
             .arg(record)
             .arg(millis(upload.created_at))
@@ -206,7 +206,7 @@ impl RedisStore {
         lapsed: Tracked,
         lease_until: Timestamp,
     ) -> Result<Option<Admitted>, Error> {
-        let Intent { limits, enforcement, now, .. } = intent;
+        let Intent { reserve, limits, enforcement, now, .. } = intent;
         let next = lapsed.moved_to(UploadState::Admitted { lease_until });
         let upload = &next.upload;
         let mut call = self.scripts.resume.prepare_invoke();
@@ -216,7 +216,7 @@ impl RedisStore {
             .arg(&upload.id.random()[..])
             .arg(millis(*now))
             .arg(now.utc_day())
-            .arg(reserved_bytes(upload))
+            .arg(countable(*reserve))
             .arg(millis(lease_until))
             .arg(self.write(&next)?)
             .arg(&lapsed.revision.0.to_be_bytes()[..])

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::fleet::Fleet;
 use super::testing::*;
 use super::*;
-use crate::model::upload::{Breach, BreachCode, Evidence, StateKind};
+use crate::model::upload::{Breach, BreachCode, Evidence, Overwrite, StateKind};
 
 type Behaviour = fn(Arc<Store>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -26,6 +26,7 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("an intent that ran out of time frees its key", |s| Box::pin(an_intent_out_of_time_frees_its_key(s))),
     ("a change is made to the revision it was decided for", |s| Box::pin(a_change_needs_its_revision(s))),
     ("a session is replaced, and nothing else", |s| Box::pin(a_session_is_replaced(s))),
+    ("what is made no more is forgotten", |s| Box::pin(what_is_made_no_more_is_forgotten(s))),
     ("a final state is entered once and settled once", |s| Box::pin(a_final_state_is_entered_once(s))),
     ("bytes count whenever they are known to be stored", |s| Box::pin(bytes_count_whenever_they_are_known(s))),
     ("a key is forgotten after a day of the caller's clock", |s| Box::pin(a_key_is_forgotten_after_a_day(s))),
@@ -387,6 +388,27 @@ async fn a_session_is_replaced(store: Arc<Store>) {
     let ended = store.end(&renewed, Evidence::CancelRequested, later).await;
     assert_eq!(ended.session, Some(fresh));
     assert_eq!(renew(&renewed, &other).await, Advanced::Conflict(ended), "after the end");
+}
+
+/// Metadata may be 8 KiB, and ended uploads are kept for a week.
+async fn what_is_made_no_more_is_forgotten(store: Arc<Store>) {
+    let attributes = Attributes {
+        metadata: [("album".to_owned(), "summer".repeat(100))].into(),
+        cache_control: Some("private".to_owned()),
+        overwrite: Overwrite::Allowed,
+    };
+    let bare = Attributes { overwrite: Overwrite::Allowed, ..Attributes::default() };
+    for (number, evidence) in [(1, verified(1)), (2, Evidence::CancelRequested), (3, Evidence::TimeRanOut)] {
+        let upload = Upload { attributes: attributes.clone(), ..intent_of(user(1), number, NOW) };
+        let pending = store.create(&plain(&upload, UNLIMITED)).await;
+        let uploading = store.end(&pending, Evidence::Persisted(ByteCount(5)), NOW).await;
+        assert_eq!(uploading.upload.attributes, attributes);
+        let ended = store.end(&uploading, evidence.clone(), NOW).await;
+        assert_eq!(ended.upload.attributes, bare);
+        assert_eq!(store.find(upload.id).await.unwrap(), Some(ended.clone()));
+        let repeated = store.learn(&uploading, evidence, NOW).await;
+        assert_eq!(repeated, Advanced::Done(ended), "a repeat has the same result");
+    }
 }
 
 async fn a_final_state_is_entered_once(store: Arc<Store>) {

@@ -166,7 +166,8 @@ pub(super) fn limits(max_active: Option<u32>, rate: Option<&str>, daily_bytes: O
 
 /// An intent without idempotency key under limits that refuse.
 pub(super) fn plain(upload: &Upload, limits: Limits) -> Intent<'_> {
-    Intent { upload, limits, enforcement: Enforcement::Enforce, idempotency: None, now: upload.created_at }
+    let reserve = upload.promise.size.reserve();
+    Intent { upload, reserve, limits, enforcement: Enforcement::Enforce, idempotency: None, now: upload.created_at }
 }
 
 pub(super) fn with_size(upload: &Upload, size: u64) -> Upload {

@@ -43,8 +43,15 @@ impl Uploads {
             {
                 return self.judge(tracked, object, witness, deadline).await;
             }
+            let session = tracked.session.clone();
             match self.attempt(tracked, evidence.clone()).await? {
                 Attempt::Settled(settled) => return Ok(settled),
+                // That one session outgrew its limit says nothing of the one that has replaced it.
+                Attempt::Overtaken(current)
+                    if matches!(evidence, Evidence::Broken(..)) && current.session != session =>
+                {
+                    return Ok(current);
+                }
                 // Perhaps it has a session by now, so begin again.
                 Attempt::Overtaken(current) => tracked = current,
             }
@@ -65,9 +72,10 @@ impl Uploads {
     ) -> Result<Option<StoredObject>, Error> {
         match self.seen(upload, session, deadline).await {
             Ok(Seen::Object(object)) => return Ok(Some(object)),
-            // A session that cannot be asked can be cancelled all the same.
             // A signed URL has no session to cancel, and ends by itself.
             Ok(Seen::Open(_) | Seen::Nothing) if upload.transfer.is_signed() => return Ok(None),
+            Err(error) if upload.transfer.is_signed() => return Err(error),
+            // A session that cannot be asked can be cancelled all the same.
             Ok(Seen::Open(_) | Seen::Nothing) | Err(Error::Storage(storage::Error::Refused { .. })) => {}
             Err(error) => return Err(error),
         }
@@ -82,7 +90,8 @@ impl Uploads {
             (Ok(Seen::Object(object)), _) => Ok(Some(object)),
             // To repeat it is of no use, and an upload must come to an end: but not while its session lives.
             (Ok(Seen::Open(_)), Some(refusal)) => Err(refusal.into()),
-            (Ok(Seen::Open(_) | Seen::Nothing), _) => Ok(None),
+            (Ok(Seen::Open(_)), None) => Err(storage::Error::Nonsense("a cancelled session that is open").into()),
+            (Ok(Seen::Nothing), _) => Ok(None),
             (Err(Error::Storage(storage::Error::Refused { .. })), None) => self.arrived(upload, deadline).await,
             (Err(error), _) => Err(error),
         }

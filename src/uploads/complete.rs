@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{Error, Uploads};
+use super::{Error, TRANSITION_ATTEMPTS, Uploads};
 use crate::model::id::UploadId;
 use crate::model::principal::Principal;
 use crate::model::secret::SessionUri;
@@ -55,22 +55,36 @@ impl Uploads {
     }
 
     /// Looks at the session and, where it is over, at the object.
-    async fn look(&self, tracked: Tracked, deadline: Instant) -> Result<Looked, Error> {
-        let Some(session) = &tracked.session else { return Ok(Looked::Progressed(tracked)) };
-        match self.seen(&tracked.upload, session, deadline).await? {
-            Seen::Open(received) => match tracked.upload.promise.outgrown_by(received) {
-                None => self.record(tracked, Evidence::Persisted(received)).await.map(Looked::Progressed),
-                // Nothing that is still to come can mend that, so nothing more is let in.
-                Some(breach) => {
-                    let broken = Evidence::Broken(breach, received);
-                    self.end(tracked, broken, Witness::Client, deadline).await.map(Looked::Progressed)
+    async fn look(&self, mut tracked: Tracked, deadline: Instant) -> Result<Looked, Error> {
+        for _ in 0..TRANSITION_ATTEMPTS {
+            let Some(session) = &tracked.session else { return Ok(Looked::Progressed(tracked)) };
+            match self.seen(&tracked.upload, session, deadline).await? {
+                Seen::Open(received) => match tracked.upload.promise.outgrown_by(received) {
+                    None => return self.record(tracked, Evidence::Persisted(received)).await.map(Looked::Progressed),
+                    // Nothing that is still to come can mend that, so nothing more is let in.
+                    Some(breach) => {
+                        let broken = Evidence::Broken(breach, received);
+                        let ended = self.end(tracked, broken, Witness::Client, deadline).await;
+                        return ended.map(Looked::Progressed);
+                    }
+                },
+                Seen::Object(object) => {
+                    return self.judge(tracked, object, Witness::Client, deadline).await.map(Looked::Progressed);
                 }
-            },
-            Seen::Object(object) => {
-                self.judge(tracked, object, Witness::Client, deadline).await.map(Looked::Progressed)
+                Seen::Nothing => {
+                    let current = self.store.find(tracked.upload.id).await?.ok_or(Error::NotFound)?;
+                    if current.upload.state.is_final() {
+                        return Ok(Looked::Progressed(current));
+                    }
+                    if current.session == tracked.session {
+                        return Ok(Looked::Lost(current));
+                    }
+                    // It was cancelled by a renewal. To call it lost would have its successor cancelled too.
+                    tracked = current;
+                }
             }
-            Seen::Nothing => Ok(Looked::Lost(tracked)),
         }
+        Err(Error::Contended)
     }
 
     /// What storage has of the upload: what the session says, and where that is over, the object.

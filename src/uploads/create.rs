@@ -93,6 +93,7 @@ impl Uploads {
         };
         let intent = Intent {
             upload: &upload,
+            reserve: admission.reserve,
             limits: admission.limits,
             enforcement: admission.enforcement,
             idempotency: context.idempotency,

@@ -10,6 +10,9 @@ mod create;
 mod error;
 mod metrics;
 mod renew;
+#[cfg(test)]
+#[cfg(feature = "demo")]
+mod tests;
 mod transfer;
 
 use std::time::Duration;
@@ -181,11 +184,16 @@ impl Uploads {
             let session = tracked.session.clone();
             match self.attempt(tracked, evidence.clone()).await? {
                 Attempt::Settled(settled) => return Ok(settled),
-                // What a session had says nothing of the one that has replaced it.
-                Attempt::Overtaken(current)
-                    if matches!(evidence, Evidence::Persisted(_)) && current.session != session =>
-                {
-                    return Ok(current);
+                Attempt::Overtaken(current) if current.session != session && !current.upload.state.is_final() => {
+                    // What a session had says nothing of the one that has replaced it.
+                    if matches!(evidence, Evidence::Persisted(_)) {
+                        return Ok(current);
+                    }
+                    // An object ends the upload, and so the session that a renewal has opened meanwhile.
+                    if let Some(other) = &current.session {
+                        self.discard(&current.upload, other).await;
+                    }
+                    tracked = current;
                 }
                 Attempt::Overtaken(current) => tracked = current,
             }

@@ -23,7 +23,7 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Error::InvalidState`] when the upload is final, or was never opened; [`Error::Contended`] while it is being
-    /// opened; else as [`Uploads::find`].
+    /// opened; [`Error::Misdirected`] when another region took it; else as [`Uploads::find`].
     pub async fn renew(
         &self,
         principal: &Principal,
@@ -37,6 +37,14 @@ impl Uploads {
         }
         if tracked.upload.state.is_final() {
             return Err(Error::InvalidState { state: tracked.upload.state.name() });
+        }
+        if tracked.upload.region != self.region.name {
+            // A session is pinned to the region that opens it, and this bucket is not beside us.
+            let taker = self.regions.iter().find(|region| region.name == tracked.upload.region);
+            return Err(match taker {
+                Some(region) => Error::Misdirected { region: region.name.clone(), url: region.url.clone() },
+                None => Error::InvalidState { state: tracked.upload.state.name() },
+            });
         }
         let Some(lost) = tracked.session.clone() else {
             return Err(match tracked.upload.state {
@@ -53,19 +61,29 @@ impl Uploads {
     }
 
     /// Records `fresh` in place of `lost`, unless somebody else has replaced that or ended the upload.
-    async fn replace(&self, mut tracked: Tracked, lost: &SessionUri, fresh: &SessionUri) -> Result<Tracked, Error> {
+    pub(super) async fn replace(
+        &self,
+        mut tracked: Tracked,
+        lost: &SessionUri,
+        fresh: &SessionUri,
+    ) -> Result<Tracked, Error> {
         for _ in 0..TRANSITION_ATTEMPTS {
             match self.swap(&tracked, fresh).await? {
                 Advanced::Done(renewed) => {
                     self.metrics.observe_renewed(&renewed.upload);
                     return Ok(renewed);
                 }
-                // Somebody looked, and recorded what the lost session had.
-                Advanced::Conflict(current) if current.session.as_ref() == Some(lost) => tracked = current,
                 Advanced::Conflict(current) if current.upload.state.is_final() => {
                     self.discard(&tracked.upload, fresh).await;
                     return Err(Error::InvalidState { state: current.upload.state.name() });
                 }
+                // It was recorded, only the answer was lost, and somebody has looked at it since.
+                Advanced::Conflict(current) if current.session.as_ref() == Some(fresh) => {
+                    self.metrics.observe_renewed(&current.upload);
+                    return Ok(current);
+                }
+                // Somebody looked, and recorded what the lost session had.
+                Advanced::Conflict(current) if current.session.as_ref() == Some(lost) => tracked = current,
                 // Another renewal came first: its session is the upload's, for every caller.
                 Advanced::Conflict(current) => {
                     self.discard(&tracked.upload, fresh).await;
@@ -83,7 +101,7 @@ impl Uploads {
 
     /// One attempt to record, repeated while the store does not answer: as when a first session is attached, it may be
     /// that only the answer was lost, and asking again is safe.
-    async fn swap(&self, tracked: &Tracked, fresh: &SessionUri) -> Result<Advanced, store::Error> {
+    pub(super) async fn swap(&self, tracked: &Tracked, fresh: &SessionUri) -> Result<Advanced, store::Error> {
         let now = self.clock.now();
         let Ok(next) = tracked.upload.state.after(Evidence::SessionRenewed, now) else {
             return Ok(Advanced::Conflict(tracked.clone()));

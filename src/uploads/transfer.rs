@@ -10,9 +10,9 @@ use tracing::info;
 use super::{Error, Uploads};
 use crate::model::secret::SessionUri;
 use crate::model::time::Timestamp;
-use crate::model::upload::{Attributes, Overwrite, TransferKind, Upload};
+use crate::model::upload::{Attributes, TransferKind, Upload};
 use crate::policy::{ViolatedLimit, Violation};
-use crate::storage::{self, Existing, Initiation, SignedMethod};
+use crate::storage::{self, Initiation, SignedMethod};
 use crate::store::Tracked;
 
 /// How long a signed URL is good for, unless its upload ends before. It cannot be taken back, so it is short; and it
@@ -43,13 +43,7 @@ impl<'a> Offer<'a> {
         let uri = session.as_ref().filter(|_| !upload.state.is_final())?;
         let (method, headers) = match signed_method(upload.transfer) {
             None => ("PUT", BTreeMap::from([("content-type".to_owned(), upload.promise.content_type.to_string())])),
-            Some(method) => {
-                let name = match method {
-                    SignedMethod::Put => "PUT",
-                    SignedMethod::ResumableStart => "POST",
-                };
-                (name, storage::signed_headers(method, &initiation(upload, None)))
-            }
+            Some(method) => (method.as_str(), storage::signed_headers(method, &initiation(upload, None))),
         };
         let expires_at = storage::signed_until(uri).map_or(upload.expires_at, |until| until.min(upload.expires_at));
         Some(Self { kind: upload.transfer, uri, method, headers, expires_at })
@@ -75,10 +69,7 @@ fn initiation<'a>(upload: &'a Upload, origin: Option<&'a str>) -> Initiation<'a>
         promise: &upload.promise,
         metadata,
         cache_control: cache_control.as_deref(),
-        existing: match overwrite {
-            Overwrite::Forbidden => Existing::Keep,
-            Overwrite::Allowed => Existing::Replace,
-        },
+        overwrite: *overwrite,
         origin,
     }
 }

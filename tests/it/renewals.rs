@@ -176,6 +176,34 @@ async fn a_renewal_that_fails_can_be_made_again() {
     ada.complete(&created.id()).await.is_upload(200, "completed");
 }
 
+/// To be told that the session is lost, the client would renew once more, and cancel the session that works.
+#[tokio::test]
+async fn who_asked_the_old_session_is_told_of_the_new_one() {
+    let broker = Broker::start().await;
+    let ada = broker.user("ada");
+    for by in ["complete", "refresh"] {
+        let created = ada.create(10).await.is(201);
+        broker.storage.faults().add(Fault::once(Operation::Status, Action::Hold));
+        let asking = tokio::spawn({
+            let (ada, id) = (ada.clone(), created.id());
+            async move { if by == "complete" { ada.complete(&id).await } else { ada.look(&id).await } }
+        });
+        while !broker.storage.faults().list().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let renewed = renew(&ada, &created.id()).await.is_upload(200, "pending");
+        broker.storage.faults().release();
+        let told = asking.await.unwrap();
+        if by == "complete" {
+            told.is_problem(409, "not-complete");
+        } else {
+            assert_eq!(told.is_upload(200, "pending").uri(), renewed.uri());
+        }
+        assert_eq!(ada.put(&renewed.uri(), None, noise(10, 1)).await, 200, "{by}");
+        ada.complete(&created.id()).await.is_upload(200, "completed");
+    }
+}
+
 /// Metadata and the rest are told to storage again.
 #[tokio::test]
 async fn the_object_of_a_renewed_upload_is_made_as_the_first_would_have_been() {

@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
+use upload_broker::clock::Clock;
 use upload_broker::emulator::faults::{Action, Body, Fault, Reply};
 use upload_broker::emulator::journal::{Entry, Operation};
 
 use crate::secrets::{service_account, token_server};
+use crate::support::broker::emulator;
 use crate::support::door::Door;
 use crate::support::user::Answer;
 use crate::support::{Broker, Settings, User, join_all, noise};
@@ -201,7 +203,15 @@ fn rows(step: Step) -> Vec<Row> {
         Step::Delete => [Told::Done, Told::Done, Told::Done, Told::Done],
     };
     for (code, told) in [400, 403, 404, 412].into_iter().zip(refusals) {
-        rows.push(Row::ends(&code.to_string(), reply(code, Some(1), Body::Json), told));
+        let action = match (step, code) {
+            // That a session is gone is believed of one that is: not while it answers as if it were open.
+            (Step::Cancel, 404) => Action::ForgetSession,
+            _ => reply(code, Some(1), Body::Json),
+        };
+        rows.push(Row::ends(&code.to_string(), action, told));
+    }
+    if step == Step::Cancel {
+        rows.push(Row::ends("404 of a session that is open", status(404), REFUSED));
     }
     // One judgement for all operations, so these are looked at for one.
     if step == Step::Initiate {
@@ -477,6 +487,52 @@ async fn a_refused_token_is_replaced_once_and_not_in_a_loop() {
     assert_eq!((granted(), broker.storage.journal().count(Operation::Initiate)), (4, 7), "one try each from then on");
     broker.storage.faults().clear();
     nothing_is_left("401 for good", &broker, &ada).await;
+}
+
+/// Where IAM Credentials signs, its outage is told as its own, and takes nothing from what needs no signature.
+#[tokio::test]
+async fn an_outage_of_iam_credentials_is_not_told_as_one_of_storage() {
+    let storage = emulator(Clock::System).await;
+    let source: Value = serde_json::from_str(&storage.service_account_key().unwrap()).unwrap();
+    let account = source["client_email"].as_str().unwrap();
+    let url = format!("{}/v1/projects/-/serviceAccounts/{account}:generateAccessToken", storage.url());
+    let files = TempDir::new().unwrap();
+    let file = files.path().join("account.json");
+    let credentials = json!({"type": "impersonated_service_account", "service_account_impersonation_url": url,
+                             "source_credentials": source});
+    std::fs::write(&file, credentials.to_string()).unwrap();
+    let policies = "[[policies]]\nname = \"any\"\nobject = \"any/{id}\"\nmax_active = 1\n\
+                    transfers = [\"resumable\", \"simple\"]\n";
+    let settings = Settings {
+        policies: policies.to_owned(),
+        storage: format!("credentials = {{ file = {:?} }}", file.display().to_string()),
+        ..tight()
+    };
+    let broker = Broker::start_beside(storage, Clock::System, settings).await;
+    let ada = broker.user("ada");
+    let small = || json!({"filename": "f", "content_type": "video/mp4; ", "size_bytes": 10, "transfer_kind": "simple"});
+    for (name, reply, told, tries) in [
+        ("away", reply(503, Some(60), Body::Text), (503, "storage-unavailable", "IAM Credentials is not available"), 1),
+        (
+            "a refused token",
+            status(401),
+            (502, "storage-error", "IAM Credentials does not accept the broker's token"),
+            2,
+        ),
+    ] {
+        broker.storage.faults().add(Fault { count: None, ..Fault::once(Operation::SignBlob, reply) });
+        let before = broker.storage.journal().count(Operation::SignBlob);
+        let refused = ada.create_from(small()).await.is_problem(told.0, told.1);
+        assert_eq!(refused.text("/detail"), told.2, "{name}");
+        assert_eq!(broker.storage.journal().count(Operation::SignBlob), before + tries, "{name}");
+        assert_eq!(usage(&ada).await.0, 0, "{name}: nothing stays reserved");
+        let created = ada.create(10).await.is(201);
+        ada.cancel(&created.id()).await.is_upload(200, "cancelled");
+        broker.storage.faults().clear();
+    }
+    // A blank behind the type is no part of it, so it does not stand in the way of a signed header.
+    let created = ada.create_from(small()).await.is(201);
+    assert_eq!(created.text("/transfer/headers/content-type"), "video/mp4;");
 }
 
 /// While the client waits for a slow storage, it can leave: what it asked for is done or undone all the same.

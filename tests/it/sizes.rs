@@ -51,6 +51,26 @@ async fn the_most_is_reserved_and_the_true_size_settled() {
     create(&ada).await.is_problem(429, "quota-exceeded");
 }
 
+/// A policy that only reports would else report every such upload, whatever its limits.
+#[tokio::test]
+async fn what_only_reports_reserves_what_it_would_allow() {
+    let policies = "[[policies]]\nname = \"streams\"\nobject = \"{id}\"\nunknown_size = true\nmax_size = 1000\n\
+                    daily_bytes = 2000\nreport_only = true\n";
+    let broker = Broker::start_with(Settings { policies: policies.to_owned(), ..Settings::default() }).await;
+    let ada = broker.user("ada");
+    let created = create(&ada).await.is(201);
+    assert_eq!(used(&ada).await, both(1, 1000));
+    create(&ada).await.is(201);
+    assert!(!broker.operator_get("/metrics").await.1.contains("policy_reports_total{"), "reported too early");
+    create(&ada).await.is(201);
+    let reported = "policy_reports_total{policy=\"streams\",limit=\"daily_bytes\"} 1";
+    assert!(broker.operator_get("/metrics").await.1.contains(reported));
+    // And nothing is deleted for its size.
+    assert_eq!(ada.put(&created.uri(), None, noise(1500, 5)).await, 200);
+    ada.complete(&created.id()).await.is_upload(200, "completed");
+    assert_eq!(used(&ada).await, both(2, 3500));
+}
+
 #[tokio::test]
 async fn what_is_beyond_the_limit_at_the_end_is_rejected_and_deleted() {
     let broker = streaming().await;

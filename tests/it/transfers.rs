@@ -7,6 +7,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use upload_broker::clock::Clock;
 use upload_broker::emulator::Emulator;
+use upload_broker::emulator::faults::{Action, Fault, Reply};
 use upload_broker::emulator::journal::Operation;
 
 use crate::support::broker::emulator;
@@ -227,6 +228,24 @@ async fn a_signed_upload_ends_like_any_other() {
     broker.clock.advance(Duration::from_secs(24 * 3600));
     let ada = broker.user("ada");
     ada.get(&format!("/v1/uploads/{}", late.id())).await.is_upload(200, "expired");
+}
+
+/// There is no session to cancel: the URL is the client's, and nothing is sent to it.
+#[tokio::test]
+async fn what_cannot_be_looked_up_leaves_the_signed_url_alone() {
+    let broker = signing().await;
+    let ada = broker.user("ada");
+    let created = create(&ada, "simple", 10).await;
+    for _ in 0..3 {
+        broker.storage.faults().add(Fault::once(Operation::Get, Action::Respond(Reply::status(403))));
+    }
+    let reason = ada.complete(&created.id()).await.is_problem(502, "storage-error").text("/detail");
+    for answer in [ada.cancel(&created.id()).await, renew(&ada, &created.id()).await] {
+        assert_eq!(answer.is_problem(502, "storage-error").text("/detail"), reason);
+    }
+    let asked: Vec<Operation> = broker.storage.journal().since(0).iter().map(|entry| entry.operation).collect();
+    assert_eq!(asked.iter().filter(|seen| **seen != Operation::Token).collect::<Vec<_>>(), [&Operation::Get; 3]);
+    ada.cancel(&created.id()).await.is_upload(200, "cancelled");
 }
 
 #[tokio::test]

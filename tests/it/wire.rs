@@ -35,14 +35,14 @@ struct Scene {
 }
 
 impl Scene {
-    async fn new() -> Self {
+    async fn new(api: &str) -> Self {
         let clock = Clock::manual(Timestamp::from_secs(1_800_000_000));
         let storage = emulator(clock.clone()).await;
         let road = Rough::to(storage.address()).await;
         let settings = Settings {
             policies: POLICIES.to_owned(),
             endpoint: Some(road.url()),
-            storage: "credentials = { file = \"sa.json\" }".to_owned(),
+            storage: format!("api = \"{api}\"\ncredentials = {{ file = \"sa.json\" }}"),
             ..Settings::default()
         };
         let broker = Broker::start_beside(storage, clock, settings).await;
@@ -103,6 +103,7 @@ enum Size {
 #[derive(Debug)]
 struct Case {
     length: usize,
+    transfer: TransferKind,
     size: Size,
     chunk: usize,
     bumps: Vec<Bump>,
@@ -138,12 +139,13 @@ impl Case {
             _ => Bump::RefuseAfter,
         };
         let bumps = (0..below(16)).map(bump).collect();
-        Self { length, size, chunk, bumps }
+        let transfer = if below(3) == 0 { TransferKind::SignedResumable } else { TransferKind::Resumable };
+        Self { length, transfer, size, chunk, bumps }
     }
 
     fn order(&self) -> Order {
         let chunk = ChunkSize::new(ByteCount(self.chunk as u64)).unwrap();
-        Order { chunk: Some(chunk), ..Order::default() }
+        Order { transfer: self.transfer, chunk: Some(chunk), ..Order::default() }
     }
 
     /// What is wrong with a request, if anything.
@@ -171,11 +173,12 @@ fn number(variable: &str, default: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_object_is_the_source_whatever_happens_on_the_way() {
-    let scene = Scene::new().await;
+    let scenes = [Scene::new("json").await, Scene::new("xml").await];
     let first = number("WIRE_SEED", 0);
     let mut met = 0;
     for seed in first..first + number("WIRE_CASES", 40) {
         let case = Case::of(seed);
+        let scene = &scenes[usize::from(seed % 2 == 1)];
         let name = format!("seed {seed}, {case:?}");
         let bytes = noise(case.length, seed);
         let begun = scene.broker.storage.journal().entries().last().map_or(0, |entry| entry.sequence);
@@ -204,7 +207,7 @@ async fn the_object_is_the_source_whatever_happens_on_the_way() {
 
 #[tokio::test]
 async fn signed_urls_carry_files_too() {
-    let scene = Scene::new().await;
+    let scene = Scene::new("json").await;
     for kind in [TransferKind::Simple, TransferKind::SignedResumable] {
         for length in [0, 1, QUANTUM, 700_000] {
             let bytes = noise(length, 3);
@@ -220,7 +223,7 @@ async fn signed_urls_carry_files_too() {
 /// A client that is stopped, and started again when its URL has ended.
 #[tokio::test]
 async fn a_signed_url_that_ends_is_replaced() {
-    let scene = Scene::new().await;
+    let scene = Scene::new("json").await;
     for kind in [TransferKind::Simple, TransferKind::SignedResumable] {
         let bytes = noise(300_000, 4);
         let file = scene.folder.path().join("late");
@@ -245,9 +248,18 @@ async fn a_signed_url_that_ends_is_replaced() {
     }
 }
 
+/// Storage takes any number of bytes of a session without a size: who sends asks the broker now and then.
+#[tokio::test]
+async fn a_pipe_without_an_end_is_stopped() {
+    let scene = Scene::new("json").await;
+    let report = scene.client("ada").stream(tokio::io::repeat(7), &Order::default(), &|_| {}).await.unwrap();
+    assert!(matches!(&report.state, FinalState::Rejected { code, .. } if code == "size-limit"), "{:?}", report.state);
+    assert!(report.bytes <= 32 << 20, "{} bytes of at most 16 MiB", report.bytes);
+}
+
 #[tokio::test]
 async fn the_command_uploads_what_is_piped_into_it() {
-    let scene = Scene::new().await;
+    let scene = Scene::new("json").await;
     let bytes = noise(700_000, 5);
     let token_file = scene.folder.path().join("token");
     std::fs::write(&token_file, token("ada", scene.broker.clock.now(), &[])).unwrap();

@@ -92,6 +92,8 @@ fn style(template: &str) -> ProgressStyle {
 pub(super) enum Left {
     /// All that it takes to go on.
     ToResume,
+    /// Nothing that anybody knows of: the broker had not answered yet.
+    NotBegun,
     /// Nothing.
     Cancelled,
     /// An upload that nobody can go on with, and that the broker could not be told of.
@@ -149,7 +151,8 @@ impl Line<'_> {
                 self.bar.set_position(0);
                 self.say(format_args!("the signed URL or its session has ended; there is a new one"));
             }
-            Event::Verifying => self.bar.set_position(self.bar.length().unwrap_or(0)),
+            // A pipe whose end has not shown has no length to be at the end of.
+            Event::Verifying => self.bar.set_position(self.bar.length().unwrap_or(0).max(self.bar.position())),
         }
     }
 
@@ -205,6 +208,7 @@ impl Line<'_> {
             "{}",
             match left {
                 Left::ToResume => "stopped; run the same command again to resume",
+                Left::NotBegun => "stopped before the broker had admitted it",
                 Left::Cancelled => "stopped; the upload is cancelled, since a pipe cannot be read again",
                 Left::ToExpire => "stopped; the upload could not be cancelled, and will expire",
             }

@@ -72,26 +72,39 @@ async fn a_url_that_has_ended_is_renewed() {
     }
 }
 
-/// A broker that does not see yet that a URL has ended: only a URL that is not new may have.
+/// A broker that does not see yet that a URL has ended: another is asked for, once.
 #[tokio::test]
-async fn a_refusal_is_believed_of_a_new_url_only() {
+async fn a_refusal_is_believed_of_two_urls_in_a_row() {
+    for (kind, first) in [(TransferKind::Simple, "put"), (TransferKind::SignedResumable, "open")] {
+        let scene = Scene::signed(kind, &content(700)).await;
+        scene.server.fail(&[StatusBefore(400)]);
+        assert_eq!(scene.completes().await.renewals, 1, "{kind}");
+
+        let scene = Scene::signed(kind, &content(700)).await;
+        scene.server.fail(&[StatusBefore(403); 2]);
+        let error = scene.upload().await.unwrap_err();
+        assert!(matches!(error, Error::StorageRefused { status: 403, offset: 0 }), "{error}");
+        assert_eq!(scene.server.journal(), ["create", first, "complete", "renew", first, "complete"]);
+        assert!(scene.state_file().exists(), "a permission may come back");
+        scene.completes().await;
+    }
+}
+
+/// What a URL that ended long ago says nothing about: one that was good for a while has ended by itself.
+#[tokio::test]
+async fn a_url_that_was_good_for_a_while_is_replaced_again() {
     let scene = Scene::signed(TransferKind::Simple, &content(700)).await;
-    scene.server.fail(&[StatusBefore(403)]);
-    let error = scene.upload().await.unwrap_err();
-    assert!(matches!(error, Error::StorageRefused { status: 403, offset: 0 }), "{error}");
-    assert!(scene.state_file().exists(), "a permission may come back");
-    scene.server.fail(&[StatusBefore(403)]);
-    scene.completes().await;
-    assert_eq!(scene.server.journal()[3..], ["find", "complete", "put", "complete", "renew", "put", "complete"]);
+    scene.server.fail(&[StatusBefore(403), StatusBefore(503), StatusBefore(403)]);
+    assert_eq!(scene.completes().await.renewals, 2);
 }
 
 #[tokio::test]
 async fn what_is_refused_for_good_ends_the_upload() {
-    for (kind, status) in
-        [(TransferKind::Simple, 400), (TransferKind::Simple, 413), (TransferKind::SignedResumable, 404)]
+    for (kind, status, times) in
+        [(TransferKind::Simple, 400, 2), (TransferKind::Simple, 413, 1), (TransferKind::SignedResumable, 404, 1)]
     {
         let scene = Scene::signed(kind, &content(700)).await;
-        scene.server.fail(&[StatusBefore(status)]);
+        scene.server.fail(&vec![StatusBefore(status); times]);
         let error = scene.upload().await.unwrap_err();
         let expected = status;
         assert!(matches!(error, Error::StorageRefused { status, .. } if status == expected), "{status}: {error}");

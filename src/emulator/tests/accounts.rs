@@ -120,6 +120,13 @@ async fn iam_credentials_signs_and_gives_tokens() {
         "PKCS #1 signatures have no randomness"
     );
 
+    let blob = [0xfb, 0xef, 0xff, 0x3e];
+    for payload in ["++//Pg==", "--__Pg==", "--__Pg", "++//Pg"] {
+        let signed = call(OWN_ACCOUNT, "signBlob", json!({"payload": payload})).await.json();
+        let expected = base64::engine::general_purpose::STANDARD.encode(accounts::sign(&blob).unwrap().signature);
+        assert_eq!(signed["signedBlob"], expected, "{payload}");
+    }
+
     let scope = json!({"scope": ["https://www.googleapis.com/auth/cloud-platform"], "lifetime": "600s"});
     let given = call(OWN_ACCOUNT, "generateAccessToken", scope).await.json();
     assert!(given["accessToken"].as_str().is_some_and(|token| !token.is_empty()));
@@ -145,7 +152,7 @@ async fn iam_credentials_signs_and_gives_tokens() {
     let url = format!("{}/v1/projects/-/serviceAccounts/{OWN_ACCOUNT}:signBlob", stand.emulator.url());
     assert_eq!(send(stand.client.post(url).body("{}")).await.status, 401);
     let counts = [Operation::SignBlob, Operation::GenerateAccessToken].map(|kind| stand.emulator.journal().count(kind));
-    assert_eq!(counts, [5, 3]);
+    assert_eq!(counts, [9, 3]);
 }
 
 #[tokio::test]

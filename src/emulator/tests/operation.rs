@@ -2,6 +2,7 @@ use super::super::faults::{Action, Fault};
 use super::super::journal::Operation;
 use super::*;
 use crate::model::time::Span;
+use base64::Engine as _;
 use serde_json::json;
 
 #[tokio::test]
@@ -35,6 +36,10 @@ async fn the_journal_says_what_was_asked_and_no_secret() {
     assert_eq!(entries[1].content_range.as_deref(), Some("bytes 0-262143/*"));
     let id = uri.split_once("upload_id=").unwrap().1;
     assert!(!serde_json::to_string(&entries).unwrap().contains(&id[..40]));
+    // The random bytes of the secret, as a map of bytes would show them.
+    let key = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(&id[6..38]).unwrap();
+    let shown = format!("{:?}", stand.emulator);
+    assert!(!shown.contains(&format!("{key:?}")) && !shown.contains(&id[38..]), "{shown}");
     assert_eq!(stand.emulator.journal().count(Operation::Status), 2);
 }
 
@@ -152,4 +157,56 @@ async fn the_journal_has_the_true_time_besides_the_emulator_s() {
     let entries = stand.emulator.journal().entries();
     assert!(entries[1].elapsed_ms >= entries[0].elapsed_ms + 29, "{entries:?}");
     assert_eq!(entries[0].at, entries[1].at, "the manual clock stood still");
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_call_is_bounded() {
+    let stand = stand().await;
+    let path = format!("/media/x{}?x={}", "%C3%A4".repeat(3000), "b".repeat(9000));
+    let request = stand.request(Method::GET, &path).header("content-range", &*path);
+    assert_eq!(send(request).await.status, 404);
+    let entries = stand.emulator.journal().entries();
+    let entry = &entries[0];
+    let texts = [Some(&entry.path), Some(&entry.query), entry.object.as_ref(), entry.content_range.as_ref()];
+    let object = Some(4095);
+    // The last character of the name would have ended behind the border.
+    assert_eq!(texts.map(|text| text.map(String::len)), [Some(4096), Some(4096), object, Some(4096)]);
+}
+
+#[tokio::test]
+async fn time_ends_in_the_year_9999_and_breaks_nothing() {
+    let stand = stand().await;
+    let uri = stand.session("late", None).await;
+    for _ in 0..2 {
+        stand.emulator.advance(Duration::MAX);
+    }
+    assert_eq!(stand.emulator.now().to_string(), "9999-12-30T22:00:00.999Z");
+    assert_eq!(stand.ask(&uri).await.status, 404);
+    let mut generations = Vec::new();
+    for _ in 0..3 {
+        let uri = stand.session("o", None).await;
+        assert_eq!(stand.put(&uri, None, "x").await.status, 200);
+        generations.push(stand.emulator.object("media", "o").unwrap().generation);
+    }
+    assert!(generations.is_sorted_by(|earlier, later| earlier < later), "{generations:?}");
+}
+
+#[tokio::test]
+async fn a_request_names_one_host() {
+    let stand = stand().await;
+    for (name, line, hosts, status) in [
+        ("one", "GET /storage/v1/b/media HTTP/1.1", &["h"][..], 200),
+        ("none in HTTP/1.0", "GET /storage/v1/b/media HTTP/1.0", &[], 200),
+        ("none", "GET /storage/v1/b/media HTTP/1.1", &[], 400),
+        ("the same twice", "GET /storage/v1/b/media HTTP/1.1", &["h", "h"], 400),
+        ("two", "GET /storage/v1/b/media HTTP/1.1", &["h", "other"], 400),
+        ("the same in the target", "GET http://H:1/storage/v1/b/media HTTP/1.1", &["h:1"], 200),
+        ("another in the target", "GET http://other/storage/v1/b/media HTTP/1.1", &["h"], 400),
+    ] {
+        let hosts: Vec<String> = hosts.iter().map(|host| format!("Host: {host}\r\n")).collect();
+        let hosts = hosts.concat();
+        let request = format!("{line}\r\n{hosts}Authorization: Bearer t\r\nConnection: close\r\n\r\n");
+        let answer = stand.raw(request.as_bytes()).await;
+        assert_eq!(answer.split(' ').nth(1), Some(status.to_string().as_str()), "{name}: {answer}");
+    }
 }

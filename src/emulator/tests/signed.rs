@@ -165,6 +165,50 @@ async fn the_port_of_the_host_may_be_signed_but_need_not() {
 }
 
 #[tokio::test]
+async fn who_may_get_may_ask_for_the_head_and_nothing_more() {
+    let stand = stand().await;
+    let address = stand.emulator.address().to_string();
+    let put = Wanted::default().sign();
+    assert_eq!(stand.bare("PUT", &put, &[], "hello").await.status, 200);
+    for host in ["127.0.0.1", address.as_str()] {
+        for (signed, sent, status) in [
+            ("GET", "GET", 200),
+            ("GET", "HEAD", 200),
+            ("HEAD", "HEAD", 200),
+            ("HEAD", "GET", 403),
+            ("GET", "PUT", 403),
+            ("GET", "POST", 403),
+            ("GET", "DELETE", 403),
+            ("PUT", "HEAD", 403),
+        ] {
+            let target = Wanted { method: signed, host, ..Wanted::default() }.sign();
+            let seen = stand.bare(sent, &target, &[], "").await;
+            assert_eq!(seen.status, status, "{signed} as {sent}, {host}: {seen:?}");
+        }
+    }
+    assert_eq!(stand.bytes("a/b.txt").unwrap(), b"hello");
+}
+
+#[tokio::test]
+async fn a_signed_length_is_the_length() {
+    let stand = stand().await;
+    let target = Wanted { headers: &[("content-length", "5")], ..Wanted::default() }.sign();
+    let host = stand.emulator.address();
+    for (name, headers, body, status) in [
+        ("longer", "Content-Length: 6", "hello!", 403),
+        ("another spelling", "Content-Length: 05", "hello", 403),
+        ("in chunks", "Transfer-Encoding: chunked", "6\r\nhello!\r\n0\r\n\r\n", 400),
+        ("both", "Content-Length: 5\r\nTransfer-Encoding: chunked", "6\r\nhello!\r\n0\r\n\r\n", 400),
+        ("as signed", "Content-Length: 5", "hello", 200),
+    ] {
+        let request = format!("PUT {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n\r\n{body}");
+        let answer = stand.raw(request.as_bytes()).await;
+        assert_eq!(answer.split(' ').nth(1), Some(status.to_string().as_str()), "{name}: {answer}");
+        assert_eq!(stand.bytes("a/b.txt").is_some(), status == 200, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_signature_covers_what_it_says_and_no_more() {
     let good = Wanted { headers: TYPED, ..Wanted::default() };
     let spaced = &[("content-type", "  text/plain  ")];
@@ -187,6 +231,28 @@ async fn a_signature_covers_what_it_says_and_no_more() {
         ("another method", get, SAME, TYPED, 0, MISMATCH),
         ("a longer life", good.clone(), ("Expires=900", "Expires=901"), TYPED, 0, MISMATCH),
         ("one more parameter", good.clone(), append, TYPED, 0, MISMATCH),
+        ("an encoded slash", good.clone(), ("/a/b.txt", "/a%2Fb.txt"), TYPED, 0, None),
+        ("a slash encoded twice", good.clone(), ("/a/b.txt", "/a%252Fb.txt"), TYPED, 0, MISMATCH),
+        ("a slash too many", good.clone(), ("/a/b.txt", "/a//b.txt"), TYPED, 0, MISMATCH),
+        ("a signed header twice", good.clone(), SAME, &[TYPED[0], TYPED[0]], 0, MISMATCH),
+        ("a signed header empty", good.clone(), SAME, &[("content-type", "")], 0, MISMATCH),
+        ("an empty signature", good.clone(), ("&X-Goog-Signature=", "&X-Goog-Signature=&_="), TYPED, 0, MISMATCH),
+        (
+            "two signatures",
+            good.clone(),
+            ("&X-Goog-Signature", "&X-Goog-Signature=00&X-Goog-Signature"),
+            TYPED,
+            0,
+            INVALID,
+        ),
+        (
+            "small letters",
+            good.clone(),
+            ("&X-Goog-Signature", "&x-goog-signature=0&X-Goog-Signature"),
+            TYPED,
+            0,
+            MISMATCH,
+        ),
         ("another signature", good.clone(), ("X-Goog-Signature=", "X-Goog-Signature=00"), TYPED, 0, MISMATCH),
         ("the host left out", good, ("%3Bhost", ""), TYPED, 0, MALFORMED),
     ])

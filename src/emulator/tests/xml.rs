@@ -144,6 +144,7 @@ async fn a_session_is_checked_at_its_end() {
         ("too large", &[("x-goog-content-length-range", "1,4")], "hello", 400, "EntityTooLarge"),
         ("too small", &[("x-goog-content-length-range", "6,9")], "hello", 400, "EntityTooSmall"),
         ("as declared", &[("x-upload-content-length", "5")], "hello", 200, ""),
+        ("digests of the initiation bind nobody", &[("x-goog-hash", "crc32c=AAAAAA==")], "hello", 200, ""),
         ("more than declared", &[("x-upload-content-length", "4")], "hello", 400, "more bytes"),
         ("fewer than declared", &[("x-upload-content-length", "6")], "hello", 400, "were expected"),
         ("still absent", &[absent], "hello", 412, "PreconditionFailed"),
@@ -302,6 +303,15 @@ async fn what_is_not_here_is_not_taken_for_something_else() {
     }
     assert!(stand.bytes("o").is_none());
     assert_eq!(stand.emulator.sessions(), 0);
+}
+
+#[tokio::test]
+async fn errors_are_well_formed_whatever_the_name() {
+    let stand = stand().await;
+    let seen = stand.xml_at("/media/%01%1F%EF%BF%BF%3C%26a%F0%9F%98%80", Method::GET, &[], "").await;
+    assert_eq!((seen.status, seen.code()), (404, "NoSuchKey"));
+    let expected = "<Details>No such object: \u{fffd}\u{fffd}\u{fffd}&lt;&amp;a\u{1f600}</Details>";
+    assert!(seen.body.contains(expected), "{seen:?}");
 }
 
 #[tokio::test]

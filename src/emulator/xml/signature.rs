@@ -47,24 +47,26 @@ pub(super) fn check(presented: &Presented<'_>, accounts: &Accounts, now: Timesta
     let mut headers = gathered(presented);
     signed.check_headers(&headers)?;
 
-    let mut verify = |host: &str| {
+    let mut verify = |method: &str, host: &str| {
         headers.insert("host".to_owned(), host.to_ascii_lowercase());
-        let canonical = canonical(presented, &pairs, &headers, &signed)
+        let canonical = canonical(method, presented.path, &pairs, &headers, &signed)
             .ok_or_else(|| invalid("The path is not percent-encoded UTF-8."))?;
         let hashed = hex(digest(&SHA256, canonical.as_bytes()).as_ref());
         let to_sign = format!("{ALGORITHM}\n{}\n{}\n{hashed}", signed.date, signed.scope);
         let verdict = accounts.verify(signed.account, to_sign.as_bytes(), &signed.signature);
         Ok::<_, Problem>((verdict, to_sign, canonical))
     };
+    let shown = verify(presented.method, without_port(presented.host))?;
+    // Who may read an object may read its headers ("UrlSigner.RequestTemplate" of Google's library for .NET).
+    let also = if presented.method == "HEAD" { "GET" } else { presented.method };
+    let (name, host) = (without_port(presented.host), presented.host);
     // Storage has no port. Where the address has one, Google's libraries disagree: Node leaves it out, Python signs it.
-    let mut verified = verify(without_port(presented.host))?;
-    if verified.0 == Verdict::Wrong {
-        let with_port = verify(presented.host)?;
-        if with_port.0 == Verdict::Right {
-            verified = with_port;
+    for (method, host) in [(presented.method, host), (also, name), (also, host)] {
+        if shown.0 == Verdict::Wrong && verify(method, host)?.0 == Verdict::Right {
+            return Ok(());
         }
     }
-    let (verdict, to_sign, canonical) = verified;
+    let (verdict, to_sign, canonical) = shown;
     match verdict {
         Verdict::Right => Ok(()),
         Verdict::Unknown => {
@@ -103,7 +105,7 @@ struct Signed<'a> {
     date: &'a str,
     from: Timestamp,
     lifetime: Duration,
-    /// In the order given, which must be theirs.
+    /// In the order given. The canonical request has them sorted, whatever this order is.
     headers: Vec<&'a str>,
     signature: Vec<u8>,
 }
@@ -213,14 +215,15 @@ fn gathered(presented: &Presented<'_>) -> BTreeMap<String, String> {
 }
 
 fn canonical(
-    presented: &Presented<'_>,
+    method: &str,
+    path: &str,
     pairs: &[(String, String)],
     headers: &BTreeMap<String, String>,
     signed: &Signed<'_>,
 ) -> Option<String> {
     // Decoded and encoded anew, so that it does not matter which characters the sender encoded without need. A slash of
     // the path is one however it was sent.
-    let path = decode(presented.path, Plus::Plus)?;
+    let path = decode(path, Plus::Plus)?;
     let path: Vec<String> = path.split('/').map(percent_encoded).collect();
     let mut query: Vec<(String, String)> = pairs
         .iter()
@@ -239,7 +242,7 @@ fn canonical(
     };
     let (path, query, lines, names) = (path.join("/"), query.join("&"), lines.join("\n"), names.join(";"));
     // An empty line ends the headers.
-    Some(format!("{}\n{path}\n{query}\n{lines}\n\n{names}\n{payload}", presented.method))
+    Some(format!("{method}\n{path}\n{query}\n{lines}\n\n{names}\n{payload}"))
 }
 
 #[cfg(test)]
@@ -352,7 +355,7 @@ mod tests {
             \n\
             host;x-goog-content-sha256;x-goog-meta-b\n\
             abc";
-        assert_eq!(canonical(&presented, &pairs, &gathered(&presented), &signed).unwrap(), expected);
+        assert_eq!(canonical("PUT", presented.path, &pairs, &gathered(&presented), &signed).unwrap(), expected);
     }
 
     #[test]

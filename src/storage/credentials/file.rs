@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use crate::model::address::UpstreamUrl;
 use crate::model::secret::SecretText;
 use crate::storage::error::OpenError;
+use crate::storage::signer::is_account;
 
 /// What a credentials file says.
 pub(in crate::storage) struct FileCredentials {
@@ -351,10 +352,7 @@ fn impersonation(document: &mut Document) -> Result<Impersonation, FileError> {
         .path()
         .rsplit_once("/serviceAccounts/")
         .and_then(|(_, rest)| rest.strip_suffix(":generateAccessToken"))
-        .filter(|email| {
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'@');
-            email.contains('@') && email.bytes().all(plain)
-        })
+        .filter(|email| is_account(email))
         .ok_or(FileError::Unfit {
             member: MEMBER,
             reason: "does not end in /serviceAccounts/EMAIL:generateAccessToken",

@@ -91,7 +91,8 @@ pub(super) async fn find(
     if host.is_empty() || !host.bytes().all(bare) {
         return Err(OpenError::MetadataHost);
     }
-    let looked_for = gcloud_file(environment);
+    // The metadata server is named then, and a person's login still is not.
+    let looked_for = if endpoint.is_plain_loopback() { None } else { gcloud_file(environment) };
     if let Some(file) = &looked_for {
         match file::read(file).await {
             Err(FileError::Unreadable(std::io::ErrorKind::NotFound)) => {}

@@ -288,6 +288,7 @@ async fn credentials_are_looked_for_in_order() {
     let absent = Environment { google_application_credentials: Some(path("absent.json")), ..sdk.clone() };
     let long = Environment { google_application_credentials: Some(path("long.json")), ..none.clone() };
     let metadata = Environment { gce_metadata_host: Some("127.0.0.1:8174".to_owned()), ..none.clone() };
+    let both = Environment { home: Some(path("person")), ..metadata.clone() };
     let crooked = Environment { gce_metadata_host: Some("127.0.0.1/x?".to_owned()), ..none.clone() };
     let iam = Environment { iam_credentials: Some("http://iam.example/".to_owned()), ..none.clone() };
     let empty_home = Environment { home: Some(path("empty")), ..none.clone() };
@@ -311,6 +312,7 @@ async fn credentials_are_looked_for_in_order() {
         ("a stand-in", &auto, &none, &loopback, "stand-in"),
         ("a stand-in and a person's login", &auto, &person, &loopback, "stand-in"),
         ("a stand-in and a file", &auto, &named, &loopback, "service_account named.json"),
+        ("a stand-in, a login and a metadata server", &auto, &both, &loopback, "metadata 127.0.0.1:8174"),
         ("a stand-in and a metadata server", &auto, &metadata, &loopback, "metadata 127.0.0.1:8174"),
     ] {
         let found = match find(credentials, environment, endpoint).await {

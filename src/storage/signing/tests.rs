@@ -10,10 +10,10 @@ use serde::Deserialize;
 use super::*;
 use crate::model::id::{Partition, UploadId};
 use crate::model::size::ByteCount;
-use crate::model::upload::{Promise, PromisedSize};
+use crate::model::upload::{Overwrite, Promise, PromisedSize};
+use crate::storage::Initiation;
 use crate::storage::endpoint::Endpoint;
 use crate::storage::xml::{SignedMethod, sendable};
-use crate::storage::{Existing, Initiation};
 
 /// One of the URL vectors in `v4_signatures.json` of the conformance tests that Google publishes for client libraries.
 #[derive(Deserialize)]
@@ -141,7 +141,7 @@ struct Own {
     digests: (Option<&'static str>, Option<&'static str>),
     metadata: &'static [(&'static str, &'static str)],
     cache_control: Option<&'static str>,
-    existing: Existing,
+    overwrite: Overwrite,
     canonical: &'static str,
     /// Of the canonical request, in hexadecimal: computed by another program.
     sha256: &'static str,
@@ -158,7 +158,7 @@ const OWN: [Own; 4] = [
         digests: (Some("XrY7u+Ae7tCTyyK7j1rNww=="), Some("yZRlqg==")),
         metadata: &[("album", "summer  of 26"), ("a%b", "")],
         cache_control: Some("private, max-age=0"),
-        existing: Existing::Keep,
+        overwrite: Overwrite::Forbidden,
         canonical: concat!(
             "PUT\n/media-eu/videos/u%2017//%C3%A4~%281%29.mp4\n",
             query!(
@@ -183,7 +183,7 @@ const OWN: [Own; 4] = [
         digests: (None, Some("yZRlqg==")),
         metadata: &[],
         cache_control: None,
-        existing: Existing::Replace,
+        overwrite: Overwrite::Allowed,
         canonical: concat!(
             "PUT\n/media-eu/a\n",
             query!("content-type%3Bhost%3Bx-goog-content-length-range%3Bx-goog-hash%3Bx-goog-meta-upload-broker-id"),
@@ -205,7 +205,7 @@ const OWN: [Own; 4] = [
         digests: (Some("XrY7u+Ae7tCTyyK7j1rNww=="), Some("yZRlqg==")),
         metadata: &[],
         cache_control: None,
-        existing: Existing::Keep,
+        overwrite: Overwrite::Forbidden,
         canonical: concat!(
             "POST\n/media-eu/a\n",
             query!(
@@ -229,7 +229,7 @@ const OWN: [Own; 4] = [
         digests: (None, None),
         metadata: &[],
         cache_control: None,
-        existing: Existing::Replace,
+        overwrite: Overwrite::Allowed,
         canonical: concat!(
             "POST\n/media-eu/a\n",
             query!(
@@ -263,7 +263,7 @@ fn what_is_signed_is_worked_out_by_hand_too() {
             promise: &promise,
             metadata: &own.metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             cache_control: own.cache_control,
-            existing: own.existing,
+            overwrite: own.overwrite,
             // Not signed: whoever has the URL may use it from anywhere.
             origin: Some("https://app.example.com"),
         };

@@ -24,7 +24,7 @@ async fn an_initiation_has_the_documented_form_on_the_wire() {
         promise: &promise,
         metadata: &metadata,
         cache_control: Some("private"),
-        existing: Existing::Keep,
+        overwrite: Overwrite::Forbidden,
         origin: Some("https://app.example.com"),
     };
     let opened = storage.initiate(&initiation, soon()).await.unwrap();
@@ -60,7 +60,7 @@ async fn an_initiation_has_the_documented_form_on_the_wire() {
         promise: &bare,
         metadata: &none,
         cache_control: None,
-        existing: Existing::Replace,
+        overwrite: Overwrite::Allowed,
         origin: None,
         ..initiation
     };
@@ -191,7 +191,9 @@ async fn a_pause_that_storage_asks_for_is_kept_or_passed_on() {
     let error = initiate(&client(&server).await, soon()).await.unwrap_err();
     assert!(begun.elapsed() < Duration::from_secs(1), "nobody waits for what comes too late");
     let minute = Some(Duration::from_secs(60));
-    assert!(matches!(error, Error::Unavailable { cause: Outage::Answered(429), retry_after } if retry_after == minute));
+    assert!(
+        matches!(error, Error::Unavailable { cause: Outage::Answered(429), retry_after, .. } if retry_after == minute)
+    );
 }
 
 #[tokio::test]
@@ -212,13 +214,16 @@ async fn nothing_takes_longer_than_it_may() {
         let storage = client_with_timeout(&server, Duration::from_millis(300)).await;
         let begun = Instant::now();
         let error = initiate(&storage, soon()).await.unwrap_err();
-        assert!(matches!(error, Error::TimedOut), "{name}: {error:?}");
+        assert!(matches!(error, Error::TimedOut { whom: Upstream::Storage }), "{name}: {error:?}");
         assert!(begun.elapsed() < Duration::from_secs(1), "{name}: {:?}", begun.elapsed());
     }
     let server = Scripted::start([opened()]).await;
     let storage = client(&server).await;
     initiate(&storage, soon()).await.unwrap();
-    assert!(matches!(initiate(&storage, Instant::now()).await, Err(Error::TimedOut)), "a deadline that is over");
+    assert!(
+        matches!(initiate(&storage, Instant::now()).await, Err(Error::TimedOut { whom: Upstream::Storage })),
+        "a deadline that is over"
+    );
     assert_eq!(server.count(), 1);
 }
 

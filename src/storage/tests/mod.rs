@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::model::chain;
 use crate::model::id::Partition;
 use crate::model::time::Span;
-use crate::model::upload::PromisedSize;
+use crate::model::upload::{Overwrite, PromisedSize};
 
 mod calls;
 mod http2;
@@ -81,7 +81,7 @@ async fn initiate(storage: &Storage, deadline: Instant) -> Result<SessionUri, Er
         promise: &promise,
         metadata: &BTreeMap::new(),
         cache_control: None,
-        existing: Existing::Keep,
+        overwrite: Overwrite::Forbidden,
         origin: None,
     };
     storage.initiate(&initiation, deadline).await

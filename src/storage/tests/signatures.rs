@@ -58,7 +58,7 @@ fn small<'a>(
         promise,
         metadata,
         cache_control: None,
-        existing: Existing::Keep,
+        overwrite: Overwrite::Forbidden,
         origin: None,
     }
 }
@@ -132,6 +132,32 @@ async fn a_url_bears_the_signature_of_the_key_over_what_the_client_will_send() {
     }
     let longest = sign(&storage, Duration::from_secs(604_800)).await;
     assert!(longest.is_ok(), "a key at hand is not bound to twelve hours");
+}
+
+#[tokio::test]
+async fn a_key_signs_no_more_at_a_time_than_there_are_processors() {
+    let server = Scripted::start([opened()]).await;
+    let mut storage = client(&server).await;
+    let identity = SigningIdentity::Key { email: BROKER.to_owned(), private_key: SecretText::new(KEY.clone()) };
+    let signer = Signer::new(identity).unwrap();
+    let Signer::Key { slots, .. } = &signer else { panic!("the key is at hand") };
+    let slots = Arc::clone(slots);
+    let processors = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(slots.available_permits(), processors);
+    storage.signer = Some(signer);
+
+    let all = slots.acquire_many(u32::try_from(processors).unwrap()).await.unwrap();
+    let (bucket, object, promise, metadata) = (bucket(), object(), promise(), BTreeMap::new());
+    let initiation = small(&bucket, &object, &promise, &metadata);
+    let deadline = Instant::now() + Duration::from_millis(50);
+    let late = storage.sign(SignedMethod::Put, &initiation, NOW, QUARTER, deadline).await;
+    assert!(matches!(late, Err(Error::Overloaded)), "{late:?}");
+    drop(all);
+    assert!(sign(&storage, QUARTER).await.is_ok());
+    let operations = storage.caller.signing.hold_operations();
+    assert!(matches!(sign(&storage, QUARTER).await, Err(Error::Overloaded)), "and the queue has an end");
+    drop(operations);
+    assert!(sign(&storage, QUARTER).await.is_ok());
 }
 
 #[tokio::test]
@@ -212,11 +238,17 @@ async fn what_iam_credentials_may_say_beside_a_signature_is_told_apart() {
     let no_signature = "makes no sense: an answer of IAM Credentials without a signature";
     for (name, steps, count, expected) in [
         ("503, then a signature", vec![answer(503, &[], ""), signed()], 2, "ok"),
+        ("503 always", vec![answer(503, &["retry-after: 60"], "")], 1, "IAM Credentials is not available: it answered"),
         ("429, then a signature", vec![answer(429, &[], ""), signed()], 2, "ok"),
         ("a cut, then a signature", vec![Step::Close, signed()], 2, "ok"),
-        ("403", vec![answer(403, &[], forbidden)], 1, "IAM Credentials refused to sign, with status 403"),
+        (
+            "403",
+            vec![answer(403, &[], forbidden)],
+            1,
+            "IAM Credentials refused to sign, with status 403, PERMISSION_DENIED",
+        ),
         ("404", vec![answer(404, &[], "<html>")], 1, "IAM Credentials refused to sign, with status 404"),
-        ("401 always", vec![answer(401, &[], "")], 2, "storage does not accept the broker's token"),
+        ("401 always", vec![answer(401, &[], "")], 2, "IAM Credentials does not accept the broker's token"),
         ("a page", vec![answer(200, &[], "<html>s3cret")], 1, no_signature),
         ("nothing", vec![answer(200, &[], "")], 1, no_signature),
         ("no member", vec![answer(200, &[], r#"{"keyId":"s3cret"}"#)], 1, no_signature),
@@ -224,7 +256,12 @@ async fn what_iam_credentials_may_say_beside_a_signature_is_told_apart() {
         ("too short for RSA", vec![with(&STANDARD.encode([0; 64]))], 1, no_signature),
         ("too long for RSA", vec![with(&STANDARD.encode([0; 1025]))], 1, no_signature),
         ("longer than is read", vec![with(&"A".repeat(80_000))], 1, no_signature),
-        ("a redirect", vec![answer(302, &["location: http://127.0.0.1:1/"], "")], 1, "a status that does not belong"),
+        (
+            "a redirect",
+            vec![answer(302, &["location: http://127.0.0.1:1/"], "")],
+            1,
+            "of IAM Credentials with a status",
+        ),
     ] {
         let server = Scripted::start(steps).await;
         let storage = remote(&server, named()).await;
@@ -261,6 +298,31 @@ async fn a_token_that_iam_credentials_refuses_is_replaced() {
     assert_eq!(tokens.count(), 2);
 }
 
+#[tokio::test]
+async fn an_outage_of_iam_credentials_takes_nothing_from_storage() {
+    let iam = Scripted::start([answer(503, &[], "")]).await;
+    let server = Scripted::start([answer(503, &[], ""), opened()]).await;
+    let mut storage = client(&server).await;
+    storage.signer = Some(Signer::new(remote_identity(&iam, named())).unwrap());
+    let storage = Arc::new(storage);
+    let mut callers = JoinSet::new();
+    for _ in 0..60 {
+        let storage = Arc::clone(&storage);
+        let deadline = Instant::now() + Duration::from_millis(500);
+        callers.spawn(async move {
+            let (bucket, object, promise, metadata) = (bucket(), object(), promise(), BTreeMap::new());
+            let initiation = small(&bucket, &object, &promise, &metadata);
+            storage.sign(SignedMethod::Put, &initiation, NOW, QUARTER, deadline).await
+        });
+    }
+    assert!(callers.join_all().await.iter().all(Result::is_err));
+    assert!(iam.count() > 100, "all retries that there were for signatures: {}", iam.count());
+    let _calls = storage.caller.signing.hold_calls(CALLS).await;
+    let _operations = storage.caller.signing.hold_operations();
+    assert!(matches!(sign(&storage, QUARTER).await, Err(Error::Overloaded)));
+    assert!(initiate(&storage, soon()).await.is_ok(), "and storage is asked, and asked again");
+}
+
 /// The machine's account, as the metadata server says it.
 fn account(name: &str) -> Step {
     answer(200, &["metadata-flavor: Google"], name)
@@ -291,6 +353,7 @@ async fn a_machine_without_an_account_is_asked_again_the_next_time() {
     for (name, step, expected) in [
         ("none", answer(404, &["metadata-flavor: Google"], ""), "does not name the machine's service account"),
         ("another server", answer(200, &[], BROKER), "not from a metadata server of Google"),
+        ("an outage", answer(503, &["retry-after: 60"], ""), "the metadata server is not available"),
         ("a pool of GKE", account("acme.svc.id.goog"), "is no service account"),
         ("a way out of the path", account("a@b/../../c"), "is no service account"),
         ("an endless one", account(&"a".repeat(80_000)), "is no service account"),
@@ -309,17 +372,17 @@ async fn a_machine_without_an_account_is_asked_again_the_next_time() {
 
 #[tokio::test]
 async fn a_deadline_bounds_the_wait_for_a_signature() {
-    for stalled in ["IAM Credentials", "the metadata server"] {
+    for stalled in [Upstream::IamCredentials, Upstream::MetadataServer] {
         let server = Scripted::start([Step::Stall]).await;
         let metadata =
-            Scripted::start([if stalled == "IAM Credentials" { account(BROKER) } else { Step::Stall }]).await;
+            Scripted::start([if stalled == Upstream::IamCredentials { account(BROKER) } else { Step::Stall }]).await;
         let storage = remote(&server, of_machine(&metadata)).await;
         let (bucket, object, promise, metadata) = (bucket(), object(), promise(), BTreeMap::new());
         let initiation = small(&bucket, &object, &promise, &metadata);
         let begun = Instant::now();
         let deadline = begun + Duration::from_millis(200);
         let late = storage.sign(SignedMethod::Put, &initiation, NOW, QUARTER, deadline).await;
-        assert!(matches!(late, Err(Error::TimedOut)), "{stalled}: {late:?}");
+        assert!(matches!(late, Err(Error::TimedOut { whom }) if whom == stalled), "{stalled}: {late:?}");
         assert!(begun.elapsed() < Duration::from_secs(2), "{stalled}");
     }
 }

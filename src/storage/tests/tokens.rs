@@ -50,7 +50,7 @@ async fn a_token_that_storage_refuses_is_replaced() {
     initiate(&storage, soon()).await.unwrap();
     assert!(server.seen()[0].contains("Bearer t1\r\n") && server.seen()[1].contains("Bearer t2\r\n"));
     for _ in 0..5 {
-        assert!(matches!(initiate(&storage, soon()).await, Err(Error::Unauthenticated)));
+        assert!(matches!(initiate(&storage, soon()).await, Err(Error::Unauthenticated { whom: Upstream::Storage })));
     }
     assert_eq!(tokens.count(), 2, "a storage that refuses everything does not flood the token server");
 }

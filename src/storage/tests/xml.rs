@@ -35,7 +35,7 @@ async fn an_initiation_says_all_in_headers() {
         promise: &promise,
         metadata: &metadata,
         cache_control: Some("private"),
-        existing: Existing::Keep,
+        overwrite: Overwrite::Forbidden,
         origin: Some("https://app.example.com"),
     };
     let session = storage.initiate(&initiation, soon()).await.unwrap();
@@ -70,7 +70,7 @@ async fn an_initiation_says_all_in_headers() {
         promise: &bare,
         metadata: &none,
         cache_control: None,
-        existing: Existing::Replace,
+        overwrite: Overwrite::Allowed,
         origin: None,
         ..initiation
     };
@@ -244,7 +244,7 @@ fn the_longest_name_with_all_the_metadata_keys_fits_in_a_signed_url() {
         promise: &promise,
         metadata: &metadata,
         cache_control: Some("private"),
-        existing: Existing::Keep,
+        overwrite: Overwrite::Forbidden,
         origin: None,
     };
     let endpoint = Endpoint::new(&"https://storage.googleapis.com".parse().unwrap()).unwrap();
