@@ -101,6 +101,15 @@ async fn a_master_is_lost(loss: Loss) {
                 assert!(*took < SECONDS(2), "{loss:?}, round {round}: {took:?}");
             }
         }
+        for &partition in partitions.iter().filter(|partition| owner[usize::from(**partition)] != victim) {
+            let writes = attempts.iter().filter(|attempt| attempt.partition == partition).count();
+            let counted = store.used(user_in(partition), UNLIMITED, NOW).await.active;
+            assert_eq!(usize::try_from(counted).unwrap(), writes, "{loss:?}, round {round}: partition {partition}");
+        }
+        #[expect(clippy::print_stderr, reason = "the number is a result")]
+        {
+            eprintln!("{loss:?}: back after {back:?}, with {failures} of {} writes failed", attempts.len());
+        }
         assert!(failures > 0, "{loss:?}, round {round}: nothing was lost");
         assert!(back < patience, "{loss:?}, round {round}: back after {back:?}");
         if matches!(loss, Loss::Hanging) {

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// `redis://…`, `redis+sentinel://…`, `redis+cluster://…`, each with TLS as `rediss…`, `redis+unix://…`, or `memory`. May hold a password: never printed.
+    /// `redis://…`, `redis+sentinel://…`, `redis+cluster://…`, each with TLS as `rediss…`; `redis+unix://…`, or `memory`.
+    /// May hold a password: never printed.
     pub url: String,
     /// Whom `rediss…` trusts, and who we are there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
