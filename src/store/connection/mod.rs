@@ -1,6 +1,6 @@
 //! The connections to Redis: bounded in number, in what waits on them and in how long it waits.
 //!
-//! A [`Link`](link::Link) leads to one server. Behind Sentinels there is one link, to whoever is master; in a cluster
+//! A [`Link`] leads to one server. Behind Sentinels there is one link, to whoever is master; in a cluster
 //! there is one to each node. Who serves is found by code of our own rather than by the client's: that of version 1.8
 //! never reads the topology again after a time-out, loads a script on every master or not at all, and while it reads the
 //! topology it holds back the requests to all nodes.

@@ -2,9 +2,9 @@
 //!
 //! A master that was found is asked until it is away, hangs, or says that it is a replica; then Sentinels are asked
 //! again. They are also asked every second: when a failover is ordered, the old master goes on as one until it is told
-//! otherwise, which was seen to take ten seconds, and what it takes meanwhile is lost. What more than half of them name is believed, and otherwise what most of those name that answer in time; and
-//! only if the server that is named says itself that it is the master ("Guidelines for Redis clients with support for
-//! Redis Sentinel").
+//! otherwise, which was seen to take ten seconds, and what it takes meanwhile is lost. What more than half of them name
+//! is believed, and otherwise what most of those name that answer in time; and only if the server that is named says
+//! itself that it is the master ("Guidelines for Redis clients with support for Redis Sentinel").
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
