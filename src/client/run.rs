@@ -83,6 +83,14 @@ impl Way {
             Self::Start(_) => TransferKind::SignedResumable,
         }
     }
+
+    /// Why it cannot be gone any further, if that was left open until the broker had looked.
+    const fn gave_up(&mut self) -> Option<Error> {
+        match self {
+            Self::Put(put) => put.gave_up(),
+            Self::Session(_) | Self::Start(_) => None,
+        }
+    }
 }
 
 /// What is to be done after the broker looked.
@@ -257,10 +265,11 @@ impl Run<'_> {
                 }
                 let verdict = self.verify(id, ended, was_refused).await?;
                 was_refused = matches!(ended, Ended::Refused(_));
-                match verdict {
-                    Verdict::Final(upload) => return self.report(id, &upload, kind),
-                    Verdict::SendMore => begin = Begin::WhereItStopped,
-                    Verdict::Renew => break,
+                match (verdict, way.gave_up()) {
+                    (Verdict::Final(upload), _) => return self.report(id, &upload, kind),
+                    (Verdict::SendMore | Verdict::Renew, Some(error)) => return Err(error),
+                    (Verdict::SendMore, None) => begin = Begin::WhereItStopped,
+                    (Verdict::Renew, None) => break,
                 }
             }
             if self.source.kept_from() > 0 {

@@ -20,11 +20,18 @@ pub(super) struct SignedPut {
     target: Target,
     /// Whether storage said once that it has the object.
     has_arrived: bool,
+    /// The end of patience, if it came while nobody had seen yet what became of the object.
+    gave_up: Option<Error>,
 }
 
 impl SignedPut {
     pub(super) const fn new(target: Target) -> Self {
-        Self { target, has_arrived: false }
+        Self { target, has_arrived: false, gave_up: None }
+    }
+
+    /// Why nothing is to be sent again, if the broker has no object either.
+    pub(super) const fn gave_up(&mut self) -> Option<Error> {
+        self.gave_up.take()
     }
 
     /// Sends everything, once.
@@ -62,7 +69,8 @@ impl SignedPut {
                 }
             }
         };
-        pace.pause(trouble, wait).await?;
+        // One request may take longer than patience lasts, and still have put the object.
+        self.gave_up = pace.pause(trouble, wait).await.err();
         Ok(Ended::Unsure)
     }
 }

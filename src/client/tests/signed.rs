@@ -49,6 +49,28 @@ async fn the_broker_is_asked_before_a_whole_object_is_sent_again() {
     }
 }
 
+/// A large object on a slow line takes longer than patience lasts.
+#[tokio::test]
+async fn the_broker_is_asked_before_a_whole_object_is_given_up() {
+    let mut scene = Scene::signed(TransferKind::Simple, &content(1000)).await;
+    scene.client.patience.give_up_after = Duration::ZERO;
+    scene.server.fail(&[LostAnswer]);
+    scene.completes().await;
+    assert_eq!(scene.server.journal(), ["create", "put", "complete"]);
+
+    for (name, refusal) in [("the URL is good", "not-complete"), ("the URL has ended", "session-lost")] {
+        let mut scene = Scene::signed(TransferKind::Simple, &content(1000)).await;
+        scene.client.patience.give_up_after = Duration::ZERO;
+        scene.server.fail(&[Cut(300)]);
+        scene.server.refuse("complete", 409, json!({"code": refusal}));
+        let error = scene.upload().await.unwrap_err();
+        assert!(matches!(error, Error::GaveUp { trouble: Trouble::StorageUnreachable(_), .. }), "{name}: {error:?}");
+        assert_eq!(scene.server.journal(), ["create", "put", "complete"], "{name}");
+        scene.completes().await;
+        assert_eq!(scene.server.world().uploads.len(), 1, "{name}: it was the same upload");
+    }
+}
+
 #[tokio::test]
 async fn a_connection_that_stands_still_is_given_up_and_the_broker_asked() {
     let mut scene = Scene::signed(TransferKind::Simple, &content(1000)).await;
