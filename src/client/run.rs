@@ -34,6 +34,8 @@ pub(super) struct Run<'a> {
     pub(super) request: CreateUpload,
     pub(super) pace: Pace<'a>,
     pub(super) tally: Tally,
+    /// What the broker calls the upload, as soon as it has said so.
+    pub(super) known: Option<UploadId>,
 }
 
 /// An upload that the broker knows, ready to be transferred or final already.
@@ -103,16 +105,17 @@ enum Verdict {
 impl Run<'_> {
     /// Admits or resumes, transfers, has it verified, and clears away what is of no more use.
     pub(super) async fn drive(mut self) -> Result<UploadReport, Error> {
-        let admitted = self.enter().await?;
-        let id = admitted.id;
-        (self.watch)(Event::Admitted { id });
-        match self.transfer(admitted).await {
+        let outcome = match self.enter().await {
+            Ok(admitted) => self.transfer(admitted).await,
+            Err(error) => Err(error),
+        };
+        match outcome {
             Ok(report) => {
                 self.state_file.remove().await?;
                 Ok(report)
             }
             Err(error) => {
-                if error.is_the_end() || self.source.is_pipe() {
+                if let Some(id) = self.known.filter(|_| error.is_the_end() || self.source.is_pipe()) {
                     // The first error is the one to tell. A cancel that fails leaves an upload that expires.
                     self.cancel(id).await;
                     drop(self.state_file.remove().await);
@@ -120,6 +123,12 @@ impl Run<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// The broker knows the upload: from here on there is something to cancel, whoever does it.
+    fn admitted(&mut self, id: UploadId) {
+        self.known = Some(id);
+        (self.watch)(Event::Admitted { id });
     }
 
     async fn enter(&mut self) -> Result<Admitted, Error> {
@@ -166,6 +175,7 @@ impl Run<'_> {
         if ended_without_object(&upload) {
             return Ok(Err(Anew::Ended));
         }
+        self.admitted(id);
         let upload = self.ready(id, upload).await?;
         Ok(Ok(Admitted { id, upload, begin: Begin::WhereItStopped, operation: Operation::Find }))
     }
@@ -202,6 +212,7 @@ impl Run<'_> {
         let operation = Operation::Create;
         let id: UploadId =
             upload.id.parse().map_err(|_| Error::Nonsense { operation, what: "its id is no upload id" })?;
+        self.admitted(id);
         state.upload_id = Some(id.to_string());
         self.state_file.save(&state).await?;
         let upload = self.ready(id, upload).await?;
