@@ -274,8 +274,8 @@ impl Run<'_> {
                     begin = Begin::At(persisted);
                     continue;
                 }
-                let verdict = self.verify(id, ended, was_refused).await?;
-                was_refused = matches!(ended, Ended::Refused(_));
+                let verdict = self.verify(id, &ended, was_refused).await?;
+                was_refused = matches!(ended, Ended::Refused { .. });
                 match (verdict, way.gave_up()) {
                     (Verdict::Final(upload), _) => return self.report(id, &upload, kind),
                     (Verdict::SendMore | Verdict::Renew, Some(error)) => return Err(error),
@@ -296,7 +296,7 @@ impl Run<'_> {
 
     /// Asks the broker what became of the upload after its session ended. Also when the session is lost: the object may
     /// be there, and only the answer that said so gone. `was_refused` tells of the signed URL before this one.
-    async fn verify(&mut self, id: UploadId, ended: Ended, was_refused: bool) -> Result<Verdict, Error> {
+    async fn verify(&mut self, id: UploadId, ended: &Ended, was_refused: bool) -> Result<Verdict, Error> {
         (self.watch)(Event::Verifying);
         loop {
             match self.broker.complete(id, &mut self.pace).await? {
@@ -314,13 +314,16 @@ impl Run<'_> {
                 Completion::NotComplete => match ended {
                     Ended::Lost => return Ok(Verdict::Renew),
                     Ended::Exists => {
-                        return Err(Error::StorageRefused { status: 412, offset: self.source.known() });
+                        let offset = self.source.known();
+                        return Err(Error::StorageRefused { status: 412, reason: None, offset });
                     }
                     Ended::Unsure | Ended::Grown(_) => return Ok(Verdict::SendMore),
                     // Storage, whose clock is another, may find a URL ended before the broker does. That is not so of
                     // two in a row: then something else is wrong.
-                    Ended::Refused(400 | 403) if !was_refused => return Ok(Verdict::Renew),
-                    Ended::Refused(status) => return Err(Error::StorageRefused { status, offset: 0 }),
+                    Ended::Refused { status: 400 | 403, .. } if !was_refused => return Ok(Verdict::Renew),
+                    Ended::Refused { status, reason } => {
+                        return Err(Error::StorageRefused { status: *status, reason: reason.clone(), offset: 0 });
+                    }
                     Ended::Stored => {
                         self.pace.pause(Trouble::BrokerUnaware, None).await?;
                         return Ok(Verdict::SendMore);

@@ -1,6 +1,6 @@
 //! Signed URLs: whole objects, and sessions that the client opens.
 
-use super::stand_in::Fault::{self, Cut, Garbled, Gone, LostAnswer, Silence, StatusAfter, StatusBefore};
+use super::stand_in::Fault::{self, BadDigest, Cut, Garbled, Gone, LostAnswer, Silence, StatusAfter, StatusBefore};
 use super::*;
 
 impl Scene {
@@ -105,7 +105,7 @@ async fn a_refusal_is_believed_of_two_urls_in_a_row() {
         let scene = Scene::signed(kind, &content(700)).await;
         scene.server.fail(&[StatusBefore(403); 2]);
         let error = scene.upload().await.unwrap_err();
-        assert!(matches!(error, Error::StorageRefused { status: 403, offset: 0 }), "{error}");
+        assert!(matches!(error, Error::StorageRefused { status: 403, offset: 0, .. }), "{error}");
         assert_eq!(scene.server.journal(), ["create", first, "complete", "renew", first, "complete"]);
         assert!(scene.state_file().exists(), "a permission may come back");
         scene.completes().await;
@@ -133,6 +133,11 @@ async fn what_is_refused_for_good_ends_the_upload() {
         assert_eq!(scene.server.world().uploads[0].state, "cancelled");
     }
     for kind in [TransferKind::Simple, TransferKind::SignedResumable] {
+        let scene = Scene::signed(kind, &content(700)).await;
+        scene.server.fail(&[BadDigest; 2]);
+        let error = scene.upload().await.unwrap_err().to_string();
+        assert!(error.ends_with("400 BadDigest"), "{kind}: {error}");
+
         let scene = Scene::signed(kind, &content(700)).await;
         scene.server.fail(&[StatusBefore(412)]);
         assert!(matches!(scene.upload().await, Err(Error::StorageRefused { status: 412, .. })), "someone else's");
