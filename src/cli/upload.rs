@@ -8,6 +8,8 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::client::{
     ChunkSize, Client, Error, Event, FinalState, Http, Order, Patience, Token, TransferKind, read_roots,
 };
@@ -19,8 +21,9 @@ use crate::model::time::Span;
 
 use show::{Left, Show};
 
-/// What shells report of a command that Ctrl-C stopped: 128 and the number of SIGINT.
+/// What shells report of a command that a signal stopped: 128 and the signal's number, 2 of SIGINT and 15 of SIGTERM.
 const INTERRUPTED: u8 = 130;
+const TERMINATED: u8 = 143;
 
 /// Stands for standard input among files.
 const STANDARD_INPUT: &str = "-";
@@ -36,7 +39,7 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Standard input and named pipes are uploaded as they come, without a size, under policies that admit that. They cannot
 /// be read again, so what is stopped of them is cancelled.
 ///
-/// Exits with 0 if all files are completed, with 1 if any is not, with 130 after Ctrl-C.
+/// Exits with 0 if all files are completed, with 1 if any is not, with 130 after Ctrl-C (SIGINT), with 143 after SIGTERM.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct UploadArguments {
     /// The files to upload; `-` is standard input.
@@ -101,19 +104,21 @@ fn read_pair(text: &str) -> Result<(String, String), String> {
 /// # Errors
 /// When nothing could even be begun. A file that fails is reported, and the next is tried.
 pub(super) async fn run(arguments: UploadArguments) -> anyhow::Result<ExitCode> {
-    let interrupt = async {
-        // Without a handler, Ctrl-C ends the process as it always did; the state file is good for that too.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stopped = async {
+        tokio::select! {
+            _ = interrupt.recv() => INTERRUPTED,
+            _ = terminate.recv() => TERMINATED,
         }
     };
-    run_until(arguments, Patience::default(), interrupt, &Show::new()).await
+    run_until(arguments, Patience::default(), stopped, &Show::new()).await
 }
 
 async fn run_until(
     arguments: UploadArguments,
     patience: Patience,
-    interrupt: impl Future<Output = ()>,
+    stopped: impl Future<Output = u8>,
     show: &Show,
 ) -> anyhow::Result<ExitCode> {
     let is_input = |file: &PathBuf| file == Path::new(STANDARD_INPUT);
@@ -139,7 +144,7 @@ async fn run_until(
         chunk: arguments.chunk_size,
         state_directory: arguments.state_dir,
     };
-    let mut interrupt = std::pin::pin!(interrupt);
+    let mut stopped = std::pin::pin!(stopped);
     let mut code = ExitCode::SUCCESS;
     for file in arguments.files {
         let line = show.file(&file);
@@ -157,13 +162,16 @@ async fn run_until(
         };
         let outcome = tokio::select! {
             biased;
-            () = &mut interrupt => None,
-            outcome = upload => Some(outcome),
+            signal = &mut stopped => Err(signal),
+            outcome = upload => Ok(outcome),
         };
-        let Some(outcome) = outcome else {
-            let seen = *seen.lock().unwrap_or_else(PoisonError::into_inner);
-            line.interrupted(seen.clear_away(&client).await);
-            return Ok(ExitCode::from(INTERRUPTED));
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(signal) => {
+                let seen = *seen.lock().unwrap_or_else(PoisonError::into_inner);
+                line.interrupted(seen.clear_away(&client).await);
+                return Ok(ExitCode::from(signal));
+            }
         };
         if !matches!(&outcome, Ok(report) if report.state == FinalState::Completed) {
             code = ExitCode::FAILURE;
@@ -270,7 +278,7 @@ mod tests {
             Self { directory, server: StandIn::start(&bytes).await, show: Show::Kept(std::sync::Mutex::default()) }
         }
 
-        async fn run(&self, files: &[&str], interrupt: impl Future<Output = ()>) -> (ExitCode, String) {
+        async fn run(&self, files: &[&str], stopped: impl Future<Output = u8>) -> (ExitCode, String) {
             let broker = format!("http://{}", self.server.address);
             let path = |name: &str| self.directory.path().join(name).to_str().unwrap().to_owned();
             // Options stand as they are, and so do their values.
@@ -281,7 +289,7 @@ mod tests {
             line.extend(["--broker".into(), broker, "--token-file".into(), path("token")]);
             let line: Vec<&str> = line.iter().map(String::as_str).collect();
             let patience = Patience { first_pause: Duration::from_millis(1), ..Patience::default() };
-            let code = run_until(parse(&line).unwrap(), patience, interrupt, &self.show).await.unwrap();
+            let code = run_until(parse(&line).unwrap(), patience, stopped, &self.show).await.unwrap();
             let shown = self.show.kept();
             assert!(!shown.contains(SECRET) && !shown.contains("token-1"), "{shown}");
             (code, shown)
@@ -346,6 +354,7 @@ mod tests {
             while server.journal().len() < 3 {
                 tokio::task::yield_now().await;
             }
+            INTERRUPTED
         };
         let (code, shown) = scene.run(&["a.txt", "b.txt"], interrupt).await;
         assert_eq!(code, ExitCode::from(130));
@@ -381,6 +390,7 @@ mod tests {
             while server.journal().len() < 2 {
                 tokio::task::yield_now().await;
             }
+            INTERRUPTED
         };
         let (code, shown) = scene.run(&["pipe"], interrupt).await;
         drop(writer);
@@ -402,6 +412,7 @@ mod tests {
             while !scene.show.kept().contains("reads a pipe") {
                 tokio::task::yield_now().await;
             }
+            INTERRUPTED
         };
         let (code, shown) = scene.run(&["pipe"], interrupt).await;
         // Opening it for both ends lets the thread go that waits for a writer.

@@ -86,10 +86,15 @@ pub enum Error {
         what: &'static str,
     },
     /// Storage said no, and would say it again.
-    #[error("storage refused the bytes at offset {offset} with status {status}")]
+    #[error(
+        "storage refused the bytes at offset {offset} with status {status}{}",
+        reason.as_ref().map(|reason| format!(" {reason}")).unwrap_or_default()
+    )]
     StorageRefused {
         /// Storage's status code.
         status: u16,
+        /// Storage's word for what is wrong, such as `EntityTooLarge`, if it has one.
+        reason: Option<String>,
         /// Where the refused request stood.
         offset: u64,
     },

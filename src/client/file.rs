@@ -55,7 +55,7 @@ impl RegularFile {
             tell(done);
         }
         // Who writes while we read shows by the size or by the time; the digests would be of neither version.
-        self.open().await?;
+        self.expect_unchanged().await?;
         if done != self.size {
             return Err(Error::SourceChanged(self.path.clone()));
         }
@@ -71,12 +71,18 @@ impl RegularFile {
 
     /// What became of a range whose sending failed: an error if the fault was the file's, not the network's.
     pub(super) async fn blame(&self, streaming: &Streaming) -> Result<(), Error> {
-        self.open().await?;
+        self.expect_unchanged().await?;
         match streaming.failure() {
             None => Ok(()),
             Some(io::ErrorKind::UnexpectedEof) => Err(Error::SourceChanged(self.path.clone())),
             Some(kind) => Err(unreadable(&self.path, kind.into())),
         }
+    }
+
+    /// # Errors
+    /// When the file is not the same any more.
+    pub(super) async fn expect_unchanged(&self) -> Result<(), Error> {
+        self.open().await.map(drop)
     }
 
     /// Opens the file, if it is still the same by size and time.

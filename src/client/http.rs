@@ -3,17 +3,26 @@
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use reqwest::redirect;
 use reqwest::{Certificate, Client, ClientBuilder, Response};
 use url::Url;
 
+use crate::clock::Clock;
 use crate::model::address::is_loopback;
 
 use super::error::Error;
 
 /// A connection that takes longer to open than this is given up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Nobody is asked to come back later than this: it is beyond anyone's patience.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The forms of a date (RFC 9110, section 5.6.7): the one that is sent, and two that must still be understood.
+const DATE_FORMS: [&str; 3] = ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
 
 /// HTTP, with TLS against the system's roots and those of the caller. Redirects are never followed: storage's 308
 /// means "Resume Incomplete", and a token or session URI must not travel to wherever an answer points.
@@ -71,9 +80,25 @@ pub(crate) async fn read_body(mut response: Response, limit: usize) -> Result<Ve
     Ok(body)
 }
 
-/// `Retry-After` in seconds. The date form is left out of account: neither the broker nor storage sends it.
+/// `Retry-After`, in seconds or as a date (RFC 9110, section 10.2.3), up to a day. A date is held against the answer's
+/// own `Date`, whose clock made it, or else against ours; one that has passed is no wait.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = if let Ok(seconds) = text.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let until = read_date(headers, RETRY_AFTER)?;
+        let now = read_date(headers, DATE).unwrap_or_else(|| Clock::System.now().as_secs());
+        Duration::from_secs(u64::try_from(until.saturating_sub(now)).unwrap_or(0))
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
+}
+
+/// A date, in seconds since the epoch.
+fn read_date(headers: &HeaderMap, name: HeaderName) -> Option<i64> {
+    let text = headers.get(name)?.to_str().ok()?.trim();
+    let date = DATE_FORMS.iter().find_map(|form| DateTime::strptime(form, text).ok())?;
+    Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second())
 }
 
 /// Whether a request that was answered with `status` may succeed when it is repeated (storage documentation, "Retry
@@ -96,12 +121,36 @@ mod tests {
         for (status, expected) in [(408, true), (429, true), (500, true), (503, true), (599, true), (400, false)] {
             assert_eq!(is_transient(status), expected, "{status}");
         }
-        for (text, expected) in
-            [("7", Some(7)), (" 7 ", Some(7)), ("Fri, 31 Dec 1999 23:59:59 GMT", None), ("-1", None)]
-        {
+    }
+
+    #[test]
+    fn a_server_says_when_to_come_back_in_seconds_or_with_a_date() {
+        let day = 24 * 60 * 60;
+        for (text, expected) in [
+            ("7", Some(7)),
+            (" 7 ", Some(7)),
+            ("0", Some(0)),
+            ("18446744073709551615", Some(day)),
+            ("-1", None),
+            ("soon", None),
+            ("", None),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(37)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(37)),
+            ("Sun Nov  6 08:49:37 1994", Some(37)),
+            ("Sun, 06 Nov 1994 08:48:59 GMT", Some(0)),
+            ("Fri, 31 Dec 1999 23:59:59 GMT", Some(day)),
+            ("Sun, 06 Nov 1994 25:49:37 GMT", None),
+            ("1994-11-06T08:49:37Z", None),
+        ] {
             let mut headers = HeaderMap::new();
             headers.insert(RETRY_AFTER, text.parse().unwrap());
+            headers.insert(DATE, "Sun, 06 Nov 1994 08:49:00 GMT".parse().unwrap());
             assert_eq!(retry_after(&headers), expected.map(Duration::from_secs), "{text}");
+        }
+        for (text, expected) in [("Sun, 06 Nov 1994 08:49:37 GMT", 0), ("Sat, 06 Nov 2094 08:49:37 GMT", day)] {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, text.parse().unwrap());
+            assert_eq!(retry_after(&headers), Some(Duration::from_secs(expected)), "by our own clock: {text}");
         }
     }
 

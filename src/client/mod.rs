@@ -254,6 +254,7 @@ impl Client {
             request,
             pace: Pace::new(self.patience, &self.randomness, watch),
             tally: Tally::default(),
+            known: None,
         };
         let report = run.drive().await?;
         Ok(UploadReport { elapsed: begun.elapsed(), ..report })

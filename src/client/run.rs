@@ -34,6 +34,8 @@ pub(super) struct Run<'a> {
     pub(super) request: CreateUpload,
     pub(super) pace: Pace<'a>,
     pub(super) tally: Tally,
+    /// What the broker calls the upload, as soon as it has said so.
+    pub(super) known: Option<UploadId>,
 }
 
 /// An upload that the broker knows, ready to be transferred or final already.
@@ -83,6 +85,14 @@ impl Way {
             Self::Start(_) => TransferKind::SignedResumable,
         }
     }
+
+    /// Why it cannot be gone any further, if that was left open until the broker had looked.
+    const fn gave_up(&mut self) -> Option<Error> {
+        match self {
+            Self::Put(put) => put.gave_up(),
+            Self::Session(_) | Self::Start(_) => None,
+        }
+    }
 }
 
 /// What is to be done after the broker looked.
@@ -95,16 +105,17 @@ enum Verdict {
 impl Run<'_> {
     /// Admits or resumes, transfers, has it verified, and clears away what is of no more use.
     pub(super) async fn drive(mut self) -> Result<UploadReport, Error> {
-        let admitted = self.enter().await?;
-        let id = admitted.id;
-        (self.watch)(Event::Admitted { id });
-        match self.transfer(admitted).await {
+        let outcome = match self.enter().await {
+            Ok(admitted) => self.transfer(admitted).await,
+            Err(error) => Err(error),
+        };
+        match outcome {
             Ok(report) => {
                 self.state_file.remove().await?;
                 Ok(report)
             }
             Err(error) => {
-                if error.is_the_end() || self.source.is_pipe() {
+                if let Some(id) = self.known.filter(|_| error.is_the_end() || self.source.is_pipe()) {
                     // The first error is the one to tell. A cancel that fails leaves an upload that expires.
                     self.cancel(id).await;
                     drop(self.state_file.remove().await);
@@ -112,6 +123,12 @@ impl Run<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// The broker knows the upload: from here on there is something to cancel, whoever does it.
+    fn admitted(&mut self, id: UploadId) {
+        self.known = Some(id);
+        (self.watch)(Event::Admitted { id });
     }
 
     async fn enter(&mut self) -> Result<Admitted, Error> {
@@ -158,6 +175,7 @@ impl Run<'_> {
         if ended_without_object(&upload) {
             return Ok(Err(Anew::Ended));
         }
+        self.admitted(id);
         let upload = self.ready(id, upload).await?;
         Ok(Ok(Admitted { id, upload, begin: Begin::WhereItStopped, operation: Operation::Find }))
     }
@@ -194,6 +212,7 @@ impl Run<'_> {
         let operation = Operation::Create;
         let id: UploadId =
             upload.id.parse().map_err(|_| Error::Nonsense { operation, what: "its id is no upload id" })?;
+        self.admitted(id);
         state.upload_id = Some(id.to_string());
         self.state_file.save(&state).await?;
         let upload = self.ready(id, upload).await?;
@@ -255,12 +274,13 @@ impl Run<'_> {
                     begin = Begin::At(persisted);
                     continue;
                 }
-                let verdict = self.verify(id, ended, was_refused).await?;
-                was_refused = matches!(ended, Ended::Refused(_));
-                match verdict {
-                    Verdict::Final(upload) => return self.report(id, &upload, kind),
-                    Verdict::SendMore => begin = Begin::WhereItStopped,
-                    Verdict::Renew => break,
+                let verdict = self.verify(id, &ended, was_refused).await?;
+                was_refused = matches!(ended, Ended::Refused { .. });
+                match (verdict, way.gave_up()) {
+                    (Verdict::Final(upload), _) => return self.report(id, &upload, kind),
+                    (Verdict::SendMore | Verdict::Renew, Some(error)) => return Err(error),
+                    (Verdict::SendMore, None) => begin = Begin::WhereItStopped,
+                    (Verdict::Renew, None) => break,
                 }
             }
             if self.source.kept_from() > 0 {
@@ -276,7 +296,7 @@ impl Run<'_> {
 
     /// Asks the broker what became of the upload after its session ended. Also when the session is lost: the object may
     /// be there, and only the answer that said so gone. `was_refused` tells of the signed URL before this one.
-    async fn verify(&mut self, id: UploadId, ended: Ended, was_refused: bool) -> Result<Verdict, Error> {
+    async fn verify(&mut self, id: UploadId, ended: &Ended, was_refused: bool) -> Result<Verdict, Error> {
         (self.watch)(Event::Verifying);
         loop {
             match self.broker.complete(id, &mut self.pace).await? {
@@ -294,13 +314,16 @@ impl Run<'_> {
                 Completion::NotComplete => match ended {
                     Ended::Lost => return Ok(Verdict::Renew),
                     Ended::Exists => {
-                        return Err(Error::StorageRefused { status: 412, offset: self.source.known() });
+                        let offset = self.source.known();
+                        return Err(Error::StorageRefused { status: 412, reason: None, offset });
                     }
                     Ended::Unsure | Ended::Grown(_) => return Ok(Verdict::SendMore),
                     // Storage, whose clock is another, may find a URL ended before the broker does. That is not so of
                     // two in a row: then something else is wrong.
-                    Ended::Refused(400 | 403) if !was_refused => return Ok(Verdict::Renew),
-                    Ended::Refused(status) => return Err(Error::StorageRefused { status, offset: 0 }),
+                    Ended::Refused { status: 400 | 403, .. } if !was_refused => return Ok(Verdict::Renew),
+                    Ended::Refused { status, reason } => {
+                        return Err(Error::StorageRefused { status: *status, reason: reason.clone(), offset: 0 });
+                    }
                     Ended::Stored => {
                         self.pace.pause(Trouble::BrokerUnaware, None).await?;
                         return Ok(Verdict::SendMore);

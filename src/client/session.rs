@@ -84,7 +84,7 @@ pub(super) enum Begin {
 }
 
 /// How a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Ended {
     /// Storage says that it has everything.
     Stored,
@@ -97,7 +97,11 @@ pub(super) enum Ended {
     /// Nobody saw what a signed URL did. Only the broker can tell whether the object is there.
     Unsure,
     /// Storage refused a signed URL: it may have ended, or never have been good.
-    Refused(u16),
+    Refused {
+        status: u16,
+        /// Its word for why, if it has one.
+        reason: Option<String>,
+    },
 }
 
 /// What it took.
@@ -219,17 +223,18 @@ impl Session {
                     let range = response.headers().get(RANGE).map(HeaderValue::as_bytes);
                     let answer = read_answer(status, range, source.known());
                     let wait = retry_after(response.headers());
-                    drain(response, pace).await;
+                    let reason = drain(response, pace).await;
                     match answer {
                         Answer::Stored => return Ok(Ended::Stored),
                         Answer::Exists => return Ok(Ended::Exists),
                         Answer::Lost => return Ok(Ended::Lost),
                         Answer::Refused => {
+                            source.expect_unchanged_after(status).await?;
                             let offset = match next {
                                 Move::Ask => self.reached.unwrap_or(0),
                                 Move::Send(offset) => offset,
                             };
-                            return Err(Error::StorageRefused { status, offset });
+                            return Err(Error::StorageRefused { status, reason, offset });
                         }
                         Answer::Transient => (Trouble::Storage(status), wait),
                         Answer::Garbled => (Trouble::StorageRange, None),

@@ -20,11 +20,18 @@ pub(super) struct SignedPut {
     target: Target,
     /// Whether storage said once that it has the object.
     has_arrived: bool,
+    /// The end of patience, if it came while nobody had seen yet what became of the object.
+    gave_up: Option<Error>,
 }
 
 impl SignedPut {
     pub(super) const fn new(target: Target) -> Self {
-        Self { target, has_arrived: false }
+        Self { target, has_arrived: false, gave_up: None }
+    }
+
+    /// Why nothing is to be sent again, if the broker has no object either.
+    pub(super) const fn gave_up(&mut self) -> Option<Error> {
+        self.gave_up.take()
     }
 
     /// Sends everything, once.
@@ -46,7 +53,7 @@ impl SignedPut {
             }
             Ok(response) => {
                 let (status, wait) = (response.status().as_u16(), retry_after(response.headers()));
-                drain(response, pace).await;
+                let reason = drain(response, pace).await;
                 match status {
                     200 | 201 => {
                         if !std::mem::replace(&mut self.has_arrived, true) {
@@ -58,11 +65,15 @@ impl SignedPut {
                     // The object may be ours, from a request whose answer was lost.
                     412 => return Ok(Ended::Exists),
                     status if is_transient(status) => (Trouble::Storage(status), wait),
-                    status => return Ok(Ended::Refused(status)),
+                    status => {
+                        source.expect_unchanged_after(status).await?;
+                        return Ok(Ended::Refused { status, reason });
+                    }
                 }
             }
         };
-        pace.pause(trouble, wait).await?;
+        // One request may take longer than patience lasts, and still have put the object.
+        self.gave_up = pace.pause(trouble, wait).await.err();
         Ok(Ended::Unsure)
     }
 }
@@ -87,7 +98,7 @@ impl SignedStart {
                 Ok(response) => {
                     let (status, wait) = (response.status(), retry_after(response.headers()));
                     let location = response.headers().get(LOCATION).cloned();
-                    drain(response, pace).await;
+                    let reason = drain(response, pace).await;
                     match status {
                         StatusCode::OK | StatusCode::CREATED => {
                             let location = location.as_ref().and_then(|location| location.to_str().ok());
@@ -96,7 +107,7 @@ impl SignedStart {
                         }
                         StatusCode::PRECONDITION_FAILED => return Ok(Err(Ended::Exists)),
                         status if is_transient(status.as_u16()) => (Trouble::Storage(status.as_u16()), wait),
-                        status => return Ok(Err(Ended::Refused(status.as_u16()))),
+                        status => return Ok(Err(Ended::Refused { status: status.as_u16(), reason })),
                     }
                 }
             };

@@ -127,6 +127,15 @@ impl Source<'_> {
             Self::Pipe(_) => Ok(()),
         }
     }
+
+    /// What storage refused with `status`: an error if the fault was the file's. Of a file that was written to since it
+    /// was hashed, storage may say no more than that the digests are wrong.
+    pub(super) async fn expect_unchanged_after(&self, status: u16) -> Result<(), Error> {
+        match self {
+            Self::File(file, _) if status == 400 => file.expect_unchanged().await,
+            Self::File(..) | Self::Pipe(_) => Ok(()),
+        }
+    }
 }
 
 /// The file's own name, as the broker takes it.

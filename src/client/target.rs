@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use reqwest::header::{HeaderMap, HeaderName};
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use url::Url;
 
 use crate::model::address::is_loopback;
@@ -17,6 +17,9 @@ use super::wire::Transfer;
 
 /// Answers are read to their end, so that the connection can be used again, but not beyond this.
 const MAX_ANSWER: usize = 64 << 10;
+
+/// No word of storage's for an error has so many letters.
+const LONGEST_REASON: usize = 64;
 
 /// A session URI or a signed URL. No `Debug`: it is a secret.
 pub(super) struct Target {
@@ -95,9 +98,26 @@ pub(super) async fn exchange(
     }
 }
 
-/// Reads an answer away. What its body says does not matter, nor whether it comes; the connection is worth having.
-pub(super) async fn drain(response: Response, pace: &Pace<'_>) {
-    drop(tokio::time::timeout(pace.patience().stalled_after, read_body(response, MAX_ANSWER)).await);
+/// Reads an answer away; the connection is worth having. Whether its body comes does not matter, and what it says only
+/// if it tells of a wrong request: then storage's word for the reason is given back, for people to read.
+pub(super) async fn drain(response: Response, pace: &Pace<'_>) -> Option<String> {
+    let tells = response.status() == StatusCode::BAD_REQUEST;
+    let body = tokio::time::timeout(pace.patience().stalled_after, read_body(response, MAX_ANSWER)).await;
+    body.ok()?.ok().filter(|_| tells).and_then(|body| read_reason(&body))
+}
+
+/// The code of an XML error, or the reason of the first JSON one (storage documentation, "HTTP status and error codes").
+/// Both are single words; anything else is left out, since it goes to terminals and must not hold a secret.
+fn read_reason(body: &[u8]) -> Option<String> {
+    let word = if let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) {
+        json.pointer("/error/errors/0/reason")?.as_str()?.to_owned()
+    } else {
+        let text = String::from_utf8_lossy(body);
+        let (_, rest) = text.split_once("<Code>")?;
+        rest.split_once("</Code>")?.0.to_owned()
+    };
+    let is_word = (1..=LONGEST_REASON).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_alphabetic());
+    is_word.then_some(word)
 }
 
 #[cfg(test)]
@@ -141,6 +161,37 @@ mod tests {
         ] {
             secret_free(name, Target::of(&transfer, Operation::Create).err().expect(name));
         }
+    }
+
+    #[test]
+    fn a_reason_is_one_word_or_none() {
+        let long = |letters| format!("<Error><Code>{}</Code></Error>", "a".repeat(letters));
+        let (longest, too_long) = (long(64), long(65));
+        for (name, body, expected) in [
+            (
+                "XML",
+                "<?xml version='1.0'?><Error><Code>EntityTooLarge</Code><Message>No</Message></Error>",
+                Some("EntityTooLarge"),
+            ),
+            (
+                "JSON",
+                r#"{"error": {"code": 400, "message": "No", "errors": [{"domain": "global", "reason": "invalid"}]}}"#,
+                Some("invalid"),
+            ),
+            ("the longest", &longest, Some(&*"a".repeat(64))),
+            ("too long", &too_long, None),
+            ("no letters", "<Code>\u{1b}[2J</Code>", None),
+            ("several words", "<Code>upload_id=s3cret</Code>", None),
+            ("nothing in it", "<Code></Code>", None),
+            ("no end", "<Code>EntityTooLarge", None),
+            ("JSON without a reason", r#"{"error": {"message": "No"}}"#, None),
+            ("JSON with another reason", r#"{"error": {"errors": [{"reason": 7}]}}"#, None),
+            ("text", "Invalid request", None),
+            ("nothing", "", None),
+        ] {
+            assert_eq!(read_reason(body.as_bytes()).as_deref(), expected, "{name}");
+        }
+        assert_eq!(read_reason(b"\xff<Code>BadDigest</Code>\xff").as_deref(), Some("BadDigest"), "not UTF-8");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use upload_broker::model::size::ByteCount;
 use upload_broker::model::time::Timestamp;
 
 use crate::support::broker::emulator;
-use crate::support::process::command;
+use crate::support::process::{Process, command};
 use crate::support::rough::{Bump, QUANTUM, Rough};
 use crate::support::user::token;
 use crate::support::{BUCKET, Broker, Settings, noise};
@@ -278,4 +278,28 @@ async fn the_command_uploads_what_is_piped_into_it() {
     assert!(output.status.success(), "{shown}{}", String::from_utf8_lossy(&output.stderr));
     assert!(shown.contains("stdin: reads a pipe") && shown.contains("262144 bytes so far"), "{shown}");
     assert!(shown.contains("stdin: completed, 700000 bytes, 3 chunks, 0 resumes, crc32c "), "{shown}");
+}
+
+#[tokio::test]
+async fn sigterm_cancels_what_comes_out_of_a_pipe() {
+    let scene = Scene::new("json").await;
+    let (pipe, token_file) = (scene.folder.path().join("talk.mp4"), scene.folder.path().join("token"));
+    std::fs::write(&token_file, token("ada", scene.broker.clock.now(), &[])).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // Who also reads does not wait for a reader. The pipe does not end before this is dropped.
+    let writer = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    let mut command = command();
+    command.arg("upload").arg(&pipe).arg("--broker").arg(format!("http://{}", scene.broker.address));
+    command.arg("--token-file").arg(&token_file);
+    let ended = tokio::task::spawn_blocking(move || {
+        let mut process = Process::spawn(command);
+        process.line_with("talk.mp4: upload ");
+        process.signal("TERM");
+        let code = process.wait().code();
+        // What was printed last may still be on its way.
+        process.line_with("talk.mp4: stopped; the upload is cancelled");
+        code
+    });
+    assert_eq!(ended.await.unwrap(), Some(143));
+    drop(writer);
 }

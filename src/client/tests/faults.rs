@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::stand_in::Fault::{
-    Cut, Forget, Garbled, Gone, LostAnswer, NoRange, Short, Silence, StatusAfter, StatusBefore,
+    BadDigest, Cut, Forget, Garbled, Gone, LostAnswer, NoRange, Short, Silence, StatusAfter, StatusBefore,
 };
 use super::stand_in::{Fault, MULTIPLE};
 use super::*;
@@ -151,11 +151,31 @@ async fn what_storage_refuses_for_good_ends_the_upload() {
         let error = scene.upload().await.unwrap_err();
         let expected = status;
         assert!(
-            matches!(error, Error::StorageRefused { status, offset: 768 } if status == expected),
+            matches!(error, Error::StorageRefused { status, offset: 768, .. } if status == expected),
             "{status}: {error}"
         );
         assert_eq!(scene.state_file().exists(), resumable, "{status}");
         assert_eq!(scene.server.world().uploads[0].state == "cancelled", !resumable, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_tells_storages_word_for_it_unless_the_file_was_changed() {
+    let scene = Scene::with(&content(1000)).await;
+    scene.server.fail(&[Fault::None, BadDigest]);
+    let error = scene.upload().await.unwrap_err().to_string();
+    assert_eq!(error, "storage refused the bytes at offset 768 with status 400 BadDigest");
+
+    for kind in [TransferKind::Resumable, TransferKind::Simple] {
+        let mut scene = Scene::with(&content(1000)).await;
+        scene.order.transfer = kind;
+        scene.server.fail(&[BadDigest]);
+        // What was sent looks as it was hashed; who wrote to it shows only afterwards.
+        let file = scene.file.clone();
+        scene.server.world().before_refusal = Some(Box::new(move || std::fs::write(&file, b"other").unwrap()));
+        let error = scene.upload().await.unwrap_err();
+        assert!(matches!(error, Error::SourceChanged(_)), "{kind}: {error}");
+        assert_eq!(scene.server.world().uploads[0].state, "cancelled", "{kind}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Signed URLs: whole objects, and sessions that the client opens.
 
-use super::stand_in::Fault::{self, Cut, Garbled, Gone, LostAnswer, Silence, StatusAfter, StatusBefore};
+use super::stand_in::Fault::{self, BadDigest, Cut, Garbled, Gone, LostAnswer, Silence, StatusAfter, StatusBefore};
 use super::*;
 
 impl Scene {
@@ -49,6 +49,28 @@ async fn the_broker_is_asked_before_a_whole_object_is_sent_again() {
     }
 }
 
+/// A large object on a slow line takes longer than patience lasts.
+#[tokio::test]
+async fn the_broker_is_asked_before_a_whole_object_is_given_up() {
+    let mut scene = Scene::signed(TransferKind::Simple, &content(1000)).await;
+    scene.client.patience.give_up_after = Duration::ZERO;
+    scene.server.fail(&[LostAnswer]);
+    scene.completes().await;
+    assert_eq!(scene.server.journal(), ["create", "put", "complete"]);
+
+    for (name, refusal) in [("the URL is good", "not-complete"), ("the URL has ended", "session-lost")] {
+        let mut scene = Scene::signed(TransferKind::Simple, &content(1000)).await;
+        scene.client.patience.give_up_after = Duration::ZERO;
+        scene.server.fail(&[Cut(300)]);
+        scene.server.refuse("complete", 409, json!({"code": refusal}));
+        let error = scene.upload().await.unwrap_err();
+        assert!(matches!(error, Error::GaveUp { trouble: Trouble::StorageUnreachable(_), .. }), "{name}: {error:?}");
+        assert_eq!(scene.server.journal(), ["create", "put", "complete"], "{name}");
+        scene.completes().await;
+        assert_eq!(scene.server.world().uploads.len(), 1, "{name}: it was the same upload");
+    }
+}
+
 #[tokio::test]
 async fn a_connection_that_stands_still_is_given_up_and_the_broker_asked() {
     let mut scene = Scene::signed(TransferKind::Simple, &content(1000)).await;
@@ -83,7 +105,7 @@ async fn a_refusal_is_believed_of_two_urls_in_a_row() {
         let scene = Scene::signed(kind, &content(700)).await;
         scene.server.fail(&[StatusBefore(403); 2]);
         let error = scene.upload().await.unwrap_err();
-        assert!(matches!(error, Error::StorageRefused { status: 403, offset: 0 }), "{error}");
+        assert!(matches!(error, Error::StorageRefused { status: 403, offset: 0, .. }), "{error}");
         assert_eq!(scene.server.journal(), ["create", first, "complete", "renew", first, "complete"]);
         assert!(scene.state_file().exists(), "a permission may come back");
         scene.completes().await;
@@ -111,6 +133,11 @@ async fn what_is_refused_for_good_ends_the_upload() {
         assert_eq!(scene.server.world().uploads[0].state, "cancelled");
     }
     for kind in [TransferKind::Simple, TransferKind::SignedResumable] {
+        let scene = Scene::signed(kind, &content(700)).await;
+        scene.server.fail(&[BadDigest; 2]);
+        let error = scene.upload().await.unwrap_err().to_string();
+        assert!(error.ends_with("400 BadDigest"), "{kind}: {error}");
+
         let scene = Scene::signed(kind, &content(700)).await;
         scene.server.fail(&[StatusBefore(412)]);
         assert!(matches!(scene.upload().await, Err(Error::StorageRefused { status: 412, .. })), "someone else's");

@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     None,
     /// Answers so before anything is persisted.
     StatusBefore(u16),
+    /// Answers 400 and that word before anything is persisted.
+    BadDigest,
     /// Persists all, then answers so.
     StatusAfter(u16),
     /// Persists about so many bytes, then cuts the connection in the middle of the body.
@@ -59,6 +61,8 @@ pub(crate) struct World {
     pub(crate) faults: VecDeque<Fault>,
     /// For requests to the broker: by operation, answers to give instead of acting.
     pub(crate) refusals: BTreeMap<&'static str, VecDeque<(u16, Value)>>,
+    /// What happens just before [`Fault::BadDigest`] is answered.
+    pub(crate) before_refusal: Option<Box<dyn FnOnce() + Send>>,
     /// Loses the answer to so many creates, after acting.
     pub(crate) lost_creates: u32,
     /// Every request: `create`, `find`, `ask`, `send 0-255`, `close`, `put`, `open`…
@@ -272,6 +276,9 @@ impl StandIn {
         if let Fault::StatusBefore(status) = fault {
             return Ok(answer(status, &Value::Null));
         }
+        if fault == Fault::BadDigest {
+            return Ok(self.refuse_digest(request).await);
+        }
         let received = read(request.into_body(), if let Fault::Cut(keep) = fault { keep } else { u64::MAX }).await;
         if let Fault::Cut(_) = fault {
             return Err(Cut);
@@ -351,6 +358,9 @@ impl StandIn {
         if let Fault::StatusBefore(status) = fault {
             return Ok(answer(status, &Value::Null));
         }
+        if fault == Fault::BadDigest {
+            return Ok(self.refuse_digest(request).await);
+        }
         // A cut leaves the rest unread; a short answer comes after all was read, or closing could overtake it.
         let mut received = read(request.into_body(), if let Fault::Cut(keep) = fault { keep } else { u64::MAX }).await;
         if let Fault::Short(keep) = fault {
@@ -367,6 +377,16 @@ impl StandIn {
             Fault::Garbled => Ok(with_range(answer(308, &Value::Null), "bytes=9-1")),
             _ => Ok(self.persisted(index)),
         }
+    }
+
+    /// Reads everything first, so that the client is surely done with sending.
+    async fn refuse_digest(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        read(request.into_body(), u64::MAX).await;
+        if let Some(act) = self.world().before_refusal.take() {
+            act();
+        }
+        let body = Bytes::from_static(b"<Error><Code>BadDigest</Code></Error>");
+        Response::builder().status(400).body(Full::new(body)).unwrap()
     }
 
     fn persisted(&self, index: usize) -> Response<Full<Bytes>> {

@@ -178,6 +178,29 @@ async fn what_fails_for_any_reason_is_cancelled() {
     assert_eq!(scene.server.world().uploads[0].state, "cancelled", "nobody can go on with it");
 }
 
+/// Admitted, but with nothing that bytes could be sent to.
+#[tokio::test]
+async fn what_fails_before_the_first_byte_is_cancelled_too() {
+    let upload = json!({"id": format!("3f{:032x}", 0), "state": "pending", "policy": "p", "object": "o"});
+    let with = |transfer: serde_json::Value| {
+        let mut upload = upload.clone();
+        upload["transfer"] = transfer;
+        upload
+    };
+    for (name, answer, expected) in [
+        ("no transfer, and no word of it", upload.clone(), &["create", "find", "cancel"][..]),
+        ("a kind that nobody knows", with(json!({"kind": "pigeon"})), &["create", "cancel"]),
+        ("no URI", with(json!({"kind": "resumable"})), &["create", "cancel"]),
+    ] {
+        let scene = Scene::with(b"x").await;
+        scene.server.refuse("create", 201, answer);
+        scene.server.refuse("find", 403, json!({"code": "policy-denied"}));
+        assert!(scene.stream().await.is_err(), "{name}");
+        assert_eq!(scene.server.journal(), *expected, "{name}");
+        assert!(scene.saw("Admitted"), "{name}: who stops it meanwhile must know what to cancel");
+    }
+}
+
 /// However long the other end takes, patience is for storage.
 #[tokio::test]
 async fn a_slow_writer_does_not_use_up_the_patience() {

@@ -13,7 +13,7 @@ async function call(method, path, body) {
   if (body) headers["content-type"] = "application/json";
   const answer = await fetch(broker + path, { method, headers, body: body && JSON.stringify(body) });
   const document = await answer.json();
-  if (!answer.ok) throw new Error(document.detail);
+  if (!answer.ok) throw Object.assign(new Error(document.detail), { status: answer.status });
   return document;
 }
 
@@ -32,11 +32,13 @@ function next(answer) {
   return range ? Number(range.split("-")[1]) + 1 : 0;
 }
 
+/** Sends until storage has everything. Whatever gains nothing is a failure: a pause, and then storage is asked. */
 async function send(file, transfer, show, signal) {
   let offset = 0;
   for (let failures = 0; offset !== null; ) {
     const end = Math.min(offset + transfer.chunk_bytes, file.size);
-    const range = file.size === 0 ? "bytes */0" : `bytes ${offset}-${end - 1}/${file.size}`;
+    // All bytes, but not yet an object: asking with the size finishes it.
+    const range = offset < end ? `bytes ${offset}-${end - 1}/${file.size}` : `bytes */${file.size}`;
     try {
       const answer = await fetch(transfer.uri, {
         method: "PUT",
@@ -44,7 +46,9 @@ async function send(file, transfer, show, signal) {
         body: file.slice(offset, end),
         signal,
       });
-      offset = next(answer);
+      const persisted = next(answer);
+      if (persisted !== null && persisted <= offset) throw new Error("storage kept nothing of what was sent");
+      offset = persisted;
       failures = 0;
     } catch (error) {
       if (signal.aborted || (error.status >= 400 && error.status < 500 && ![408, 429].includes(error.status)) || failures === 6) throw error;
@@ -52,6 +56,24 @@ async function send(file, transfer, show, signal) {
       offset = await ask(transfer.uri, file.size).catch(() => offset);
     }
     show(offset ?? file.size);
+  }
+}
+
+/** Sends, and has the broker verify. In place of a session that storage has lost comes another, which begins at 0. */
+async function transmit(id, transfer, file, show, signal) {
+  for (let renewals = 0; ; renewals++) {
+    const lost = await send(file, transfer, show, signal).catch((error) => {
+      if (![404, 410].includes(error.status) || renewals === 5) throw error;
+      return true;
+    });
+    // The object may be there, and only the answer that said so lost with the session.
+    const ended = await call("POST", `/v1/uploads/${id}/complete`).catch((error) => {
+      if (!lost || error.status !== 409) throw error;
+    });
+    if (ended) return ended;
+    const renewed = await call("POST", `/v1/uploads/${id}/renew`);
+    if (!renewed.transfer) return renewed;
+    transfer = renewed.transfer;
   }
 }
 
@@ -82,11 +104,10 @@ async function upload(file) {
     });
     id = created.id;
     cancel.onclick = () => stop.abort();
-    await send(file, created.transfer, (bytes) => {
+    const ended = await transmit(id, created.transfer, file, (bytes) => {
       bar.value = bytes;
       state.textContent = `${Math.floor((100 * bytes) / Math.max(file.size, 1))} %`;
     }, stop.signal);
-    const ended = await call("POST", `/v1/uploads/${id}/complete`);
     state.textContent = `${ended.state}, as ${ended.object}`;
     bar.value = bar.max;
   } catch (error) {
