@@ -38,7 +38,7 @@ impl Address {
             return Err(OpenError::Url);
         }
         let hosts = rest.strip_prefix("//");
-        match scheme {
+        match &*scheme.to_ascii_lowercase() {
             "redis" | "rediss" | "unix" | "redis+unix" => {
                 let url = Url::parse(text).map_err(|_| OpenError::Url)?;
                 Ok(Self::Server(info(url)?))
@@ -84,7 +84,8 @@ impl Address {
         let server = infos(scheme, user, hosts)?.into_iter().next()?;
         // Sentinels have users of their own, and refuse a password where they ask for none.
         let mut sentinels = infos(scheme, "", hosts)?;
-        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        // A plus is one, as it is before the hosts, and not the space of a form.
+        for (key, value) in form_urlencoded::parse(query.replace('+', "%2B").as_bytes()) {
             for sentinel in &mut sentinels {
                 let settings = sentinel.redis_settings().clone();
                 let settings = match &*key {
@@ -155,6 +156,7 @@ mod tests {
             ("plain", "redis://127.0.0.1:6379", None),
             ("with a password and a database", "redis://:s3cret@127.0.0.1/2", None),
             ("TLS", "rediss://cache.example.com", None),
+            ("in capitals", "REDIS://127.0.0.1", None),
             ("a socket", "redis+unix:///run/redis.sock", None),
             ("a socket, short", "unix:///run/redis.sock", None),
             ("a cluster", "redis+cluster://:s3cret@a,b:7000", None),
@@ -187,7 +189,7 @@ mod tests {
 
     #[test]
     fn each_host_has_its_port_and_its_user() {
-        let text = "redis+sentinel://ada:p%40ss@a,b:7,[fd00::1]/main?sentinel_user=eve&sentinel_password=x%26y";
+        let text = "redis+sentinel://ada:p%40ss@a,b:7,[fd00::1]/main?sentinel_user=eve&sentinel_password=x%26+y";
         let Ok(Address::Sentinels { sentinels, master, server }) = Address::parse(text) else { panic!("refused") };
         let at: Vec<_> = sentinels.iter().map(|sentinel| sentinel.addr().to_string()).collect();
         assert_eq!(at, ["a:26379", "b:7", "fd00::1:26379"]);
@@ -197,7 +199,7 @@ mod tests {
             (settings.username().map(str::to_owned), settings.password().map(str::to_owned))
         };
         assert_eq!(user(&server), (Some("ada".to_owned()), Some("p@ss".to_owned())));
-        assert!(sentinels.iter().all(|one| user(one) == (Some("eve".to_owned()), Some("x&y".to_owned()))));
+        assert!(sentinels.iter().all(|one| user(one) == (Some("eve".to_owned()), Some("x&+y".to_owned()))));
 
         let Ok(Address::Cluster(nodes)) = Address::parse("redis+cluster://:s@a,b:7") else { panic!("refused") };
         let at: Vec<_> = nodes.iter().map(|node| node.addr().to_string()).collect();

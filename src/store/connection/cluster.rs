@@ -2,8 +2,8 @@
 //!
 //! Each node has a link, and with it its own patience: one that hangs holds nobody else up. The map of slots is read
 //! again whenever a node is away, hangs, is not the master any more or names another; all nodes are asked for it, since
-//! the one that is asked may be the one that was cut off, and the answer of the highest epoch is taken (Redis cluster
-//! specification, "Cluster current epoch"). While a node hangs, whoever wants it keeps the map fresh, so that the
+//! the one that is asked may be the one that was cut off, and of those in touch with most masters the answer of the highest
+//! epoch is taken (Redis cluster specification, "Cluster current epoch"). While a node hangs, whoever wants it keeps the map fresh, so that the
 //! replica that is promoted is found within the pause between two readings.
 
 use std::collections::BTreeMap;
@@ -33,10 +33,13 @@ pub(super) struct Cluster {
     metrics: Metrics,
 }
 
+/// How many nodes are remembered; a cluster has at most a thousand (Redis cluster specification, "Redis Cluster goals").
+const NODES: usize = 1_024;
+
 /// Who has which slots.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Map {
-    /// Every node, masters and replicas.
+    /// Every node: masters, replicas, and those without slots that others sent us to since the slots last moved.
     nodes: BTreeMap<String, Arc<Link>>,
     ranges: Vec<(Range, Arc<Link>)>,
 }
@@ -149,10 +152,21 @@ impl Cluster {
 
     /// The node at `address`, of which the map may not know yet.
     fn node(&self, address: &str) -> Result<Arc<Link>, Error> {
-        match self.map.load().nodes.get(address) {
-            Some(node) => Ok(Arc::clone(node)),
-            None => self.link(address).ok_or_else(|| Error::Unavailable(Cause::new(Cause::NO_MASTER))),
+        let known = || self.map.load().nodes.get(address).map(Arc::clone);
+        if let Some(node) = known() {
+            return Ok(node);
         }
+        let link = self.link(address).ok_or_else(|| Error::Unavailable(Cause::new(Cause::NO_MASTER)))?;
+        // Remembered at once: while its first slots are on their way to it, every request for them is sent there, and
+        // each would connect anew.
+        self.map.rcu(|map| {
+            let mut map = Map::clone(map);
+            if map.nodes.len() < NODES {
+                map.nodes.entry(address.to_owned()).or_insert_with(|| Arc::clone(&link));
+            }
+            map
+        });
+        Ok(known().unwrap_or(link))
     }
 
     fn link(&self, address: &str) -> Option<Arc<Link>> {
@@ -165,14 +179,14 @@ impl Cluster {
         let mut asked = JoinSet::new();
         for node in self.seeds.iter().chain(before.nodes.values()) {
             let node = Arc::clone(node);
-            asked.spawn(async move { tokio::time::timeout(PATIENCE, read_ranges(&node)).await });
+            asked.spawn(async move { node.within(PATIENCE, read_ranges(&node)).await });
         }
-        let mut best: Result<(u64, Vec<Range>), Cause> = Err(Cause::new(Cause::NO_MASTER));
+        let mut best: Result<(Rank, Vec<Range>), Cause> = Err(Cause::new(Cause::NO_MASTER));
         while let Some(answer) = asked.join_next().await {
             match (answer, &best) {
-                (Ok(Ok(Ok(read))), Ok((highest, _))) if read.0 > *highest => best = Ok(read),
-                (Ok(Ok(Ok(read))), Err(_)) => best = Ok(read),
-                (Ok(Ok(Err(cause))), Err(_)) => best = Err(cause),
+                (Ok(Some(Ok(read))), Ok((highest, _))) if read.0 > *highest => best = Ok(read),
+                (Ok(Some(Ok(read))), Err(_)) => best = Ok(read),
+                (Ok(Some(Err(cause))), Err(_)) => best = Err(cause),
                 _ => {}
             }
         }
@@ -197,19 +211,36 @@ impl Cluster {
     }
 }
 
-/// What a node knows of the cluster, and how new that is.
-async fn read_ranges(node: &Arc<Link>) -> Result<(u64, Vec<Range>), Cause> {
+/// How much the word of a node counts: first whether it is in touch with most masters, then how new what it knows is. A
+/// replica that was cut off raises its epoch with each vote that nobody hears of.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    is_in_touch: bool,
+    epoch: u64,
+}
+
+impl Rank {
+    /// Reads the answer of `CLUSTER INFO`.
+    fn parse(info: &str) -> Option<Self> {
+        let value = |name: &str| info.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()));
+        let epoch = value("cluster_current_epoch")?.parse().ok()?;
+        Some(Self { is_in_touch: value("cluster_state") == Some("ok"), epoch })
+    }
+}
+
+/// What a node knows of the cluster, and how much that counts.
+async fn read_ranges(node: &Arc<Link>) -> Result<(Rank, Vec<Range>), Cause> {
     let ask = async |what: &str| {
         let mut command = redis::cmd("CLUSTER");
         node.ask(&Request::Command(command.arg(what))).await.map_err(Failure::cause)
     };
     let unexpected = || Cause::new(Cause::UNEXPECTED_ANSWER);
     let info: String = redis::from_redis_value(ask("INFO").await?).map_err(|_| unexpected())?;
-    let epoch = info.lines().find_map(|line| line.strip_prefix("cluster_current_epoch:")?.trim().parse().ok());
+    let rank = Rank::parse(&info).ok_or_else(unexpected)?;
     let ranges = parse_slots(&ask("SLOTS").await?, |address| complete(address, node.address()));
     let mut ranges = ranges.ok_or_else(unexpected)?;
     ranges.sort_unstable_by_key(|range| range.first);
-    Ok((epoch.ok_or_else(unexpected)?, ranges))
+    Ok((rank, ranges))
 }
 
 /// Reads the answer of `CLUSTER SLOTS`; `complete` adds the host that a node left out.
@@ -234,12 +265,10 @@ fn parse_slots(answer: &Value, complete: impl Fn(&str) -> String) -> Option<Vec<
     let range = |value: &Value| {
         let Value::Array(range) = value else { return None };
         let [first, last, master, replicas @ ..] = &range[..] else { return None };
-        Some(Range {
-            first: slot(first)?,
-            last: slot(last)?,
-            master: address(master)?,
-            replicas: replicas.iter().filter_map(address).collect(),
-        })
+        // Each node has an order of its own.
+        let mut replicas: Vec<_> = replicas.iter().filter_map(address).collect();
+        replicas.sort_unstable();
+        Some(Range { first: slot(first)?, last: slot(last)?, master: address(master)?, replicas })
     };
     let Value::Array(ranges) = answer else { return None };
     ranges.iter().map(range).collect()
@@ -319,6 +348,31 @@ mod tests {
         assert_eq!(slot_of_request(&Request::Command(&redis::cmd("PING"))), None);
     }
 
+    #[tokio::test]
+    async fn a_node_that_requests_are_sent_to_is_connected_to_once() {
+        let seed = redis::IntoConnectionInfo::into_connection_info("redis://a:1").unwrap();
+        let cluster = Cluster::new(vec![seed], &Metrics::new()).unwrap();
+        let first = cluster.node("b:7").unwrap();
+        assert!(Arc::ptr_eq(&first, &cluster.node("b:7").unwrap()));
+        for number in 0..2 * NODES {
+            cluster.node(&format!("c{number}:7")).unwrap();
+        }
+        assert_eq!(cluster.map.load().nodes.len(), NODES, "what is remembered is bounded");
+        assert!(cluster.node("b").is_err(), "no port");
+    }
+
+    #[test]
+    fn the_word_of_a_node_that_was_cut_off_counts_less() {
+        let rank = |state: &str, epoch: &str| {
+            Rank::parse(&format!("cluster_state:{state}\r\ncluster_slots_ok:1\r\ncluster_current_epoch:{epoch}\r\n"))
+        };
+        assert!(rank("ok", "8") > rank("ok", "7"));
+        assert!(rank("ok", "7") > rank("fail", "9"));
+        assert!(rank("fail", "9") > rank("fail", "7"));
+        assert_eq!(rank("ok", "x"), None);
+        assert_eq!(Rank::parse(""), None);
+    }
+
     #[test]
     fn a_map_of_slots_is_read_or_refused() {
         let read = |wire: &str| {
@@ -333,8 +387,10 @@ mod tests {
             master: "a:7000".to_owned(),
             replicas: vec!["seed:7001".to_owned(), "seed:7002".to_owned()],
         };
-        let whole = format!("*1\r\n*5\r\n:0\r\n:16383\r\n{node}{nameless}{unknown}");
-        assert_eq!(read(&whole), Some(vec![range]));
+        for replicas in [format!("{nameless}{unknown}"), format!("{unknown}{nameless}")] {
+            let whole = format!("*1\r\n*5\r\n:0\r\n:16383\r\n{node}{replicas}");
+            assert_eq!(read(&whole), Some(vec![range.clone()]));
+        }
         assert_eq!(read("*0\r\n"), Some(Vec::new()));
         for (name, wire) in [
             ("no list", "+OK\r\n".to_owned()),

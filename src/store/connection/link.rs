@@ -104,6 +104,17 @@ impl Link {
         answer
     }
 
+    /// What is `asked` of this link, or `None` if that takes longer than `patience`. That counts as a time-out of the
+    /// connection: who is only ever asked so, as a Sentinel is, would keep one that leads nowhere.
+    pub(super) async fn within<T>(&self, patience: Duration, asked: impl Future<Output = T>) -> Option<T> {
+        let manager = self.manager.load_full();
+        let answer = tokio::time::timeout(patience, asked).await.ok();
+        if answer.is_none() {
+            self.missed(&manager);
+        }
+        answer
+    }
+
     /// The answer of a server that a slot is on its way to: not all of its keys may be there yet.
     pub(super) async fn ask_asking(&self, request: &Request<'_>) -> Result<Value, Failure> {
         let mut manager = ConnectionManager::clone(&self.manager.load());
@@ -136,19 +147,25 @@ impl Link {
                 if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
                     self.silence.heard();
                 }
-                if is_elsewhere(&error) {
+                // A node of a cluster that is down is known by its address: another connection leads to it again.
+                if is_elsewhere(&error) && error.kind() != ErrorKind::Server(ServerErrorKind::ClusterDown) {
                     self.replace(&manager);
                 }
                 self.failure(&error)
             }
             Err(_) => Failure { error: Error::TimedOut(DEADLINE), lead: Lead::Elsewhere },
         };
-        if matches!(failure.error, Error::TimedOut(_))
-            && self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_IN_A_ROW
-        {
-            self.replace(&manager);
+        if matches!(failure.error, Error::TimedOut(_)) {
+            self.missed(&manager);
         }
         Err(failure)
+    }
+
+    /// Counts a time-out of `manager`.
+    fn missed(&self, manager: &Arc<ConnectionManager>) {
+        if self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_IN_A_ROW {
+            self.replace(manager);
+        }
     }
 
     fn failure(&self, error: &RedisError) -> Failure {
@@ -305,6 +322,22 @@ mod tests {
             let first = Link::new(info, &Metrics::new()).unwrap();
             assert_eq!(first.failure(&RedisError::from(error)).lead, expected, "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_never_waited_for_is_connected_to_anew() {
+        let info = redis::IntoConnectionInfo::into_connection_info("redis://first.example").unwrap();
+        let metrics = Metrics::new();
+        let link = Link::new(info, &metrics).unwrap();
+        let before = link.manager.load_full();
+        for _ in 1..TIMEOUTS_IN_A_ROW {
+            assert!(link.within(Duration::ZERO, std::future::pending::<()>()).await.is_none());
+        }
+        assert_eq!(link.within(Duration::ZERO, std::future::ready(1)).await, Some(1));
+        assert!(Arc::ptr_eq(&before, &link.manager.load_full()), "too early");
+        assert!(link.within(Duration::ZERO, std::future::pending::<()>()).await.is_none());
+        assert!(!Arc::ptr_eq(&before, &link.manager.load_full()));
+        assert_eq!(metrics.reconnects.get(), 1);
     }
 
     #[test]

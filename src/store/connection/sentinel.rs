@@ -126,14 +126,14 @@ impl Sentinels {
             asked.spawn(async move {
                 let mut command = redis::cmd("SENTINEL");
                 command.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-                tokio::time::timeout(PATIENCE, sentinel.ask(&Request::Command(&command))).await
+                sentinel.within(PATIENCE, sentinel.ask(&Request::Command(&command))).await
             });
         }
         let mut votes = BTreeMap::<String, usize>::new();
         let mut cause = Cause::new(Cause::NO_MASTER);
         while let Some(answer) = asked.join_next().await {
             match answer {
-                Ok(Ok(Ok(answer))) => {
+                Ok(Some(Ok(answer))) => {
                     let Ok((host, port)) = redis::from_redis_value::<(String, u16)>(answer) else { continue };
                     let count = votes.entry(format!("{host}:{port}")).or_default();
                     *count += 1;
@@ -141,7 +141,7 @@ impl Sentinels {
                         break;
                     }
                 }
-                Ok(Ok(Err(failure))) => cause = failure.cause(),
+                Ok(Some(Err(failure))) => cause = failure.cause(),
                 _ => {}
             }
         }
