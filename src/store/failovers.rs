@@ -12,6 +12,9 @@ use crate::model::limits::Limits;
 
 const UNLIMITED: Limits = Limits { max_active: None, rate: None, daily_bytes: None };
 
+/// How long an operation may take: its deadline, and what a loaded machine adds.
+const LONGEST: Duration = Duration::from_millis(4_000);
+
 /// How the master of a partition is lost.
 #[derive(Clone, Copy, Debug)]
 enum Loss {
@@ -70,7 +73,7 @@ async fn a_master_is_lost(loss: Loss) {
         let victim = usize::try_from(round % 3).unwrap();
         let store = Arc::new(fleet.store().await);
         store.ping().await.unwrap();
-        let patience = NODE_TIMEOUT + SECONDS(4);
+        let patience = NODE_TIMEOUT + SECONDS(6);
         let gone = Instant::now() + Duration::from_millis(500);
         let end = gone + patience + SECONDS(1);
         let writing = {
@@ -91,7 +94,7 @@ async fn a_master_is_lost(loss: Loss) {
         let mut failures = 0;
         for Attempt { partition, began, took, is_ok } in &attempts {
             if owner[usize::from(*partition)] == victim {
-                assert!(*took < Duration::from_millis(2_700), "{loss:?}, round {round}: {took:?}");
+                assert!(*took < LONGEST, "{loss:?}, round {round}: {took:?}");
                 if !is_ok {
                     failures += 1;
                     back = back.max((*began + *took).saturating_duration_since(gone));
@@ -139,11 +142,11 @@ async fn until_it_writes(store: &Store, number: u32) -> Duration {
         let upload = intent_of(user(1), number, NOW);
         let asked = Instant::now();
         let answer = store.admit(&plain(&upload, UNLIMITED)).await;
-        assert!(asked.elapsed() < Duration::from_millis(2_700), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < LONGEST, "{:?}", asked.elapsed());
         if answer.is_ok() {
             break;
         }
-        assert!(started.elapsed() < SECONDS(10), "{answer:?}");
+        assert!(started.elapsed() < SECONDS(60), "{answer:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     started.elapsed()
@@ -174,7 +177,7 @@ async fn sentinels_replace_a_master_that_is_demoted_and_one_that_hangs() {
         let (ordered, size) = (Instant::now(), || fleet.ask::<u64>(1, &["DBSIZE"]));
         let before = size();
         for number in 0.. {
-            assert!(ordered.elapsed() < SECONDS(5), "the store goes on writing to the old master");
+            assert!(ordered.elapsed() < SECONDS(8), "the store goes on writing to the old master");
             until_it_writes(&store, number).await;
             if size() > before {
                 break;
@@ -209,6 +212,6 @@ async fn a_store_opens_without_its_sentinels_and_without_its_cluster() {
         {
             assert!(matches!(answer, Some(Error::Unavailable(_))), "{url}: {answer:?}");
         }
-        assert!(started.elapsed() < SECONDS(1), "{url}: {:?}", started.elapsed());
+        assert!(started.elapsed() < SECONDS(2), "{url}: {:?}", started.elapsed());
     }
 }

@@ -12,7 +12,7 @@ use super::seal::tests::key_file;
 use super::*;
 
 /// How long a node of a cluster may be away before the others replace it.
-pub(super) const NODE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where the slots of each of a cluster's three masters begin.
 const SLOTS: [(u32, u32); 3] = [(0, 5_460), (5_461, 10_922), (10_923, 16_383)];
@@ -220,7 +220,7 @@ impl Server {
 
     fn try_ask<T: ::redis::FromRedisValue>(&self, words: &[&str]) -> ::redis::RedisResult<T> {
         let client = ::redis::Client::open(("127.0.0.1", self.port))?;
-        let mut connection = client.get_connection_with_timeout(Duration::from_secs(1))?;
+        let mut connection = client.get_connection_with_timeout(Duration::from_secs(5))?;
         ::redis::cmd(words[0]).arg(&words[1..]).query(&mut connection)
     }
 
@@ -236,7 +236,7 @@ fn free_port() -> u16 {
 pub(super) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
-        assert!(started.elapsed() < Duration::from_secs(30), "not so: {what}");
+        assert!(started.elapsed() < Duration::from_secs(90), "not so: {what}");
         std::thread::sleep(Duration::from_millis(25));
     }
 }

@@ -350,7 +350,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_that_requests_are_sent_to_is_connected_to_once() {
-        let seed = redis::IntoConnectionInfo::into_connection_info("redis://a:1").unwrap();
+        let seed = redis::IntoConnectionInfo::into_connection_info("redis://a:1?protocol=resp3").unwrap();
         let cluster = Cluster::new(vec![seed], &Metrics::new()).unwrap();
         let first = cluster.node("b:7").unwrap();
         assert!(Arc::ptr_eq(&first, &cluster.node("b:7").unwrap()));

@@ -326,7 +326,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_is_never_waited_for_is_connected_to_anew() {
-        let info = redis::IntoConnectionInfo::into_connection_info("redis://first.example").unwrap();
+        let info = redis::IntoConnectionInfo::into_connection_info("redis://first.example?protocol=resp3").unwrap();
         let metrics = Metrics::new();
         let link = Link::new(info, &metrics).unwrap();
         let before = link.manager.load_full();
