@@ -195,6 +195,23 @@ async fn sentinels_replace_a_master_that_is_demoted_and_one_that_hangs() {
 }
 
 #[tokio::test]
+async fn sentinels_and_servers_have_passwords_of_their_own() {
+    for (name, server, sentinel, serves) in [
+        ("both", ":s3+cret%2F@", "?sentinel_password=g%75+ard", true),
+        ("the other way round", ":gu+ard@", "?sentinel_password=s3+cret%2F", false),
+        ("none for the Sentinel", ":s3+cret%2F@", "", false),
+        ("none for the server", "", "?sentinel_password=gu+ard", false),
+    ] {
+        let Some(mut fleet) = Fleet::guarded_sentinel("s3+cret/", "gu+ard") else { return };
+        fleet.at(|at| format!("redis+sentinel://{server}{at}{sentinel}"));
+        let answer = fleet.store().await.ping().await;
+        assert_eq!(answer.is_ok(), serves, "{name}: {answer:?}");
+        let told = format!("{answer:?}");
+        assert!(!told.contains("s3+cret") && !told.contains("gu+ard"), "{name}: {told}");
+    }
+}
+
+#[tokio::test]
 async fn a_store_opens_without_its_sentinels_and_without_its_cluster() {
     for url in ["redis+sentinel://127.0.0.1:1,127.0.0.1:2/main", "redis+cluster://127.0.0.1:1,127.0.0.1:2"] {
         let directory = tempfile::tempdir().unwrap();

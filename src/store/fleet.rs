@@ -72,6 +72,28 @@ impl Fleet {
         Some(Self { servers, url, directory, stores: AtomicU32::new(0) })
     }
 
+    /// A master and a Sentinel, each with a password of its own; `None` where there is no `redis-server`. The address
+    /// is without either.
+    pub(super) fn guarded_sentinel(password: &str, sentinel_password: &str) -> Option<Self> {
+        super::testing::Server::start()?;
+        let directory = tempfile::tempdir().unwrap();
+        let master = Server::start(directory.path(), &["--requirepass", password]);
+        let configuration = format!(
+            "requirepass {sentinel_password}\nsentinel monitor main 127.0.0.1 {} 1\n\
+             sentinel auth-pass main {password}\n",
+            master.port
+        );
+        std::fs::write(directory.path().join("sentinel.conf"), configuration).unwrap();
+        let sentinel = Server::start(directory.path(), &["sentinel.conf", "--sentinel"]);
+        let url = format!("127.0.0.1:{}/main", sentinel.port);
+        Some(Self { servers: vec![master, sentinel], url, directory, stores: AtomicU32::new(0) })
+    }
+
+    /// The same servers, reached in another way.
+    pub(super) fn at(&mut self, url: impl FnOnce(&str) -> String) {
+        self.url = url(&self.url);
+    }
+
     /// Three masters (0 to 2) and a replica of each (3 to 5); `None` where there is no `redis-server`.
     pub(super) fn cluster() -> Option<Self> {
         super::testing::Server::start()?;
@@ -197,8 +219,11 @@ impl Server {
                 if server.process.try_wait().unwrap().is_some() {
                     break;
                 }
-                if server.try_ask::<String>(&["PING"]).is_ok() {
-                    return server;
+                match server.try_ask::<String>(&["PING"]) {
+                    Ok(_) => return server,
+                    // It listens to those who know the password.
+                    Err(error) if error.code() == Some("NOAUTH") => return server,
+                    Err(_) => {}
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
