@@ -13,7 +13,7 @@ use crate::model::limits::Limits;
 const UNLIMITED: Limits = Limits { max_active: None, rate: None, daily_bytes: None };
 
 /// How long an operation may take: its deadline, and what a loaded machine adds.
-const LONGEST: Duration = Duration::from_millis(4_000);
+const LONGEST: Duration = Duration::from_secs(4);
 
 /// How the master of a partition is lost.
 #[derive(Clone, Copy, Debug)]
