@@ -45,7 +45,9 @@ impl<'a> Offer<'a> {
             None => ("PUT", BTreeMap::from([("content-type".to_owned(), upload.promise.content_type.to_string())])),
             Some(method) => (method.as_str(), storage::signed_headers(method, &initiation(upload, None))),
         };
-        let expires_at = storage::signed_until(uri).map_or(upload.expires_at, |until| until.min(upload.expires_at));
+        // Of a session, the upload's end is all that is known; it need not be taken apart to find that out.
+        let until = upload.transfer.is_signed().then(|| storage::signed_until(uri)).flatten();
+        let expires_at = until.map_or(upload.expires_at, |until| until.min(upload.expires_at));
         Some(Self { kind: upload.transfer, uri, method, headers, expires_at })
     }
 }
