@@ -2,13 +2,14 @@
 //! three masters with a replica each. They are quick to notice that one of them is gone.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use super::seal::tests::key_file;
+use super::testing::Process;
 use super::*;
 
 /// How long a node of a cluster may be away before the others replace it.
@@ -30,16 +31,8 @@ pub(super) struct Fleet {
 }
 
 struct Server {
-    process: Child,
+    process: Process,
     port: u16,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 impl Fleet {
@@ -177,23 +170,17 @@ impl Fleet {
     }
 
     pub(super) fn kill(&mut self, number: usize) {
-        self.servers[number].process.kill().unwrap();
-        self.servers[number].process.wait().unwrap();
+        self.servers[number].process.kill();
     }
 
     /// Makes a server hang: connections stay open, and nothing is answered.
     pub(super) fn hang(&self, number: usize) {
-        self.signal(number, "STOP");
+        self.servers[number].process.signal("STOP");
     }
 
     /// Lets it go on after [`Fleet::hang`].
     pub(super) fn go_on(&self, number: usize) {
-        self.signal(number, "CONT");
-    }
-
-    fn signal(&self, number: usize, name: &str) {
-        let kill = format!("kill -{name} {}", self.servers[number].process.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        self.servers[number].process.signal("CONT");
     }
 }
 
@@ -214,9 +201,9 @@ impl Server {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            let mut server = Self { process, port };
+            let mut server = Self { process: Process(process), port };
             for _ in 0..500 {
-                if server.process.try_wait().unwrap().is_some() {
+                if server.process.has_ended() {
                     break;
                 }
                 match server.try_ask::<String>(&["PING"]) {

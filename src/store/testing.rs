@@ -17,7 +17,7 @@ pub(super) const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 /// A `redis-server` on a socket of its own, which ends with this value.
 pub(super) struct Server {
-    process: Child,
+    process: Process,
     directory: TempDir,
     stores: AtomicU32,
 }
@@ -27,7 +27,7 @@ impl Server {
     pub(super) fn start() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         key_file(directory.path(), "k1", 1);
-        let Ok(process) = spawn(&directory) else {
+        let Ok(process) = spawn(&directory).map(Process) else {
             #[expect(clippy::disallowed_methods, reason = "tests have no configuration")]
             let must_run = std::env::var("CI").is_ok_and(|value| value == "true");
             assert!(!must_run, "redis-server is not installed");
@@ -44,29 +44,23 @@ impl Server {
 
     /// Ends the process without warning, and all that it knew with it.
     pub(super) fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        self.process.kill();
     }
 
     /// Makes the process hang, as a whole: connections stay open, and nothing is answered.
     pub(super) fn hang(&self) {
-        self.signal("STOP");
+        self.process.signal("STOP");
     }
 
     /// Lets it go on after [`Server::hang`].
     pub(super) fn go_on(&self) {
-        self.signal("CONT");
-    }
-
-    fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.process.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        self.process.signal("CONT");
     }
 
     /// Starts it again on the same socket.
     pub(super) fn restart(&mut self) {
         std::fs::remove_file(self.directory.path().join("s")).unwrap();
-        self.process = spawn(&self.directory).unwrap();
+        self.process = Process(spawn(&self.directory).unwrap());
         self.wait();
     }
 
@@ -111,11 +105,33 @@ fn spawn(directory: &TempDir) -> std::io::Result<Child> {
         .spawn()
 }
 
-impl Drop for Server {
+/// The process of a server, gone with whoever has it.
+pub(super) struct Process(pub(super) Child);
+
+impl Process {
+    /// Ends it without warning.
+    pub(super) fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// Sends it the signal of that name.
+    pub(super) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.0.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// Whether it ended by itself.
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Process {
     fn drop(&mut self) {
-        // It may have been killed already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

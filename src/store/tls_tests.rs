@@ -4,7 +4,7 @@
 //! environment, so the test runs itself once more in a process that has the variable.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::seal::tests::key_file;
@@ -15,16 +15,8 @@ use super::*;
 const DIRECTORY: &str = "UPLOAD_BROKER_TEST_TLS";
 
 struct TlsServer {
-    process: Child,
+    process: Process,
     port: u16,
-}
-
-impl Drop for TlsServer {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 impl TlsServer {
@@ -43,9 +35,9 @@ impl TlsServer {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            let mut server = Self { process, port };
+            let mut server = Self { process: Process(process), port };
             for _ in 0..500 {
-                if server.process.try_wait().unwrap().is_some() {
+                if server.process.has_ended() {
                     break;
                 }
                 if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {

@@ -7,16 +7,7 @@ use crate::model::chain;
 async fn an_initiation_has_the_documented_form_on_the_wire() {
     let server = Scripted::start([opened()]).await;
     let storage = client(&server).await;
-    let promise = Promise {
-        content_type: "video/mp4".parse().unwrap(),
-        size: PromisedSize::Exactly(ByteCount(73_400_320)),
-        md5: Some("XrY7u+Ae7tCTyyK7j1rNww==".parse().unwrap()),
-        crc32c: Some("yZRlqg==".parse().unwrap()),
-    };
-    let metadata = BTreeMap::from([
-        ("album".to_owned(), "\"summer\"".to_owned()),
-        (UPLOAD_HINT.to_owned(), "somebody else's".to_owned()),
-    ]);
+    let (promise, metadata) = (full_promise(), full_metadata());
     let initiation = Initiation {
         id: UploadId::new(Partition(0x3f), [7; 16]),
         bucket: &bucket(),

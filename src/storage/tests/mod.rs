@@ -66,6 +66,22 @@ fn opened() -> Step {
     answer(200, &["location: /upload/storage/v1/b/media-eu/o?upload_id=s3cret", "x-guploader-uploadid: s3cret"], "")
 }
 
+/// A promise of all that can be promised.
+fn full_promise() -> Promise {
+    Promise {
+        content_type: "video/mp4".parse().unwrap(),
+        size: PromisedSize::Exactly(ByteCount(73_400_320)),
+        md5: Some("XrY7u+Ae7tCTyyK7j1rNww==".parse().unwrap()),
+        crc32c: Some("yZRlqg==".parse().unwrap()),
+    }
+}
+
+/// Metadata with a mark that is not the broker's to leave as it is.
+fn full_metadata() -> BTreeMap<String, String> {
+    let entry = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+    [("album", "\"summer\""), (UPLOAD_HINT, "somebody else's")].map(entry).into()
+}
+
 /// Opens a session for a plain upload.
 async fn initiate(storage: &Storage, deadline: Instant) -> Result<SessionUri, Error> {
     let promise = Promise {

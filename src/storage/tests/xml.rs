@@ -18,16 +18,7 @@ async fn an_initiation_says_all_in_headers() {
     let storage = client_of_xml(&server).await;
     assert!(storage.initiates_by_headers());
     assert!(!client(&server).await.initiates_by_headers());
-    let promise = Promise {
-        content_type: "video/mp4".parse().unwrap(),
-        size: PromisedSize::Exactly(ByteCount(73_400_320)),
-        md5: Some("XrY7u+Ae7tCTyyK7j1rNww==".parse().unwrap()),
-        crc32c: Some("yZRlqg==".parse().unwrap()),
-    };
-    let metadata = BTreeMap::from([
-        ("album".to_owned(), "\"summer\"".to_owned()),
-        (UPLOAD_HINT.to_owned(), "somebody else's".to_owned()),
-    ]);
+    let (promise, metadata) = (full_promise(), full_metadata());
     let initiation = Initiation {
         id: UploadId::new(Partition(0x3f), [7; 16]),
         bucket: &bucket(),
