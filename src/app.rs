@@ -152,7 +152,7 @@ impl App {
         let extra_roots = extra_roots(config)?;
         let identity = Arc::new(open_identity(config, &world, &extra_roots)?);
         let policies = compile_policies(config)?;
-        let store = Store::open(&config.store, world.randomness.clone()).await?;
+        let store = Arc::new(Store::open(&config.store, world.randomness.clone()).await?);
         let storage = open_storage(config, &world, extra_roots).await?;
         let certificate = config.server.tls.as_ref().map(TlsCertificate::load).transpose()?;
 

@@ -16,6 +16,7 @@ mod sweep;
 mod tests;
 mod transfer;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -56,7 +57,7 @@ pub struct Uploads {
     /// Who may upload what.
     pub policies: Policies,
     /// What is known.
-    pub store: Store,
+    pub store: Arc<Store>,
     /// Where the bytes go.
     pub storage: Storage,
     /// The region that this broker serves.

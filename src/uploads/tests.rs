@@ -63,7 +63,9 @@ async fn uploads() -> (Emulator, Arc<Uploads>) {
         clock,
         randomness: Randomness::seeded(2),
         policies: Policies::new(&[toml::from_str(policy).unwrap()]).unwrap(),
-        store: Store::open(&toml::from_str("url = \"memory\"").unwrap(), Randomness::seeded(3)).await.unwrap(),
+        store: Arc::new(
+            Store::open(&toml::from_str("url = \"memory\"").unwrap(), Randomness::seeded(3)).await.unwrap(),
+        ),
         storage,
         regions: vec![region.clone()],
         region,
