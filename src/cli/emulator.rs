@@ -12,7 +12,8 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::{Clock, Randomness};
-use crate::emulator::{BucketSettings, Emulator, Settings};
+use crate::emulator::{BucketSettings, Emulator, Settings, SubscriptionSettings};
+use crate::model::address::UpstreamUrl;
 use crate::model::name::BucketName;
 
 /// Run the storage stand-in alone, for tests
@@ -37,6 +38,46 @@ pub(super) struct Arguments {
     /// A service account whose signed URLs are accepted as well, with its public key; may be given several times
     #[arg(long = "signer", value_name = "EMAIL=PUBLIC_KEY.pem", value_parser = signer)]
     signers: Vec<(String, PathBuf)>,
+
+    #[command(flatten)]
+    push: Push,
+}
+
+/// The one subscription of the command line.
+#[derive(clap::Args)]
+struct Push {
+    /// Where to push a Pub/Sub message for each change of an object: https, or http to loopback. Pushes are repeated
+    /// until they are acknowledged. The keys of their tokens are at /oauth2/v3/certs; the issuer is the stand-in
+    #[arg(id = "push_endpoint", long = "push-endpoint", value_name = "URL")]
+    endpoint: Option<UpstreamUrl>,
+
+    /// Whom the tokens of the pushes are for; left out, the endpoint
+    #[arg(id = "push_audience", long = "push-audience", value_name = "AUDIENCE", requires = "push_endpoint")]
+    audience: Option<String>,
+
+    /// Whose tokens the pushes bear; left out, they bear none
+    #[arg(
+        id = "push_service_account",
+        long = "push-service-account",
+        value_name = "EMAIL",
+        requires = "push_endpoint"
+    )]
+    service_account: Option<String>,
+
+    /// The certificates that pushes trust instead of those of the system
+    #[arg(id = "push_ca", long = "push-ca", value_name = "FILE.pem", requires = "push_endpoint")]
+    ca: Option<PathBuf>,
+}
+
+impl Push {
+    fn subscription(self) -> Option<SubscriptionSettings> {
+        Some(SubscriptionSettings {
+            audience: self.audience,
+            service_account: self.service_account,
+            ca: self.ca,
+            ..SubscriptionSettings::to(self.endpoint?.to_string())
+        })
+    }
 }
 
 fn signer(text: &str) -> Result<(String, PathBuf), &'static str> {
@@ -49,6 +90,7 @@ fn signer(text: &str) -> Result<(String, PathBuf), &'static str> {
 /// Serves until SIGTERM or SIGINT.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let listen = SocketAddr::from(([127, 0, 0, 1], arguments.port));
+    let subscriptions = arguments.push.subscription().into_iter().collect();
     let buckets = arguments.buckets.into_iter();
     let mut signers = BTreeMap::new();
     for (email, file) in arguments.signers {
@@ -57,6 +99,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let settings = Settings {
         listen,
+        subscriptions,
         buckets: buckets
             .map(|name| BucketSettings {
                 name: name.to_string(),
@@ -99,6 +142,7 @@ fn write_secret(file: &Path, text: &str) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
@@ -120,6 +164,39 @@ mod tests {
             assert!(write_secret(other, "x").is_err(), "{}", other.display());
             assert!(fs::symlink_metadata(other).is_ok(), "{} is still there", other.display());
         }
+    }
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn subscription(options: &[&str]) -> Result<Option<SubscriptionSettings>, clap::error::ErrorKind> {
+        let line = Line::try_parse_from([&["emulator"], options].concat());
+        line.map(|line| line.arguments.push.subscription()).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_push_options_make_one_subscription() {
+        use clap::error::ErrorKind;
+        assert_eq!(subscription(&[]), Ok(None));
+        let endpoint = "https://localhost:8443/v1/notifications/storage";
+        let push_endpoint = ["--push-endpoint", endpoint];
+        assert_eq!(subscription(&push_endpoint), Ok(Some(SubscriptionSettings::to(endpoint))));
+        let options = ["--push-audience", "a", "--push-service-account", "p@acme.example", "--push-ca", "ca.pem"];
+        let all = SubscriptionSettings {
+            audience: Some("a".into()),
+            service_account: Some("p@acme.example".into()),
+            ca: Some("ca.pem".into()),
+            ..SubscriptionSettings::to(endpoint)
+        };
+        assert_eq!(subscription(&[&push_endpoint[..], &options].concat()), Ok(Some(all)));
+        for pair in options.chunks(2) {
+            assert_eq!(subscription(pair), Err(ErrorKind::MissingRequiredArgument), "{pair:?} alone");
+        }
+        let plain = subscription(&["--push-endpoint", "http://example.com/push"]);
+        assert_eq!(plain, Err(ErrorKind::ValueValidation));
     }
 
     #[test]

@@ -117,6 +117,40 @@ pub(super) fn sign(message: &[u8]) -> Result<Signed, AccountError> {
     Ok(Signed { key_id: &own.id, signature })
 }
 
+/// The public key of [`OWN_ACCOUNT`].
+pub(super) struct PublicKey {
+    pub(super) id: &'static str,
+    /// Big-endian and without zeros in front, as is the exponent.
+    pub(super) modulus: &'static [u8],
+    pub(super) exponent: &'static [u8],
+}
+
+/// The key that checks what [`sign`] signs.
+pub(super) fn public_key() -> Result<PublicKey, AccountError> {
+    let own = own_key()?;
+    // RFC 8017, appendix A.1.1: a sequence of the two integers.
+    let (modulus, exponent) = der_element(0x30, own.pair.public_key().as_ref())
+        .and_then(|(sequence, _)| der_element(0x02, sequence))
+        .and_then(|(modulus, rest)| Some((modulus, der_element(0x02, rest)?.0)))
+        .ok_or(AccountError::NoKey)?;
+    // A zero in front says that a number is not negative.
+    let unsigned = |number: &'static [u8]| number.strip_prefix(&[0]).unwrap_or(number);
+    Ok(PublicKey { id: &own.id, modulus: unsigned(modulus), exponent: unsigned(exponent) })
+}
+
+/// The content of the first element of `der`, if it has that tag, and what follows it.
+fn der_element(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&[found, length], rest) = der.split_first_chunk()?;
+    // From 128 on, the first byte says how many bytes the length has.
+    let (length, rest) = if length < 0x80 {
+        (usize::from(length), rest)
+    } else {
+        let (bytes, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
+        (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
+    };
+    rest.split_at_checked(length).filter(|_| found == tag)
+}
+
 /// The key file of [`OWN_ACCOUNT`], for an emulator that is called `url` (Google's IAM documentation, "Create and delete
 /// service account keys").
 pub(super) fn key_file(url: &str) -> Result<String, AccountError> {

@@ -7,8 +7,12 @@ use hyper::http::request::Parts;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use std::error::Error as _;
+use std::sync::Arc;
+
 use super::World;
 use super::faults::Fault;
+use super::notifications::{SubscriptionError, SubscriptionSettings, Subscriptions};
 use super::problem::{self, Answer, Problem};
 use super::session::State;
 use super::sessions::Entry;
@@ -25,7 +29,7 @@ const FAULTS: usize = 10_000;
 const LISTED: usize = 1000;
 
 /// Answers a request below `/_emulator/`.
-pub(super) async fn serve(world: &World, place: &str, head: &Parts, body: Incoming) -> Answer {
+pub(super) async fn serve(world: &Arc<World>, place: &str, head: &Parts, body: Incoming) -> Answer {
     let answer = match (place, head.method.as_str()) {
         ("journal", "GET") => journal(world, head),
         ("journal", "DELETE") => {
@@ -45,8 +49,18 @@ pub(super) async fn serve(world: &World, place: &str, head: &Parts, body: Incomi
         ("clock", "GET") => Ok(clock(world)),
         ("clock", "POST") => advance(world, body).await,
         ("sessions", "GET") => Ok(sessions(world)),
-        ("journal" | "faults" | "faults/release" | "clock" | "sessions", _) => Err(Problem::method_not_allowed()),
-        _ => Err(Problem::not_found("The emulator has journal, faults, faults/release, clock and sessions here.")),
+        ("subscriptions", method) => subscriptions(&Subscriptions::of(Arc::clone(world)), method, body).await,
+        ("subscriptions/release", "POST") => {
+            Subscriptions::of(Arc::clone(world)).release();
+            Ok(problem::empty(StatusCode::NO_CONTENT))
+        }
+        ("journal" | "faults" | "faults/release" | "clock" | "sessions" | "subscriptions/release", _) => {
+            Err(Problem::method_not_allowed())
+        }
+        _ => Err(Problem::not_found(
+            "The emulator has journal, faults, faults/release, clock, sessions, subscriptions and subscriptions/release \
+             here.",
+        )),
     };
     answer.unwrap_or_else(|problem| problem.answer())
 }
@@ -97,6 +111,37 @@ async fn advance(world: &World, body: Incoming) -> Result<Answer, Problem> {
     let Advance { advance } = read(body).await?;
     world.advance(advance.0);
     Ok(clock(world))
+}
+
+async fn subscriptions(subscriptions: &Subscriptions, method: &str, body: Incoming) -> Result<Answer, Problem> {
+    match method {
+        "GET" => {}
+        "POST" => {
+            let settings: SubscriptionSettings = read(body).await?;
+            subscriptions.add(settings).map_err(|error| refused(&error))?;
+        }
+        "DELETE" => {
+            subscriptions.clear();
+            return Ok(problem::empty(StatusCode::NO_CONTENT));
+        }
+        _ => return Err(Problem::method_not_allowed()),
+    }
+    Ok(problem::json(StatusCode::OK, &json!({"subscriptions": subscriptions.list()})))
+}
+
+fn refused(error: &SubscriptionError) -> Problem {
+    match error {
+        SubscriptionError::Taken(_) => Problem::conflict(error.to_string()),
+        SubscriptionError::Full => Problem::full("subscriptions"),
+        SubscriptionError::Endpoint(_)
+        | SubscriptionError::Topic(_)
+        | SubscriptionError::Range(_)
+        | SubscriptionError::Ca(..)
+        | SubscriptionError::Tls(_) => {
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            Problem::invalid(format!("{error}{cause}"))
+        }
+    }
 }
 
 fn sessions(world: &World) -> Answer {

@@ -20,7 +20,7 @@ use super::range::ContentRange;
 use super::session::State;
 use super::sessions::Entry;
 use super::target::{Query, Route};
-use super::{Authorization, World, control, cors, oauth, resources, simple, upload, xml};
+use super::{Authorization, World, control, cors, notifications, oauth, resources, simple, upload, xml};
 
 /// The largest object or bucket resource that is read: several times the limits of all its fields together.
 const RESOURCE_BYTES: usize = 256 * 1024;
@@ -151,7 +151,7 @@ impl Call<'_> {
     /// How the client calls this server: what links begin with.
     pub(super) fn base(&self) -> String {
         let host = self.header("host").filter(|host| host.parse::<Authority>().is_ok());
-        host.map_or_else(|| format!("http://{}", self.world.address), |host| format!("http://{host}"))
+        host.map_or_else(|| self.world.url(), |host| format!("http://{host}"))
     }
 
     /// Writes into the journal's entry.
@@ -280,6 +280,11 @@ fn operation(call: &Call<'_>, route: &Route) -> Operation {
         Route::Bucket { .. } if method == Method::PATCH => Operation::PatchBucket,
         Route::Buckets if method == Method::POST => Operation::CreateBucket,
         Route::Permissions { .. } if method == Method::GET => Operation::TestPermissions,
+        Route::NotificationConfigs { .. } if method == Method::POST => Operation::CreateNotificationConfig,
+        Route::NotificationConfigs { .. } if method == Method::GET => Operation::ListNotificationConfigs,
+        Route::NotificationConfig { .. } if method == Method::GET => Operation::GetNotificationConfig,
+        Route::NotificationConfig { .. } if method == Method::DELETE => Operation::DeleteNotificationConfig,
+        Route::SigningKeys | Route::Discovery if method == Method::GET => Operation::SigningKeys,
         _ => Operation::Other,
     }
 }
@@ -426,6 +431,10 @@ async fn act(
         }
         (_, Route::XmlBucket { .. } | Route::XmlObject { .. }) => xml::serve(call, operation, route).await,
         (_, Route::Token | Route::Account { .. }) => oauth::serve(call, route).await,
+        (_, Route::NotificationConfigs { .. } | Route::NotificationConfig { .. }) => {
+            notifications::serve(call, operation, route).await
+        }
+        (_, Route::SigningKeys | Route::Discovery) => notifications::tell(call, route),
         _ => resources::serve(call, operation, route).await,
     }
 }

@@ -47,6 +47,16 @@ pub enum Operation {
     GenerateAccessToken,
     /// A signature from IAM Credentials.
     SignBlob,
+    /// A new notification config of a bucket.
+    CreateNotificationConfig,
+    /// The notification configs of a bucket.
+    ListNotificationConfigs,
+    /// One of them.
+    GetNotificationConfig,
+    /// The removal of one.
+    DeleteNotificationConfig,
+    /// The public keys that check the tokens of pushes, or where they are.
+    SigningKeys,
     /// `OPTIONS`.
     Preflight,
     /// Whatever is not served.

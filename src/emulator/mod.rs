@@ -115,6 +115,28 @@
 //! | `etag` | opaque; in XML the MD5 | the same |
 //! | bytes | kept | kept while they are few, see [`Settings::keep_bytes`]; else a download is answered 501 |
 //!
+//! | notifications | storage, Pub/Sub and Eventarc | here |
+//! |---|---|---|
+//! | `OBJECT_FINALIZE`, `OBJECT_DELETE`, `OBJECT_METADATA_UPDATE` | of every change | the same |
+//! | `OBJECT_ARCHIVE`, `OBJECT_INITIALIZE` | of versioned and zonal buckets | never; a config cannot ask for the latter |
+//! | an overwrite | `OBJECT_FINALIZE` and `OBJECT_DELETE`, in any order | in this order, until something shuffles them |
+//! | an upload that failed or was cancelled | says nothing | the same |
+//! | notification configs | up to 100 a bucket, 10 for a type of event; at work after some 30 seconds | the same; at once |
+//! | topics, and who may publish to them | must be there | are names, and need not be made |
+//! | subscriptions | are made in Pub/Sub | [`Settings::subscriptions`], [`Subscriptions`], or control, below |
+//! | … without a topic | do not exist | hear every event of every bucket once, whatever configs there are |
+//! | push, wrapped | ids and times in both spellings; no `data` for `NONE` | the same |
+//! | push, unwrapped; `deliveryAttempt`, `orderingKey` | if asked for | never |
+//! | Eventarc | binary mode; further `ce-` headers | binary mode, with the object's resource even for `NONE` |
+//! | acknowledged by | 102, 200, 201, 202, 204 within 10 seconds by default | the same within 10 seconds; not 102, which an answer follows |
+//! | anything else, a redirect or silence | again, after 10 to 600 seconds by default or at once | again, after 100 ms, doubling up to 10 s |
+//! | until | 7 days have gone by | the emulator ends |
+//! | order, duplicates | any; possible | as they came, 32 at a time; once, but for repeats; see [`SubscriptionSettings`] |
+//! | the token | by `https://accounts.google.com` | by [`Emulator::url`] as issuer, signed with the key of [`OWN_ACCOUNT`] |
+//! | … its times, and its use | an hour; for many messages | the same, by the emulator's clock, until 5 minutes before its end |
+//! | the keys for it | `https://www.googleapis.com/oauth2/v3/certs` | `/oauth2/v3/certs`, named by `/.well-known/openid-configuration` |
+//! | a token for a subscription without a service account | none | none |
+//!
 //! # Faults
 //! [`faults`] lists what can go wrong on demand. A connection is cut by an error of hyper's service: hyper then drops the
 //! connection without a word, and as its socket is given back with a linger time of zero, the client sees a TCP reset.
@@ -129,6 +151,9 @@
 //! | `POST /_emulator/faults/release` | lets held calls go on |
 //! | `POST /_emulator/clock` | `{"advance": "7d"}`: the emulator's time alone moves |
 //! | `GET /_emulator/sessions` | how many can take bytes, and the newest thousand |
+//! | `POST /_emulator/subscriptions` | makes a push subscription, one [`SubscriptionSettings`] |
+//! | `GET`, `DELETE /_emulator/subscriptions` | shows them with what has come of each, a [`SubscriptionStatus`]; removes them all |
+//! | `POST /_emulator/subscriptions/release` | lets held ones push |
 
 mod accounts;
 mod attributes;
@@ -142,6 +167,7 @@ mod fields;
 mod http;
 mod insertion;
 pub mod journal;
+mod notifications;
 mod oauth;
 mod objects;
 mod problem;
@@ -179,6 +205,8 @@ pub use self::bucket_cors::CorsRule;
 use self::content::Memory;
 use self::faults::Faults;
 use self::journal::Journal;
+use self::notifications::Notifications;
+pub use self::notifications::{PushForm, SubscriptionError, SubscriptionSettings, SubscriptionStatus, Subscriptions};
 use self::objects::{Condition, Objects};
 use self::sessions::Sessions;
 
@@ -207,6 +235,8 @@ pub struct Settings {
     pub max_objects: usize,
     /// How many calls the journal holds; the oldest go first.
     pub journal_entries: usize,
+    /// The push subscriptions that are there from the start.
+    pub subscriptions: Vec<SubscriptionSettings>,
 }
 
 impl Default for Settings {
@@ -223,6 +253,7 @@ impl Default for Settings {
             max_sessions: 1_000_000,
             max_objects: 1_000_000,
             journal_entries: 100_000,
+            subscriptions: Vec::new(),
         }
     }
 }
@@ -286,9 +317,14 @@ struct World {
     randomness: Randomness,
     journal: Journal,
     faults: Faults,
+    notifications: Notifications,
 }
 
 impl World {
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     fn now(&self) -> Timestamp {
         let ahead = u64::try_from(self.ahead.load(Ordering::Relaxed)).unwrap_or(0);
         self.clock.now().plus(Duration::from_millis(ahead)).min(END_OF_TIME)
@@ -314,7 +350,7 @@ impl Emulator {
     /// Binds the address and begins to serve.
     ///
     /// # Errors
-    /// When the address cannot be bound; [`io::ErrorKind::InvalidInput`] when a signer cannot be taken.
+    /// When the address cannot be bound; [`io::ErrorKind::InvalidInput`] when a signer or a subscription cannot be taken.
     pub async fn start(settings: Settings) -> io::Result<Self> {
         let accounts = Accounts::new(&settings.signers);
         let accounts = accounts.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
@@ -324,6 +360,7 @@ impl Emulator {
         for bucket in settings.buckets {
             objects.create_bucket(bucket, now);
         }
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let world = Arc::new(World {
             address: listener.local_addr()?,
             authorization: settings.authorization,
@@ -336,10 +373,15 @@ impl Emulator {
             randomness: settings.randomness,
             journal: Journal::new(settings.journal_entries),
             faults: Faults::new(),
+            notifications: Notifications::new(tasks.clone(), stop.clone()),
         });
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(connection::accept(listener, Arc::clone(&world), tasks.clone(), stop.clone()));
-        Ok(Self { world, tasks, running: stop.drop_guard() })
+        let emulator = Self { world: Arc::clone(&world), tasks: tasks.clone(), running: stop.clone().drop_guard() };
+        for subscription in settings.subscriptions {
+            let added = emulator.subscriptions().add(subscription);
+            added.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        }
+        tasks.spawn(connection::accept(listener, world, tasks.clone(), stop));
+        Ok(emulator)
     }
 
     /// Where it listens.
@@ -349,7 +391,7 @@ impl Emulator {
 
     /// What clients call it, without a trailing slash.
     pub fn url(&self) -> String {
-        format!("http://{}", self.world.address)
+        self.world.url()
     }
 
     /// The key file of the emulator's own service account, [`OWN_ACCOUNT`]: its token server is the emulator, and URLs
@@ -369,6 +411,11 @@ impl Emulator {
     /// What is to go wrong.
     pub fn faults(&self) -> Faults {
         self.world.faults.clone()
+    }
+
+    /// Who is pushed object notifications.
+    pub fn subscriptions(&self) -> Subscriptions {
+        Subscriptions::of(Arc::clone(&self.world))
     }
 
     /// The live object of that name.

@@ -143,6 +143,14 @@ pub(super) enum Miss {
     Full,
 }
 
+/// What an insertion has made and undone.
+#[derive(Debug)]
+pub(super) struct Inserted {
+    pub(super) object: Arc<Description>,
+    /// What was live under its name until then.
+    pub(super) replaced: Option<Arc<Description>>,
+}
+
 /// Which object of a name is meant, and what must hold of it.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Condition {
@@ -240,7 +248,7 @@ impl Objects {
         attributes: Attributes,
         content: Sealed,
         now: Timestamp,
-    ) -> Result<Arc<Description>, Miss> {
+    ) -> Result<Inserted, Miss> {
         let mut inner = self.lock();
         let Inner { buckets, count, generation } = &mut *inner;
         let (bucket, objects) = buckets.get_mut(bucket).ok_or(Miss::Bucket)?;
@@ -265,9 +273,9 @@ impl Objects {
             attributes,
         });
         let object = Object { description: Arc::clone(&description), bytes: content.bytes };
-        objects.insert(Arc::clone(&description.name), object);
+        let replaced = objects.insert(Arc::clone(&description.name), object);
         *count += usize::from(is_new);
-        Ok(description)
+        Ok(Inserted { object: description, replaced: replaced.map(|replaced| replaced.description) })
     }
 
     /// The live object, if it is the one meant.
@@ -296,16 +304,16 @@ impl Objects {
         Ok(Ok(Arc::clone(&object.description)))
     }
 
-    /// Removes the live object, if it is the one meant.
-    pub(super) fn remove(&self, bucket: &str, name: &str, condition: Condition) -> Result<(), Miss> {
+    /// Removes the live object, if it is the one meant, and gives what was said of it.
+    pub(super) fn remove(&self, bucket: &str, name: &str, condition: Condition) -> Result<Arc<Description>, Miss> {
         let mut inner = self.lock();
-        find(&mut inner, bucket, name, condition)?;
+        let description = Arc::clone(&find(&mut inner, bucket, name, condition)?.description);
         if let Some((_, objects)) = inner.buckets.get_mut(bucket)
             && objects.remove(name).is_some()
         {
             inner.count -= 1;
         }
-        Ok(())
+        Ok(description)
     }
 
     /// A page of the bucket's objects in the order of their names; `Ok(None)` when the token is none of ours.

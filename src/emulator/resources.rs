@@ -32,7 +32,7 @@ pub(super) async fn serve(call: &mut Call<'_>, operation: Operation, route: &Rou
         }
         (Operation::Patch, Route::Object { bucket, object }) => patch(call, bucket, object).await,
         (Operation::Delete, Route::Object { bucket, object }) => {
-            let removed = call.world.objects.remove(bucket, object, condition(call)?);
+            let removed = call.world.remove(bucket, object, condition(call)?);
             removed.map_err(|miss| missed(miss, bucket, object))?;
             Ok(problem::empty(StatusCode::NO_CONTENT))
         }
@@ -190,9 +190,7 @@ pub(super) fn put_facts(object: &Description, tag: &str, headers: &mut HeaderMap
 
 async fn patch(call: &mut Call<'_>, bucket: &str, object: &str) -> Result<Answer, Failure> {
     let resource = call.resource().await?;
-    let world = call.world;
-    let patched =
-        world.objects.patch(bucket, object, condition(call)?, world.now(), |attributes| attributes.apply(&resource));
+    let patched = call.world.patch(bucket, object, condition(call)?, |attributes| attributes.apply(&resource));
     let description = patched.map_err(|miss| missed(miss, bucket, object))??;
     Ok(selected(call, description.resource(&call.base()))?)
 }

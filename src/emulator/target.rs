@@ -38,6 +38,17 @@ pub(super) enum Route {
         bucket: String,
         object: String,
     },
+    NotificationConfigs {
+        bucket: String,
+    },
+    NotificationConfig {
+        bucket: String,
+        id: String,
+    },
+    /// `/oauth2/v3/certs`: the public keys that check the tokens of pushes.
+    SigningKeys,
+    /// `/.well-known/openid-configuration`: where these are.
+    Discovery,
     /// `/token`: where service accounts and people's logins get access tokens.
     Token,
     /// `/v1/projects/-/serviceAccounts/{account}:{deed}` of IAM Credentials.
@@ -94,6 +105,14 @@ impl Route {
             ["storage", "v1", "b"] => Self::Buckets,
             ["storage", "v1", "b", bucket] => Self::Bucket { bucket: owned(bucket) },
             ["storage", "v1", "b", bucket, "iam", "testPermissions"] => Self::Permissions { bucket: owned(bucket) },
+            ["storage", "v1", "b", bucket, "notificationConfigs"] => {
+                Self::NotificationConfigs { bucket: owned(bucket) }
+            }
+            ["storage", "v1", "b", bucket, "notificationConfigs", id] => {
+                Self::NotificationConfig { bucket: owned(bucket), id: owned(id) }
+            }
+            ["oauth2", "v3", "certs"] => Self::SigningKeys,
+            [".well-known", "openid-configuration"] => Self::Discovery,
             ["storage", "v1", "b", bucket, "o"] => Self::Objects { bucket: owned(bucket) },
             ["storage", "v1", "b", bucket, "o", object] => {
                 Self::Object { bucket: owned(bucket), object: owned(object) }
@@ -125,11 +144,18 @@ impl Route {
             | Self::Bucket { bucket }
             | Self::Permissions { bucket }
             | Self::Objects { bucket }
+            | Self::NotificationConfigs { bucket }
+            | Self::NotificationConfig { bucket, .. }
             | Self::XmlBucket { bucket } => (Some(bucket), None),
             Self::Object { bucket, object } | Self::Media { bucket, object } | Self::XmlObject { bucket, object } => {
                 (Some(bucket), Some(object))
             }
-            Self::Buckets | Self::Token | Self::Account { .. } | Self::Unknown => (None, None),
+            Self::Buckets
+            | Self::SigningKeys
+            | Self::Discovery
+            | Self::Token
+            | Self::Account { .. }
+            | Self::Unknown => (None, None),
         }
     }
 }
@@ -255,6 +281,13 @@ mod tests {
             ("/", Some(Route::Unknown)),
             ("//object", Some(Route::Unknown)),
             ("/batch/storage/v1", Some(Route::Unknown)),
+            ("/storage/v1/b/media-eu/notificationConfigs", Some(Route::NotificationConfigs { bucket: bucket() })),
+            (
+                "/storage/v1/b/media-eu/notificationConfigs/3",
+                Some(Route::NotificationConfig { bucket: bucket(), id: "3".into() }),
+            ),
+            ("/oauth2/v3/certs", Some(Route::SigningKeys)),
+            ("/.well-known/openid-configuration", Some(Route::Discovery)),
             ("/token", Some(Route::Token)),
             ("/token/x", Some(Route::XmlObject { bucket: "token".into(), object: "x".into() })),
             (

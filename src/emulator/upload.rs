@@ -242,8 +242,7 @@ pub(super) fn insert(
     attributes: Attributes,
     content: Sealed,
 ) -> Result<Arc<Description>, Problem> {
-    let world = call.world;
-    world.objects.insert(bucket, insertion, attributes, content, world.now()).map_err(|miss| match miss {
+    call.world.insert(bucket, insertion, attributes, content).map_err(|miss| match miss {
         Miss::Bucket | Miss::Object => Problem::not_found(NO_BUCKET),
         Miss::Precondition(Unmet::Match | Unmet::NotMatch) => Problem::precondition(),
         Miss::Full => Problem::full("objects"),

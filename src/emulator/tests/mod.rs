@@ -3,10 +3,13 @@
 mod accounts;
 mod bucket_cors;
 mod cors;
+mod deliveries;
 mod ending;
 mod faults;
 mod initiation;
+mod notifications;
 mod operation;
+mod receiver;
 mod resources;
 mod sending;
 mod signed;

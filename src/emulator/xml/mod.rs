@@ -39,7 +39,7 @@ pub(super) async fn serve(call: &mut Call<'_>, operation: Operation, route: &Rou
             Ok(show(call, operation, &found.map_err(|miss| missed(miss, object))?)?)
         }
         (Operation::Delete, Route::XmlObject { bucket, object }) => {
-            let removed = call.world.objects.remove(bucket, object, condition(call)?);
+            let removed = call.world.remove(bucket, object, condition(call)?);
             removed.map_err(|miss| missed(miss, object))?;
             Ok(problem::empty(StatusCode::NO_CONTENT))
         }
