@@ -9,6 +9,7 @@ mod complete;
 mod create;
 mod error;
 mod metrics;
+mod notify;
 mod renew;
 #[cfg(test)]
 #[cfg(feature = "demo")]
@@ -23,6 +24,7 @@ use tracing::info;
 pub use create::{CreateContext, Created};
 pub use error::Error;
 pub use metrics::Metrics;
+pub use notify::Noticed;
 pub use transfer::Offer;
 
 use crate::clock::{Clock, Randomness};
