@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use url::Url;
 
 use super::{RegionSettings, path};
+use crate::http::push;
 use crate::identity::IssuerSettings;
 use crate::model::address::is_loopback;
 use crate::model::name::RegionName;
@@ -121,6 +122,13 @@ impl Complaints {
                     self.add(path("policies", Some(index), &format!("regions[{position}]")), reason);
                 }
             }
+        }
+    }
+
+    pub(super) fn notifications(&mut self, settings: &push::Settings) {
+        if settings.subscriptions.as_ref().is_some_and(Vec::is_empty) {
+            let reason = "an empty list accepts no subscription: leave the key out to accept any";
+            self.add("notifications.subscriptions".to_owned(), reason);
         }
     }
 
