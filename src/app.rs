@@ -18,6 +18,7 @@ use crate::config::{self, Config, ConfigError};
 use crate::http::extract::AllowedOrigins;
 use crate::http::gate::{Gate, Transport};
 use crate::http::operations::{self, Operations};
+use crate::http::push::Receiver;
 use crate::http::{self, Observer, Services};
 use crate::identity::Identity;
 use crate::policy::{Policies, PolicySettings};
@@ -31,7 +32,7 @@ use crate::uploads::{Region, Uploads};
 /// creates whose client has gone work on without being counted.
 const REQUESTS_AT_ONCE: usize = 1024;
 
-/// How long the body of a request may take to arrive: 64 KiB at most, over a bad mobile network.
+/// How long the body of a request may take to arrive: 64 KiB at most, over a bad mobile network, or 1 MiB from Google's.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a request may take beyond its body and one operation of storage: for the store, and for a second operation.
@@ -132,6 +133,7 @@ pub struct App {
     identity: Arc<Identity>,
     uploads: Arc<Uploads>,
     background: Background,
+    receiver: Option<Arc<Receiver>>,
 }
 
 /// How a service ended.
@@ -151,6 +153,7 @@ impl App {
     pub async fn bind(config: &Config, world: World) -> Result<Self, StartError> {
         let extra_roots = extra_roots(config)?;
         let identity = Arc::new(open_identity(config, &world, &extra_roots)?);
+        let receiver = open_receiver(config, &identity)?.map(Arc::new);
         let policies = compile_policies(config)?;
         let store = Arc::new(Store::open(&config.store, world.randomness.clone()).await?);
         let storage = open_storage(config, &world, extra_roots).await?;
@@ -181,6 +184,9 @@ impl App {
         uploads.store.metrics().register(own);
         uploads.storage.metrics().register(own);
         identity.metrics().register(own);
+        if let Some(receiver) = &receiver {
+            receiver.metrics.register(own);
+        }
 
         let gate = Gate {
             trusted_proxies: config.server.trusted_proxies.clone().into(),
@@ -191,6 +197,7 @@ impl App {
         let services = Services {
             uploads: Arc::clone(&uploads),
             identity: Arc::clone(&identity),
+            receiver: receiver.clone(),
             allowed_origins: AllowedOrigins(config.server.allowed_origins.clone().into()),
         };
         let observer = Observer { metrics: http_metrics, randomness: world.randomness.clone() };
@@ -201,7 +208,17 @@ impl App {
         let public = bind(config.server.listen, certificate.clone()).await?;
         let operations = bind(config.server.admin_listen, None).await?;
         let background = world.background;
-        Ok(Self { public, operations, certificate, public_router, operator_state, identity, uploads, background })
+        Ok(Self {
+            public,
+            operations,
+            certificate,
+            public_router,
+            operator_state,
+            identity,
+            receiver,
+            uploads,
+            background,
+        })
     }
 
     /// Where clients reach the service.
@@ -239,6 +256,9 @@ impl App {
         if self.background == Background::ByItself {
             tokio::spawn(self.uploads.keep_sweeping(stop_public.clone()));
         }
+        if let Some(receiver) = self.receiver {
+            tokio::spawn(async move { receiver.warm_up().await });
+        }
         let operations = tokio::spawn(
             self.operations.serve(operations::router(Arc::clone(&self.operator_state)), stop_operations.clone()),
         );
@@ -265,7 +285,10 @@ pub async fn mistakes(config: &Config, world: &World) -> Vec<StartError> {
         Ok(roots) => (roots, Vec::new()),
         Err(mistake) => (Vec::new(), vec![mistake]),
     };
-    mistakes.extend(open_identity(config, world, &roots).err());
+    match open_identity(config, world, &roots) {
+        Ok(identity) => mistakes.extend(open_receiver(config, &identity).err()),
+        Err(mistake) => mistakes.push(mistake),
+    }
     mistakes.extend(compile_policies(config).err());
     mistakes.extend(Store::open(&config.store, world.randomness.clone()).await.err().map(StartError::from));
     mistakes.extend(open_storage(config, world, roots).await.err());
@@ -289,6 +312,11 @@ fn open_identity(
         .build()?;
     Identity::new(&config.issuers, world.clock.clone(), client)
         .map_err(|error| config.error("issuers", Some(error.index), error.key, error.reason).into())
+}
+
+fn open_receiver(config: &Config, identity: &Identity) -> Result<Option<Receiver>, StartError> {
+    let receiver = config.notifications.as_ref().map(|settings| Receiver::new(settings, identity)).transpose();
+    receiver.map_err(|error| config.error("notifications", None, error.key, error.reason).into())
 }
 
 fn compile_policies(config: &Config) -> Result<Policies, StartError> {

@@ -13,6 +13,7 @@ pub mod expression;
 pub mod http;
 pub mod identity;
 pub mod model;
+pub mod notifications;
 pub mod policy;
 pub mod server;
 pub mod storage;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::{RegionSettings, path};
+use crate::http::push;
 use crate::identity::IssuerSettings;
 use crate::model::address::is_loopback;
 use crate::model::name::RegionName;
@@ -129,6 +130,13 @@ impl Complaints {
     pub(super) fn sweeper(&mut self, settings: &SweepSettings) {
         if !(Duration::from_secs(60)..=Duration::from_secs(86_400)).contains(&settings.idle_after.0) {
             self.add("sweeper.idle_after".to_owned(), "must be 1m to 24h: each look is a request to storage");
+        }
+    }
+
+    pub(super) fn notifications(&mut self, settings: &push::Settings) {
+        if settings.subscriptions.as_ref().is_some_and(Vec::is_empty) {
+            let reason = "an empty list accepts no subscription: leave the key out to accept any";
+            self.add("notifications.subscriptions".to_owned(), reason);
         }
     }
 

@@ -22,6 +22,7 @@ use url::Url;
 
 pub use error::{ConfigError, Errors, Location};
 
+use crate::http::push;
 use crate::identity::IssuerSettings;
 use crate::model::name::{BucketName, RegionName};
 use crate::policy::PolicySettings;
@@ -56,6 +57,8 @@ pub struct Config {
     pub policies: Vec<PolicySettings>,
     /// The `[sweeper]` section.
     pub sweeper: SweepSettings,
+    /// The `[notifications]` section; without it nobody may push.
+    pub notifications: Option<push::Settings>,
     origins: Origins,
 }
 

@@ -9,14 +9,25 @@ use super::document::{self, Origins, is_at_or_below};
 use super::environment::{self, Placed, Variable};
 use super::error::{ConfigError, Errors, Location};
 use super::{Config, MAX_BYTES, check};
+use crate::http::push;
 use crate::model::name::RegionName;
 use crate::storage::Credentials;
 use crate::uploads::SweepSettings;
 use crate::{server, storage, store};
 
 /// The keys and sections of the top level.
-pub(super) const TOP_LEVEL: [&str; 9] =
-    ["region", "trusted_ca", "server", "store", "storage", "issuers", "regions", "policies", "sweeper"];
+pub(super) const TOP_LEVEL: [&str; 10] = [
+    "region",
+    "trusted_ca",
+    "server",
+    "store",
+    "storage",
+    "issuers",
+    "regions",
+    "policies",
+    "notifications",
+    "sweeper",
+];
 
 /// Reads everything, and gives all mistakes together.
 pub(super) fn read(
@@ -42,6 +53,7 @@ pub(super) fn read(
     let regions = reader.sections("regions");
     let policies = reader.sections("policies");
     let sweeper = reader.optional::<SweepSettings>("sweeper");
+    let notifications = reader.optional::<push::Settings>("notifications");
 
     // What could be read is checked even if something else could not.
     let mut complaints = check::Complaints::default();
@@ -66,6 +78,9 @@ pub(super) fn read(
     if let Some(policies) = &policies {
         complaints.policies(policies, regions.as_deref());
     }
+    if let Some(notifications) = &notifications {
+        complaints.notifications(notifications);
+    }
     for (path, reason) in complaints.into_list() {
         reader.fail(&path, reason);
     }
@@ -79,8 +94,19 @@ pub(super) fn read(
     }
     let (storage, sweeper) = (storage.unwrap_or_default(), sweeper.unwrap_or_default());
     let origins = reader.origins;
-    let mut config =
-        Config { region, trusted_ca, server, store, storage, issuers, regions, policies, sweeper, origins };
+    let mut config = Config {
+        region,
+        trusted_ca,
+        server,
+        store,
+        storage,
+        issuers,
+        regions,
+        policies,
+        notifications,
+        sweeper,
+        origins,
+    };
     make_absolute(&mut config, directory);
     Ok(config)
 }
@@ -89,7 +115,8 @@ pub(super) fn read(
 fn make_absolute(config: &mut Config, directory: &Path) {
     let tls = config.server.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
     let keys = config.store.encryption_keys.iter_mut().map(|key| &mut key.file);
-    let key_sets = config.issuers.iter_mut().filter_map(|issuer| issuer.jwks_file.as_mut());
+    let of_issuers = config.issuers.iter_mut().map(|issuer| &mut issuer.jwks_file);
+    let key_sets = of_issuers.chain(config.notifications.iter_mut().map(|push| &mut push.jwks_file)).flatten();
     let credentials = match &mut config.storage.credentials {
         Credentials::Auto => None,
         Credentials::File { file } => Some(file),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{FromRef, FromRequest, FromRequestParts, Path, Request};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, ORIGIN};
 use axum::http::request::Parts;
@@ -18,7 +19,8 @@ use crate::model::idempotency::IdempotencyKey;
 use crate::model::principal::Principal;
 use crate::server::BodyTimedOut;
 
-/// The largest request body, in bytes: a create request with all the metadata that storage takes, several times over.
+/// The largest body of a client's request, in bytes: a create request with all the metadata that storage takes, several
+/// times over.
 const MAX_BODY: usize = 64 * 1024;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -38,17 +40,17 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let mut values = parts.headers.get_all(AUTHORIZATION).iter();
-        let (Some(value), None) = (values.next(), values.next()) else {
-            return Err(Problem::unauthenticated(None));
-        };
-        let token = value.to_str().ok().and_then(|text| {
-            let (scheme, token) = text.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-        });
-        let Some(token) = token else { return Err(Problem::unauthenticated(None)) };
+        let token = bearer(&parts.headers).ok_or_else(|| Problem::unauthenticated(None))?;
         Ok(Self(Arc::<Identity>::from_ref(state).verify(token).await?))
     }
+}
+
+/// The one token of a request, if it has one (RFC 6750, section 2.1).
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// The upload that the path names. What is no id names nothing, so it is not found.
@@ -138,20 +140,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             let problem = Problem::new(Code::UnsupportedMediaType);
             return Err(problem.detail("send the body as \"content-type: application/json\""));
         }
-        let body = Limited::new(request.into_body(), MAX_BODY);
-        let bytes = match body.collect().await {
-            Ok(collected) => collected.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                return Err(Problem::new(Code::BodyTooLarge).detail(format!("a body has at most {MAX_BODY} bytes")));
-            }
-            Err(error) if BodyTimedOut::caused(&*error) => {
-                return Err(Problem::new(Code::RequestTimeout).detail("the body did not arrive in time"));
-            }
-            Err(_) => {
-                let detail = "the body broke off".to_owned();
-                return Err(Problem::invalid_request(vec![FieldError { pointer: String::new(), detail }]));
-            }
-        };
+        let bytes = collect(request.into_body(), MAX_BODY).await?;
         let mut parser = serde_json::Deserializer::from_slice(&bytes);
         let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| malformed(&error))?;
         parser.end().map_err(|_| {
@@ -159,6 +148,23 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             Problem::invalid_request(vec![FieldError { pointer: String::new(), detail }])
         })?;
         Ok(Self(value))
+    }
+}
+
+/// The whole body, if it has at most `limit` bytes.
+pub(super) async fn collect(body: axum::body::Body, limit: usize) -> Result<Bytes, Problem> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Problem::new(Code::BodyTooLarge).detail(format!("a body has at most {limit} bytes")))
+        }
+        Err(error) if BodyTimedOut::caused(&*error) => {
+            Err(Problem::new(Code::RequestTimeout).detail("the body did not arrive in time"))
+        }
+        Err(_) => {
+            let detail = "the body broke off".to_owned();
+            Err(Problem::invalid_request(vec![FieldError { pointer: String::new(), detail }]))
+        }
     }
 }
 

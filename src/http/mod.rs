@@ -3,11 +3,13 @@
 pub mod docs;
 pub mod extract;
 pub mod gate;
+mod notifications;
 pub mod observe;
 pub mod openapi;
 pub mod operations;
 mod policies;
 pub mod problem;
+pub mod push;
 pub mod transfer;
 mod uploads;
 pub mod wire;
@@ -31,6 +33,7 @@ pub use observe::{Metrics, Observer};
 use self::extract::AllowedOrigins;
 use self::gate::Gate;
 use self::problem::{Code, Problem};
+use self::push::Receiver;
 use crate::identity::Identity;
 use crate::uploads::Uploads;
 
@@ -41,6 +44,8 @@ pub struct Services {
     pub uploads: Arc<Uploads>,
     /// Who is asking.
     pub identity: Arc<Identity>,
+    /// Who takes notifications, where they are configured.
+    pub receiver: Option<Arc<Receiver>>,
     /// The web origins that may use the broker.
     pub allowed_origins: AllowedOrigins,
 }
@@ -54,6 +59,12 @@ impl FromRef<Services> for Arc<Uploads> {
 impl FromRef<Services> for Arc<Identity> {
     fn from_ref(services: &Services) -> Self {
         Self::clone(&services.identity)
+    }
+}
+
+impl FromRef<Services> for Option<Arc<Receiver>> {
+    fn from_ref(services: &Services) -> Self {
+        services.receiver.clone()
     }
 }
 

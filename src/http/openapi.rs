@@ -8,7 +8,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Services, policies, uploads};
+use super::{Services, notifications, policies, uploads};
 
 /// What the document says beside the operations.
 #[derive(OpenApi)]
@@ -26,27 +26,27 @@ token), then complete it. Clients ignore fields and enum values that they do not
     tags(
         (name = "uploads", description = "Uploads of the caller"),
         (name = "policies", description = "What the caller may upload"),
+        (name = "notifications", description = "For storage, not for clients"),
     ),
     security(("bearer" = [])),
-    modifiers(&Bearer),
+    modifiers(&SecuritySchemes),
 )]
 struct Document;
 
-/// The security scheme of every operation.
-struct Bearer;
+/// What users and storage's notifications authenticate with.
+struct SecuritySchemes;
 
-impl utoipa::Modify for Bearer {
+impl utoipa::Modify for SecuritySchemes {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .bearer_format("JWT")
-            .description(Some("A token of a configured OpenID issuer."))
-            .build();
-        document
-            .components
-            .get_or_insert_default()
-            .security_schemes
-            .insert("bearer".to_owned(), SecurityScheme::Http(scheme).into());
+        let schemes = &mut document.components.get_or_insert_default().security_schemes;
+        for (name, description) in [
+            ("bearer", "A token of a configured OpenID issuer."),
+            ("push", "An OpenID token of the service account that pushes notifications."),
+        ] {
+            let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT");
+            let scheme = SecurityScheme::Http(scheme.description(Some(description)).build());
+            schemes.insert(name.to_owned(), scheme.into());
+        }
     }
 }
 
@@ -109,6 +109,7 @@ pub(super) fn operations() -> (axum::Router<Services>, utoipa::openapi::OpenApi)
         .routes(routes!(uploads::complete))
         .routes(routes!(uploads::renew))
         .routes(routes!(policies::list))
+        .routes(routes!(notifications::receive))
         .split_for_parts();
     add_common(&mut document);
     (router, document)

@@ -10,6 +10,7 @@ pub mod id;
 pub mod idempotency;
 pub mod limits;
 pub mod name;
+pub mod notice;
 pub mod principal;
 pub mod secret;
 pub mod size;

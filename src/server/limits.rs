@@ -45,7 +45,7 @@ impl Default for Limits {
             // Two round trips of the slowest mobile network, with retransmissions.
             tls_handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
-            // Bodies are at most 64 KiB of JSON: this is 17 kbit/s.
+            // Bodies of clients are at most 64 KiB of JSON: this is 17 kbit/s.
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(120),

@@ -152,7 +152,7 @@ impl Uploads {
         }
     }
 
-    async fn attach(&self, upload: &Upload, lease: &Lease, session: &SessionUri) -> Result<Tracked, Error> {
+    pub(super) async fn attach(&self, upload: &Upload, lease: &Lease, session: &SessionUri) -> Result<Tracked, Error> {
         let due = self.next_look(upload, &UploadState::Pending).unwrap_or(upload.expires_at);
         let mut attached = self.store.attach(lease, upload, session, due).await;
         for _ in 1..ATTACH_ATTEMPTS {

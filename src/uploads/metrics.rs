@@ -17,6 +17,7 @@ use crate::model::upload::{Upload, UploadState};
 pub struct Metrics {
     created: Family<UploadLabels, Counter>,
     renewed: Family<UploadLabels, Counter>,
+    restored: Family<UploadLabels, Counter>,
     ended: Family<OutcomeLabels, Counter>,
     reported: Family<LimitLabels, Counter>,
     refused: Family<LimitLabels, Counter>,
@@ -59,6 +60,11 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("uploads_created", "Uploads whose session was handed out", self.created.clone());
         registry.register("uploads_renewed", "Sessions that took the place of a lost one", self.renewed.clone());
+        registry.register(
+            "uploads_restored",
+            "Uploads that the store had lost, and whose object told of them",
+            self.restored.clone(),
+        );
         registry.register("uploads_ended", "Uploads that entered a final state", self.ended.clone());
         registry.register(
             "policy_reports",
@@ -102,6 +108,10 @@ impl Metrics {
 
     pub(super) fn observe_renewed(&self, upload: &Upload) {
         self.renewed.get_or_create(&UploadLabels::of(upload)).inc();
+    }
+
+    pub(super) fn observe_restored(&self, upload: &Upload) {
+        self.restored.get_or_create(&UploadLabels::of(upload)).inc();
     }
 
     pub(super) fn observe_transition(&self, before: &UploadState, upload: &Upload) {

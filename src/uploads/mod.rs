@@ -9,6 +9,7 @@ mod complete;
 mod create;
 mod error;
 mod metrics;
+mod notify;
 mod renew;
 mod sweep;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use create::{CreateContext, Created};
 pub use error::Error;
 pub use metrics::Metrics;
 pub use sweep::{Round, SweepSettings};
+pub use notify::Noticed;
 pub use transfer::Offer;
 
 use crate::clock::{Clock, Randomness};

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use super::*;
 use crate::emulator::{self, BucketSettings, Emulator};
-use crate::model::limits::{Enforcement, Limits};
+use crate::model::notice::ObjectNotice;
 use crate::model::principal::PrincipalId;
 use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
 use crate::model::upload::{
-    Attributes, Breach, BreachCode, NewUpload, Promise, PromisedSize, StoredObject, TransferKind, UploadState,
+    Breach, BreachCode, NewUpload, StoredObject, TransferKind, UploadState,
 };
 use crate::storage::{self, Signing};
-use crate::store::{Admitted, Intent};
+use crate::store::{Admitted, Intent, Lease};
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
@@ -76,8 +76,8 @@ async fn uploads() -> (Emulator, Arc<Uploads>) {
     (emulator, Arc::new(uploads))
 }
 
-async fn create(uploads: &Arc<Uploads>) -> Tracked {
-    let request = NewUpload {
+fn request() -> NewUpload {
+    NewUpload {
         policy: None,
         filename: "f".parse().unwrap(),
         content_type: "video/mp4".parse().unwrap(),
@@ -86,9 +86,61 @@ async fn create(uploads: &Arc<Uploads>) -> Tracked {
         crc32c: None,
         metadata: [("album".to_owned(), "summer".to_owned())].into(),
         transfer: TransferKind::Resumable,
-    };
+    }
+}
+
+async fn create(uploads: &Arc<Uploads>) -> Tracked {
     let context = CreateContext { idempotency: None, origin: None, deadline: soon() };
-    uploads.create(ada(), request, context).await.unwrap().tracked
+    uploads.create(ada(), request(), context).await.unwrap().tracked
+}
+
+/// An upload with a session that is not recorded: not yet, or because the store has lost it.
+async fn admit(uploads: &Uploads) -> (Upload, Lease, SessionUri) {
+    let ada = ada();
+    let id = UploadId::new(ada.id.partition(), uploads.randomness.bytes());
+    let admission = uploads.policies.decide(&ada, &request(), id, NOW).unwrap();
+    let upload = Upload {
+        id,
+        principal: ada.id,
+        policy: admission.policy,
+        region: uploads.region.name.clone(),
+        bucket: uploads.region.bucket.clone(),
+        object: admission.object,
+        promise: admission.promise,
+        attributes: admission.attributes,
+        transfer: TransferKind::Resumable,
+        created_at: NOW,
+        expires_at: NOW.plus(admission.session_lifetime),
+        state: UploadState::Admitted { lease_until: NOW.plus(Duration::from_secs(7)) },
+    };
+    let intent = Intent {
+        upload: &upload,
+        owner: ada.owner(),
+        reserve: admission.reserve,
+        limits: admission.limits,
+        enforcement: admission.enforcement,
+        idempotency: None,
+        now: NOW,
+    };
+    let Admitted::Granted { lease, .. } = uploads.store.admit(&intent).await.unwrap() else { panic!("not admitted") };
+    let session = uploads.open_transfer(&upload, None, soon()).await.unwrap();
+    (upload, lease, session)
+}
+
+async fn put(session: &SessionUri, size: usize) {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let response = client.put(session.expose()).body(vec![7; size]).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+}
+
+/// What storage says of the upload's object.
+fn notice(upload: &Upload) -> ObjectNotice {
+    ObjectNotice {
+        bucket: upload.bucket.clone(),
+        object: upload.object.clone(),
+        generation: None,
+        hint: Some(upload.id),
+    }
 }
 
 async fn renew(uploads: &Uploads, tracked: &Tracked) -> Tracked {
@@ -174,48 +226,11 @@ async fn a_region_does_not_renew_what_another_one_took() {
     assert_eq!(emulator.sessions(), 1, "and the session works on");
 }
 
-/// Admits an upload and goes no further, as a broker does that dies before its session is recorded.
-async fn interrupted(uploads: &Arc<Uploads>) -> Upload {
-    let ada = ada();
-    let now = uploads.clock.now();
-    let id = UploadId::new(ada.id.partition(), uploads.randomness.bytes());
-    let upload = Upload {
-        id,
-        principal: ada.id,
-        policy: "streams".parse().unwrap(),
-        region: uploads.region.name.clone(),
-        bucket: uploads.region.bucket.clone(),
-        object: id.to_string().parse().unwrap(),
-        promise: Promise {
-            content_type: "video/mp4".parse().unwrap(),
-            size: PromisedSize::Exactly(ByteCount(3)),
-            md5: None,
-            crc32c: None,
-        },
-        attributes: Attributes::default(),
-        transfer: TransferKind::Resumable,
-        created_at: now,
-        expires_at: now.plus(Duration::from_secs(86_400)),
-        state: UploadState::Admitted { lease_until: now.plus(Duration::from_secs(20)) },
-    };
-    let intent = Intent {
-        upload: &upload,
-        owner: ada.owner(),
-        reserve: ByteCount(3),
-        limits: Limits { max_active: None, rate: None, daily_bytes: None },
-        enforcement: Enforcement::Enforce,
-        idempotency: None,
-        now,
-    };
-    assert!(matches!(uploads.store.admit(&intent).await.unwrap(), Admitted::Granted { .. }));
-    upload
-}
-
 #[tokio::test]
 async fn an_interrupted_creation_is_withdrawn_once_nobody_repeats_it() {
     let (_emulator, uploads) = uploads().await;
-    let upload = interrupted(&uploads).await;
-    uploads.clock.advance(Duration::from_secs(20));
+    let (upload, ..) = admit(&uploads).await;
+    uploads.clock.advance(Duration::from_secs(7));
     let round = uploads.sweep().await;
     assert_eq!((round.due, round.failed), (1, 0));
     assert!(uploads.store.find(upload.id).await.unwrap().is_some(), "its client may repeat it with its key");
@@ -230,11 +245,9 @@ async fn an_interrupted_creation_is_withdrawn_once_nobody_repeats_it() {
 #[tokio::test]
 async fn what_an_interrupted_creation_has_left_at_storage_is_adopted() {
     let (emulator, uploads) = uploads().await;
-    let upload = interrupted(&uploads).await;
-    let session = uploads.open_transfer(&upload, None, soon()).await.unwrap();
-    let sent = reqwest::Client::builder().build().unwrap().put(session.expose()).body("abc").send().await.unwrap();
-    assert_eq!(sent.status(), 200);
-    uploads.clock.advance(Duration::from_secs(20));
+    let (upload, _, session) = admit(&uploads).await;
+    put(&session, 5).await;
+    uploads.clock.advance(Duration::from_secs(7));
     assert_eq!(uploads.sweep().await.failed, 0);
     let found = uploads.store.find(upload.id).await.unwrap().unwrap();
     assert!(
@@ -243,4 +256,66 @@ async fn what_an_interrupted_creation_has_left_at_storage_is_adopted() {
         found.upload.state
     );
     assert!(emulator.object("media-eu", upload.object.as_str()).is_some());
+}
+
+/// The store has not recorded the session yet, or has lost that it had; the object is there all the same.
+#[tokio::test]
+async fn a_notification_ends_an_upload_whose_session_is_not_recorded() {
+    for (size, expected) in [(5, "completed"), (1_001, "rejected")] {
+        let (emulator, uploads) = uploads().await;
+        let (upload, lease, session) = admit(&uploads).await;
+        put(&session, size).await;
+        let noticed = uploads.notified(&notice(&upload), soon()).await.unwrap();
+        let Noticed::Advanced(ended) = noticed else { panic!("{noticed:?}") };
+        assert_eq!(ended.upload.state.name(), expected);
+        if let UploadState::Completed { witness, .. } = ended.upload.state {
+            assert_eq!(witness, Witness::Notification);
+        }
+        let is_there = emulator.object("media-eu", upload.object.as_str()).is_some();
+        assert_eq!(is_there, expected == "completed", "what is rejected is deleted");
+
+        let late = uploads.attach(&upload, &lease, &session).await;
+        assert!(matches!(late, Err(Error::Contended)), "{late:?}");
+        let kept = uploads.store.find(upload.id).await.unwrap().unwrap();
+        assert_eq!(kept.upload.state.name(), expected, "one final state");
+        let repeated = uploads.notified(&notice(&upload), soon()).await.unwrap();
+        assert_eq!(repeated, Noticed::AlreadyFinal(kept));
+    }
+}
+
+#[tokio::test]
+async fn a_notification_without_an_object_leaves_an_upload_whose_session_is_not_recorded_alone() {
+    let (_emulator, uploads) = uploads().await;
+    let (upload, lease, session) = admit(&uploads).await;
+    let before = uploads.store.find(upload.id).await.unwrap().unwrap();
+    let noticed = uploads.notified(&notice(&upload), soon()).await.unwrap();
+    assert_eq!(noticed, Noticed::StillOpen(before));
+    let tracked = uploads.attach(&upload, &lease, &session).await.unwrap();
+    assert_eq!(tracked.upload.state, UploadState::Pending, "its session is recorded as if nothing had been");
+}
+
+#[tokio::test]
+async fn only_the_record_tells_whose_object_it_is() {
+    let (_emulator, uploads) = uploads().await;
+    let (upload, other) = (create(&uploads).await, create(&uploads).await);
+    put(session(&upload), 5).await;
+    let told = notice(&upload.upload);
+    for (name, notice, expected) in [
+        ("another bucket", ObjectNotice { bucket: "media-us".parse().unwrap(), ..told.clone() }, Noticed::Foreign),
+        ("another object", ObjectNotice { object: "elsewhere".parse().unwrap(), ..told.clone() }, Noticed::Unknown),
+        (
+            "an object whose name begins like it",
+            ObjectNotice { object: format!("{}.mp4", upload.upload.id).parse().unwrap(), ..told.clone() },
+            Noticed::Unknown,
+        ),
+    ] {
+        assert_eq!(uploads.notified(&notice, soon()).await.unwrap(), expected, "{name}");
+        assert_eq!(uploads.store.find(upload.upload.id).await.unwrap().as_ref(), Some(&upload), "{name}");
+    }
+    // The client has put another upload's id into the metadata.
+    let misled = ObjectNotice { hint: Some(other.upload.id), ..told };
+    let noticed = uploads.notified(&misled, soon()).await.unwrap();
+    let Noticed::Advanced(completed) = noticed else { panic!("{noticed:?}") };
+    assert_eq!((completed.upload.id, completed.upload.state.name()), (upload.upload.id, "completed"));
+    assert_eq!(uploads.store.find(other.upload.id).await.unwrap(), Some(other));
 }

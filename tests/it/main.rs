@@ -11,6 +11,7 @@ mod endings;
 mod faults;
 mod limits;
 mod nonsense;
+mod notifications;
 mod official;
 mod processes;
 mod readme;

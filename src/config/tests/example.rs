@@ -9,10 +9,10 @@ use super::*;
 
 const EXAMPLE: &str = include_str!("../../../upload-broker.example.toml");
 
-/// The example with its optional keys in force.
+/// The example with its optional keys and sections in force.
 fn whole_example() -> String {
     let in_force = |line: &'static str| match line.strip_prefix('#') {
-        Some(key) if key.starts_with(|first: char| first.is_ascii_lowercase()) => key,
+        Some(key) if key.starts_with(|first: char| first.is_ascii_lowercase() || first == '[') => key,
         _ => line,
     };
     EXAMPLE.lines().map(in_force).collect::<Vec<_>>().join("\n")
@@ -21,9 +21,9 @@ fn whole_example() -> String {
 #[test]
 fn the_example_loads_with_and_without_its_optional_keys() {
     let config = load(EXAMPLE, file(), []).unwrap_or_else(|errors| panic!("{errors}"));
-    assert!(config.server.tls.is_none());
+    assert!(config.server.tls.is_none() && config.notifications.is_none());
     let config = load(&whole_example(), file(), []).unwrap_or_else(|errors| panic!("{errors}"));
-    assert!(config.server.tls.is_some());
+    assert!(config.server.tls.is_some() && config.notifications.is_some());
 }
 
 /// Holds one section of the example to its type: all keys are there, and those in force are needed or have their
@@ -75,4 +75,9 @@ fn the_example_has_every_key_with_its_true_default() {
     section_is_complete::<RegionSettings>("regions", &plain, &whole);
     section_is_complete::<PolicySettings>("policies", &plain, &whole);
     section_is_complete::<SweepSettings>("sweeper", &plain, &whole);
+    // Optional as a whole, and these keys in it.
+    let mut in_force = whole.clone();
+    let optional = ["jwks_url", "jwks_file", "subscriptions"];
+    in_force["notifications"].as_table_mut().unwrap().retain(|key, _| !optional.contains(&key));
+    section_is_complete::<push::Settings>("notifications", &in_force, &whole);
 }

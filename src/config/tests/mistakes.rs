@@ -295,6 +295,24 @@ const MISTAKES: &[(&str, usize, &str, &str)] = &[
         "url = \"http://eu.example.com\"",
         "broker.toml:12:1: regions[0].url: must be https",
     ),
+    (
+        "pushes of nobody",
+        15,
+        "object = \"files/{id}\"\n[notifications]\naudience = \"a\"",
+        "broker.toml:16:2: notifications: missing key `service_account`",
+    ),
+    (
+        "pushes of an account that is none",
+        15,
+        "object = \"files/{id}\"\n[notifications]\naudience = \"a\"\nservice_account = \"\\\" || true\"",
+        "broker.toml:18:1: notifications.service_account: must be the e-mail address",
+    ),
+    (
+        "pushes of no subscription",
+        15,
+        "object = \"files/{id}\"\n[notifications]\naudience = \"a\"\nservice_account = \"a@b\"\nsubscriptions = []",
+        "broker.toml:19:1: notifications.subscriptions: an empty list",
+    ),
     ("a bucket that is none", 11, "bucket = \"Media\"", "broker.toml:11:1: regions[0].bucket: a bucket name has only"),
 ];
 

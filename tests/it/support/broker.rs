@@ -16,7 +16,7 @@ use upload_broker::http::gate::Transport;
 use upload_broker::model::time::Timestamp;
 use upload_broker::uploads::{Round, Uploads};
 
-use super::{AUDIENCE, BUCKET, ISSUER, User, issuer_key};
+use super::{AUDIENCE, BUCKET, ISSUER, User, issuer_key, push_key};
 
 /// What a test wants to be otherwise.
 pub struct Settings {
@@ -36,6 +36,8 @@ pub struct Settings {
     pub endpoint: Option<String>,
     /// More of the `[storage]` section. `sa.json` is the emulator's own service account, which can sign.
     pub storage: String,
+    /// The `[notifications]` section, and any others. `push.json` has the keys of `push_key`.
+    pub more: String,
 }
 
 impl Default for Settings {
@@ -50,6 +52,7 @@ impl Default for Settings {
             server: String::new(),
             endpoint: None,
             storage: String::new(),
+            more: String::new(),
         }
     }
 }
@@ -169,9 +172,10 @@ pub async fn emulator(clock: Clock) -> Arc<Emulator> {
 /// The configuration file of a broker, with the files that it names beside it.
 pub fn configuration(folder: &Path, endpoint: &str, settings: &Settings) -> String {
     std::fs::write(folder.join("jwks.json"), issuer_key().key_set().to_string()).unwrap();
+    std::fs::write(folder.join("push.json"), push_key().key_set().to_string()).unwrap();
     // Every broker of a test run seals with the same key, as the instances of a deployment do.
     std::fs::write(folder.join("session.key"), "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n").unwrap();
-    let Settings { store, policies, origins, storage_timeout, more_regions, server, storage, .. } = settings;
+    let Settings { store, policies, origins, storage_timeout, more_regions, server, storage, more, .. } = settings;
     format!(
         r#"
 region = "europe-west1"
@@ -206,6 +210,8 @@ url = "https://eu.uploads.example.com"
 {more_regions}
 
 {policies}
+
+{more}
 "#
     )
 }

@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod door;
 pub mod process;
+pub mod pusher;
 pub mod redis;
 pub mod rough;
 pub mod user;
@@ -31,6 +32,12 @@ pub fn issuer_key() -> &'static DevelopmentKey {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         DevelopmentKey::generate().unwrap()
     })
+}
+
+/// The key of whoever pushes notifications, made once: another one than users' tokens have.
+pub fn push_key() -> &'static DevelopmentKey {
+    static KEY: OnceLock<DevelopmentKey> = OnceLock::new();
+    KEY.get_or_init(|| DevelopmentKey::generate().unwrap())
 }
 
 /// Bytes that no compression or pattern makes equal by accident.

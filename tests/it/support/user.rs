@@ -69,13 +69,7 @@ impl User {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = request.send().await?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await?;
-        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        let answer = Answer { status, headers, body };
-        answer.check();
-        Ok(answer)
+        Answer::of(request.send().await?).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -120,6 +114,16 @@ pub fn request(size: u64) -> Value {
 }
 
 impl Answer {
+    /// Reads a response of the broker, and checks what must hold of every one.
+    pub async fn of(response: reqwest::Response) -> reqwest::Result<Self> {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await?;
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        let answer = Self { status, headers, body };
+        answer.check();
+        Ok(answer)
+    }
+
     /// What must hold of every response of the broker.
     fn check(&self) {
         assert!(self.headers.contains_key("x-request-id"), "no request id: {self:?}");
