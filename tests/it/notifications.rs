@@ -289,6 +289,24 @@ async fn without_the_right_token_nothing_is_changed_and_nobody_is_asked() {
 }
 
 #[tokio::test]
+async fn googles_tokens_are_accepted_by_both_names_of_their_issuer() {
+    let more = SECTION.replace("issuer = \"https://push.example\"\n", "");
+    let broker = Broker::start_with(Settings { more, ..Settings::default() }).await;
+    let ada = broker.user("ada");
+    for (issuer, status) in
+        [("https://accounts.google.com", 204), ("accounts.google.com", 204), ("https://push.example", 401)]
+    {
+        let created = finished(&broker, &ada).await;
+        let mut claims = claims(broker.clock.now());
+        claims.insert("iss".to_owned(), json!(issuer));
+        let told = Pusher::signed(&broker, push_key(), &claims).push(&finalized(&broker, &created)).await;
+        assert_eq!(told.status, status, "{issuer}");
+        let expected = if status == 204 { "completed" } else { "pending" };
+        assert_eq!(state(&ada, &created).await, expected, "{issuer}");
+    }
+}
+
+#[tokio::test]
 async fn a_user_with_the_accounts_address_is_still_a_user() {
     let broker = start().await;
     let more = [("email", json!("push@acme.iam.gserviceaccount.com")), ("email_verified", json!(true))];
