@@ -1,5 +1,10 @@
 //! What several modules are tested with, and those tests that need files or many regions.
 
+mod database;
+mod locate;
+// Integration tests have it, too, and cannot reach into the crate's tests.
+#[path = "../../../tests/it/support/mmdb.rs"]
+mod mmdb;
 mod nearest;
 
 use proptest::prelude::*;
