@@ -10,6 +10,7 @@ pub mod demo;
 #[cfg(feature = "demo")]
 pub mod emulator;
 pub mod expression;
+pub mod geo;
 pub mod http;
 pub mod identity;
 pub mod model;
