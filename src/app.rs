@@ -153,6 +153,7 @@ impl App {
             storage,
             region,
             regions,
+            endpoints: Vec::new(),
             storage_timeout: config.storage.timeout.0,
             metrics: crate::uploads::Metrics::default(),
         });

@@ -28,6 +28,8 @@ pub enum Code {
     Unauthenticated,
     /// 403: no policy admits the caller.
     PolicyDenied,
+    /// 403: the token is valid, and does not entitle to this.
+    Forbidden,
     /// 403: session URIs are given over HTTPS only.
     HttpsRequired,
     /// 404: it does not exist, or belongs to someone else.
@@ -83,6 +85,7 @@ impl Code {
             Self::InvalidRequest => (StatusCode::BAD_REQUEST, "invalid-request", "The request is malformed"),
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated", "A valid token is needed"),
             Self::PolicyDenied => (StatusCode::FORBIDDEN, "policy-denied", "No policy admits this"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "This is not for the bearer of this token"),
             Self::HttpsRequired => (StatusCode::FORBIDDEN, "https-required", "HTTPS is required"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is nothing here"),
             Self::MethodNotAllowed => {

@@ -13,11 +13,11 @@ use crate::storage::{self, Signing};
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
-fn soon() -> Instant {
+pub(crate) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
 
-fn ada() -> Arc<Principal> {
+pub(crate) fn ada() -> Arc<Principal> {
     Arc::new(Principal {
         id: PrincipalId([0x3F; 16]),
         issuer: "https://issuer.example".into(),
@@ -29,7 +29,7 @@ fn ada() -> Arc<Principal> {
     })
 }
 
-async fn uploads() -> (Emulator, Arc<Uploads>) {
+pub(crate) async fn uploads() -> (Emulator, Arc<Uploads>) {
     let clock = Clock::manual(NOW);
     let emulator = Emulator::start(emulator::Settings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -61,6 +61,7 @@ async fn uploads() -> (Emulator, Arc<Uploads>) {
         store: Store::open(&toml::from_str("url = \"memory\"").unwrap(), Randomness::seeded(3)).await.unwrap(),
         storage,
         regions: vec![region.clone()],
+        endpoints: Vec::new(),
         region,
         storage_timeout: Duration::from_secs(2),
         metrics: Metrics::default(),
@@ -68,7 +69,7 @@ async fn uploads() -> (Emulator, Arc<Uploads>) {
     (emulator, Arc::new(uploads))
 }
 
-async fn create(uploads: &Arc<Uploads>) -> Tracked {
+pub(crate) async fn create(uploads: &Arc<Uploads>) -> Tracked {
     let request = NewUpload {
         policy: None,
         filename: "f".parse().unwrap(),

@@ -35,6 +35,8 @@ pub struct Settings {
     pub endpoint: Option<String>,
     /// More of the `[storage]` section. `sa.json` is the emulator's own service account, which can sign.
     pub storage: String,
+    /// More of the `[[issuers]]` section.
+    pub issuer: String,
 }
 
 impl Default for Settings {
@@ -49,6 +51,7 @@ impl Default for Settings {
             server: String::new(),
             endpoint: None,
             storage: String::new(),
+            issuer: String::new(),
         }
     }
 }
@@ -158,7 +161,7 @@ pub fn configuration(folder: &Path, endpoint: &str, settings: &Settings) -> Stri
     std::fs::write(folder.join("jwks.json"), issuer_key().key_set().to_string()).unwrap();
     // Every broker of a test run seals with the same key, as the instances of a deployment do.
     std::fs::write(folder.join("session.key"), "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n").unwrap();
-    let Settings { store, policies, origins, storage_timeout, more_regions, server, storage, .. } = settings;
+    let Settings { store, policies, origins, storage_timeout, more_regions, server, storage, issuer, .. } = settings;
     format!(
         r#"
 region = "europe-west1"
@@ -184,6 +187,7 @@ issuer = "{ISSUER}"
 audiences = ["{AUDIENCE}"]
 jwks_file = "jwks.json"
 algorithms = ["ES256"]
+{issuer}
 
 [[regions]]
 name = "europe-west1"
