@@ -219,6 +219,7 @@ async fn uploads(clock: Clock, store: Arc<Store>, emulator: &Emulator) -> anyhow
         storage: Storage::open(&settings, options).await?,
         regions: vec![region.clone()],
         region,
+        endpoints: Vec::new(),
         storage_timeout: Duration::from_secs(10),
         sweeper: SweepSettings::default(),
         metrics: Metrics::default(),

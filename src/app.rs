@@ -170,6 +170,7 @@ impl App {
             storage,
             region,
             regions,
+            endpoints: Vec::new(),
             storage_timeout: config.storage.timeout.0,
             sweeper: config.sweeper,
             metrics: crate::uploads::Metrics::default(),

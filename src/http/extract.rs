@@ -53,6 +53,26 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
+/// The caller, who is an administrator: the `admin_when` of the token's issuer holds.
+pub struct Administrator(pub Arc<Principal>);
+
+impl<S> FromRequestParts<S> for Administrator
+where
+    S: Send + Sync,
+    Arc<Identity>: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Caller(principal) = Caller::from_request_parts(parts, state).await?;
+        if principal.admin {
+            Ok(Self(principal))
+        } else {
+            Err(Problem::new(Code::Forbidden).detail("this is for administrators"))
+        }
+    }
+}
+
 /// The upload that the path names. What is no id names nothing, so it is not found.
 pub struct Id(pub UploadId);
 

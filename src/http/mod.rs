@@ -1,5 +1,6 @@
 //! The HTTP interface: the only place that knows axum, JSON and status codes.
 
+mod admin;
 pub mod docs;
 pub mod extract;
 pub mod gate;
@@ -13,6 +14,7 @@ pub mod push;
 pub mod transfer;
 mod uploads;
 pub mod wire;
+pub mod wire_admin;
 
 use std::any::Any;
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Services, notifications, policies, uploads};
+use super::{Services, admin, notifications, policies, uploads};
 
 /// What the document says beside the operations.
 #[derive(OpenApi)]
@@ -27,6 +27,7 @@ token), then complete it. Clients ignore fields and enum values that they do not
         (name = "uploads", description = "Uploads of the caller"),
         (name = "policies", description = "What the caller may upload"),
         (name = "notifications", description = "For storage, not for clients"),
+        (name = "admin", description = "For callers whose issuer's `admin_when` holds; others get 403 `forbidden`"),
     ),
     security(("bearer" = [])),
     modifiers(&SecuritySchemes),
@@ -110,6 +111,13 @@ pub(super) fn operations() -> (axum::Router<Services>, utoipa::openapi::OpenApi)
         .routes(routes!(uploads::renew))
         .routes(routes!(policies::list))
         .routes(routes!(notifications::receive))
+        .routes(routes!(admin::list))
+        .routes(routes!(admin::get, admin::cancel))
+        .routes(routes!(admin::usage))
+        .routes(routes!(admin::webhooks))
+        .routes(routes!(admin::parked))
+        .routes(routes!(admin::replay))
+        .routes(routes!(admin::replay_all))
         .split_for_parts();
     add_common(&mut document);
     (router, document)

@@ -11,13 +11,14 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{FieldError, Problem};
 use super::transfer::{Transfer, TransferKind};
+use super::wire_admin::UploadOwner;
 use crate::model::limits::Limits;
 use crate::model::name::{ContentType, PolicyName};
 use crate::model::size::ByteCount;
 use crate::model::upload::{self, NewUpload, StateKind, UploadState, Witness};
 use crate::policy::{DigestRule, TransferSetting};
 use crate::store::{Listing, Tracked};
-use crate::uploads::{Allowance, Offer};
+use crate::uploads::{Allowance, Offer, Owned};
 
 /// Bounds of custom metadata (storage documentation, "Quotas and limits"; `storage.proto`).
 const MAX_METADATA_KEY: usize = 1024;
@@ -267,6 +268,10 @@ pub struct Upload {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     transfer: Option<Transfer>,
+    /// Whose it is. Only for administrators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    owner: Option<UploadOwner>,
     routing: Routing,
     /// Only once completed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -354,7 +359,16 @@ impl RejectionCode {
 impl Upload {
     /// The upload as its owner sees it: with the session's URI while it is not final.
     pub(super) fn for_owner(tracked: &Tracked) -> Self {
-        let upload = &tracked.upload;
+        Self { transfer: Offer::of(tracked).map(Transfer::from), ..Self::of(&tracked.upload) }
+    }
+
+    /// The upload as administrators see it: with its owner's names, and never with the session's URI.
+    pub(super) fn for_administrator(owned: &Owned) -> Self {
+        Self { owner: Some(UploadOwner::from(&owned.owner)), ..Self::of(&owned.upload) }
+    }
+
+    /// The upload as anybody may see it who may see it at all.
+    fn of(upload: &upload::Upload) -> Self {
         let result = match &upload.state {
             UploadState::Completed { object, at, witness } => Some(UploadResult {
                 generation: object.generation.to_string(),
@@ -388,7 +402,8 @@ impl Upload {
             received_bytes: upload.state.received().0,
             created_at: upload.created_at.to_string(),
             expires_at: upload.expires_at.to_string(),
-            transfer: Offer::of(tracked).map(Transfer::from),
+            transfer: None,
+            owner: None,
             routing: Routing { served_by: upload.region.to_string() },
             result,
             rejection,
@@ -396,7 +411,7 @@ impl Upload {
     }
 }
 
-/// The caller's uploads, newest first.
+/// A page of uploads.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UploadList {
     uploads: Vec<Upload>,
@@ -404,6 +419,12 @@ pub struct UploadList {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     next_cursor: Option<String>,
+}
+
+impl UploadList {
+    pub(super) const fn new(uploads: Vec<Upload>, next_cursor: Option<String>) -> Self {
+        Self { uploads, next_cursor }
+    }
 }
 
 impl From<&Listing> for UploadList {

@@ -102,6 +102,11 @@ impl Policies {
         self.policies.iter().filter(move |policy| policy.admits(&caller))
     }
 
+    /// Every policy, in configuration order.
+    pub fn all(&self) -> impl Iterator<Item = &Policy> {
+        self.policies.iter()
+    }
+
     /// The policy of that name, whoever may use it.
     pub fn get(&self, name: &PolicyName) -> Option<&Policy> {
         self.policies.iter().find(|policy| policy.name() == name)

@@ -60,7 +60,8 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    pub(super) fn behind(created_at: Timestamp, id: UploadId) -> Self {
+    /// Behind the upload that was created at `created_at` and has this id.
+    pub fn behind(created_at: Timestamp, id: UploadId) -> Self {
         Self { created_at: millis(created_at), random: id.random() }
     }
 }

@@ -21,6 +21,11 @@ impl Uploads {
     /// As [`Uploads::find`]. While storage is away nothing is cancelled: the capability could not be revoked.
     pub async fn cancel(&self, principal: &Principal, id: UploadId, deadline: Instant) -> Result<Tracked, Error> {
         let tracked = self.owned(principal, id).await?;
+        self.call_off(tracked, deadline).await
+    }
+
+    /// Ends an upload because somebody wants it to, or because its time is over anyway.
+    pub(super) async fn call_off(&self, tracked: Tracked, deadline: Instant) -> Result<Tracked, Error> {
         let evidence = if self.has_run_out(&tracked.upload) { Evidence::TimeRanOut } else { Evidence::CancelRequested };
         self.end(tracked, evidence, Witness::Client, deadline).await
     }

@@ -4,9 +4,11 @@
 //! Every operation is safe to drop at any await and safe to repeat. What is written is written by one atomic step of
 //! the store, and what storage was asked to do by then is either unknown to any client or found again by looking.
 
+mod administer;
 mod cancel;
 mod complete;
 mod create;
+mod endpoints;
 mod error;
 mod metrics;
 mod notify;
@@ -14,8 +16,9 @@ mod renew;
 mod sweep;
 #[cfg(test)]
 #[cfg(feature = "demo")]
-mod tests;
+pub(crate) mod tests;
 mod transfer;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +26,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::info;
 
+pub use administer::{MOST_PRINCIPALS, Owned, OwnedListing, Place, Selection, Whom};
 pub use create::{CreateContext, Created};
+pub use endpoints::{Endpoint, ParkedDeliveries, ParkedDelivery, Replayed};
 pub use error::Error;
 pub use metrics::Metrics;
-pub use sweep::{Round, SweepSettings};
 pub use notify::Noticed;
+pub use sweep::{Round, SweepSettings};
 pub use transfer::Offer;
+pub use usage::{Sum, SumBy, SumOf, UsagePage, UsageRow, sums};
 
 use crate::clock::{Clock, Randomness};
 use crate::model::id::UploadId;
@@ -66,6 +72,8 @@ pub struct Uploads {
     pub region: Region,
     /// All regions of the deployment, this one included.
     pub regions: Vec<Region>,
+    /// Who is told how uploads end.
+    pub endpoints: Vec<Endpoint>,
     /// How long one operation of storage may take. Leases are made of it.
     pub storage_timeout: Duration,
     /// When uploads are looked at that nobody asks for.
@@ -212,7 +220,8 @@ impl Uploads {
             return Ok(Attempt::Settled(tracked));
         }
         let due = self.next_look(&tracked.upload, &next);
-        match self.store.advance(&tracked, next, due, &[], now).await? {
+        let tell = endpoints::told_of(&self.endpoints, &next);
+        match self.store.advance(&tracked, next, due, &tell, now).await? {
             Advanced::Done(advanced) => {
                 self.metrics.observe_transition(&tracked.upload.state, &advanced.upload);
                 Ok(Attempt::Settled(advanced))

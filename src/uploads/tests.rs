@@ -10,19 +10,17 @@ use crate::model::principal::PrincipalId;
 use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
-use crate::model::upload::{
-    Breach, BreachCode, NewUpload, StoredObject, TransferKind, UploadState,
-};
+use crate::model::upload::{Breach, BreachCode, NewUpload, StoredObject, TransferKind, UploadState};
 use crate::storage::{self, Signing};
 use crate::store::{Admitted, Intent, Lease};
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
-fn soon() -> Instant {
+pub(crate) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
 
-fn ada() -> Arc<Principal> {
+pub(crate) fn ada() -> Arc<Principal> {
     Arc::new(Principal {
         id: PrincipalId([0x3F; 16]),
         issuer: "https://issuer.example".into(),
@@ -34,7 +32,7 @@ fn ada() -> Arc<Principal> {
     })
 }
 
-async fn uploads() -> (Emulator, Arc<Uploads>) {
+pub(crate) async fn uploads() -> (Emulator, Arc<Uploads>) {
     let clock = Clock::manual(NOW);
     let emulator = Emulator::start(emulator::Settings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -68,6 +66,7 @@ async fn uploads() -> (Emulator, Arc<Uploads>) {
         ),
         storage,
         regions: vec![region.clone()],
+        endpoints: Vec::new(),
         region,
         storage_timeout: Duration::from_secs(2),
         sweeper: SweepSettings::default(),
@@ -89,7 +88,7 @@ fn request() -> NewUpload {
     }
 }
 
-async fn create(uploads: &Arc<Uploads>) -> Tracked {
+pub(crate) async fn create(uploads: &Arc<Uploads>) -> Tracked {
     let context = CreateContext { idempotency: None, origin: None, deadline: soon() };
     uploads.create(ada(), request(), context).await.unwrap().tracked
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::wrong_self_convention, reason = "an answer is checked and handed on, as in `answer.is(201).id()`")]
 #![expect(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
+mod admin;
 mod api;
 mod command_line;
 mod documents;

@@ -38,6 +38,8 @@ pub struct Settings {
     pub storage: String,
     /// The `[notifications]` section, and any others. `push.json` has the keys of `push_key`.
     pub more: String,
+    /// More of the `[[issuers]]` section.
+    pub issuer: String,
 }
 
 impl Default for Settings {
@@ -53,6 +55,7 @@ impl Default for Settings {
             endpoint: None,
             storage: String::new(),
             more: String::new(),
+            issuer: String::new(),
         }
     }
 }
@@ -175,7 +178,8 @@ pub fn configuration(folder: &Path, endpoint: &str, settings: &Settings) -> Stri
     std::fs::write(folder.join("push.json"), push_key().key_set().to_string()).unwrap();
     // Every broker of a test run seals with the same key, as the instances of a deployment do.
     std::fs::write(folder.join("session.key"), "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n").unwrap();
-    let Settings { store, policies, origins, storage_timeout, more_regions, server, storage, more, .. } = settings;
+    let Settings { store, policies, origins, storage_timeout, more_regions, server, storage, more, issuer, .. } =
+        settings;
     format!(
         r#"
 region = "europe-west1"
@@ -201,6 +205,7 @@ issuer = "{ISSUER}"
 audiences = ["{AUDIENCE}"]
 jwks_file = "jwks.json"
 algorithms = ["ES256"]
+{issuer}
 
 [[regions]]
 name = "europe-west1"
