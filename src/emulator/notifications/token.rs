@@ -1,6 +1,7 @@
 //! The OIDC token of a push, and what is needed to check it: the emulator is the issuer in Google's place (Pub/Sub
 //! documentation, "Authenticate push subscriptions").
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -37,10 +38,16 @@ pub(super) struct Identity {
     latest: Mutex<Option<Issued>>,
 }
 
-#[derive(Debug)]
 struct Issued {
+    /// A bearer credential, which is why the whole is not shown.
     token: String,
     at: Timestamp,
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued").field("at", &self.at).finish_non_exhaustive()
+    }
 }
 
 impl Identity {

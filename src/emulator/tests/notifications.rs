@@ -220,6 +220,7 @@ async fn the_token_is_one_that_the_key_set_checks() {
         stand.pushed().await;
         let push = receiver.pushes().pop().unwrap();
         let token = push.bearer();
+        assert!(!format!("{:?}", stand.emulator).contains(token), "{name}");
         let kid = jsonwebtoken::decode_header(token).unwrap().kid.unwrap();
         let key = jsonwebtoken::DecodingKey::from_jwk(keys.find(&kid).unwrap()).unwrap();
         let mut wanted = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::RS256);
