@@ -70,7 +70,12 @@ impl Service {
         let token = key.sign(&claims.as_object().cloned().unwrap_or_else(Map::new)).unwrap();
 
         let uploads = Arc::new(uploads);
-        let services = Services { uploads: Arc::clone(&uploads), identity, allowed_origins: AllowedOrigins([].into()) };
+        let services = Services {
+            uploads: Arc::clone(&uploads),
+            identity,
+            receiver: None,
+            allowed_origins: AllowedOrigins([].into()),
+        };
         let gate = Gate {
             trusted_proxies: [].into(),
             transport: Transport::HttpsOnly,
