@@ -19,3 +19,4 @@ pub mod storage;
 pub mod store;
 pub mod telemetry;
 pub mod uploads;
+pub mod webhooks;

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod digest;
+pub mod endpoint;
 pub mod id;
 pub mod idempotency;
 pub mod limits;
