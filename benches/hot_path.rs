@@ -26,7 +26,7 @@ use upload_broker::identity::{Identity, IssuerSettings};
 use upload_broker::model::id::{Partition, UploadId};
 use upload_broker::model::limits::{Enforcement, Limits};
 use upload_broker::model::name::PolicyName;
-use upload_broker::model::principal::{Principal, PrincipalId};
+use upload_broker::model::principal::{Owner, Principal, PrincipalId};
 use upload_broker::model::secret::SessionUri;
 use upload_broker::model::size::ByteCount;
 use upload_broker::model::time::Timestamp;
@@ -209,7 +209,9 @@ fn store(criterion: &mut Criterion) {
     };
     let admit = async |upload: &Upload| {
         let reserve = upload.promise.size.reserve();
-        let intent = Intent { upload, reserve, limits, enforcement: Enforcement::Enforce, idempotency: None, now: NOW };
+        let owner = Owner { issuer: "https://issuer.example", tenant: None, subject: "ada" };
+        let enforcement = Enforcement::Enforce;
+        let intent = Intent { upload, owner, reserve, limits, enforcement, idempotency: None, now: NOW };
         match store.admit(&intent).await.unwrap() {
             Admitted::Granted { lease, .. } => lease,
             other => panic!("not granted: {other:?}"),

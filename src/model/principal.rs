@@ -32,6 +32,24 @@ impl fmt::Debug for Principal {
     }
 }
 
+/// The three claims that name an end user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner<'a> {
+    /// The `iss` claim.
+    pub issuer: &'a str,
+    /// The claim that the issuer's `tenant_claim` names.
+    pub tenant: Option<&'a str>,
+    /// The `sub` claim.
+    pub subject: &'a str,
+}
+
+impl Principal {
+    /// The claims that name it.
+    pub fn owner(&self) -> Owner<'_> {
+        Owner { issuer: &self.issuer, tenant: self.tenant.as_deref(), subject: &self.subject }
+    }
+}
+
 /// A digest of issuer, tenant and subject: equal for the same user, and nothing else can be learned from it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PrincipalId(pub [u8; 16]);

@@ -159,8 +159,8 @@ impl History {
                 let Ok(next) = tracked.upload.state.after(evidence, self.now) else { return };
                 let due = (!next.is_final()).then(|| self.now.plus(SECONDS(900)));
                 let (one, other) = tokio::join!(
-                    redis.advance(tracked, next.clone(), due, self.now),
-                    memory.advance(tracked, next.clone(), due, self.now)
+                    redis.advance(tracked, next.clone(), due, &[], self.now),
+                    memory.advance(tracked, next.clone(), due, &[], self.now)
                 );
                 let (one, other) = (one.unwrap(), other.unwrap());
                 assert_eq!(one, other, "{step:?}");

@@ -11,21 +11,31 @@
 //! | `{pNN}x<principal>` | sorted set | the uploads of a principal by creation, ms | [`INDEX_LIFE`] after its last upload |
 //! | `{pNN}i<principal><key>` | string | the upload that an idempotency key named, the request's fingerprint, when to forget them, ms | [`KEY_LIFE`] |
 //! | `{p00}p` | none | nothing: what a ping deletes | |
-//! | `{pNN}d` | sorted set | the uploads of a partition by when to look at them next, ms | while it has members |
+//! | `{pNN}d<region>` | sorted set | the uploads of a partition and a region by when to look at them next, ms | while it has members |
+//! | `{pNN}e<endpoint>` | sorted set | the uploads whose end an endpoint is to be told of, by when to try next, ms | [`DELIVERY_LIFE`] after the last was added |
+//! | `{pNN}h<endpoint>` | hash | how often that failed, and how it failed last | [`DELIVERY_LIFE`] after the last failure |
+//! | `{pNN}k<endpoint>` | sorted set | what is parked: not tried any more, by since when, ms | [`DELIVERY_LIFE`] after the last was parked |
+//! | `{pNN}n` | hash | the owners of a partition's uploads, by principal | an owner leaves when its index has |
 
 use std::time::Duration;
 
+use crate::model::endpoint::EndpointId;
 use crate::model::id::{Partition, UploadId};
 use crate::model::idempotency::IdempotencyKey;
-use crate::model::name::PolicyName;
+use crate::model::name::{PolicyName, RegionName};
 use crate::model::principal::PrincipalId;
 
 use super::error::OpenError;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// How long an upload is remembered after its end.
-pub const FINAL_RETENTION: Duration = Duration::from_secs(7 * 86_400);
+/// How long an upload is remembered after its end: longer than whatever can still write its object. A session that a
+/// client opened by itself, with a URL that was signed just before the end, lives for 7 days.
+pub const FINAL_RETENTION: Duration = Duration::from_secs(8 * 86_400);
+
+/// How long deliveries are kept that nobody takes, such as those of an endpoint that has left the configuration: as
+/// long as the uploads that they are about.
+pub(super) const DELIVERY_LIFE: Duration = FINAL_RETENTION;
 
 /// How long an idempotency key is remembered.
 pub const KEY_LIFE: Duration = DAY;
@@ -33,8 +43,8 @@ pub const KEY_LIFE: Duration = DAY;
 /// Longer than the longest reservation, a session of 7 days, and than the day that bytes are settled in.
 pub(super) const LEDGER_LIFE: Duration = Duration::from_secs(9 * 86_400);
 
-/// Longer than any record: 7 days of session, 7 of retention before its end is noticed, 7 after.
-pub(super) const INDEX_LIFE: Duration = Duration::from_secs(22 * 86_400);
+/// Longer than any record: 7 days of session, 8 of retention before its end is noticed, 8 after.
+pub(super) const INDEX_LIFE: Duration = Duration::from_secs(24 * 86_400);
 
 /// How many uploads of one principal are listed; of more, the newest.
 pub(super) const INDEX_CEILING: u32 = 100_000;
@@ -72,8 +82,24 @@ impl Keys {
         self.key(principal.partition(), b'i', &[&principal.0[1..], &key.0])
     }
 
-    pub(super) fn due(&self, partition: Partition) -> Vec<u8> {
-        self.key(partition, b'd', &[])
+    pub(super) fn due(&self, partition: Partition, region: &RegionName) -> Vec<u8> {
+        self.key(partition, b'd', &[region.as_str().as_bytes()])
+    }
+
+    pub(super) fn outbox(&self, partition: Partition, endpoint: EndpointId) -> Vec<u8> {
+        self.key(partition, b'e', &[&endpoint.0])
+    }
+
+    pub(super) fn failures(&self, partition: Partition, endpoint: EndpointId) -> Vec<u8> {
+        self.key(partition, b'h', &[&endpoint.0])
+    }
+
+    pub(super) fn parked(&self, partition: Partition, endpoint: EndpointId) -> Vec<u8> {
+        self.key(partition, b'k', &[&endpoint.0])
+    }
+
+    pub(super) fn owners(&self, partition: Partition) -> Vec<u8> {
+        self.key(partition, b'n', &[])
     }
 
     pub(super) fn probe(&self) -> Vec<u8> {
@@ -103,7 +129,12 @@ mod tests {
             keys.ledger(principal, &"images".parse().unwrap()),
             keys.index(principal),
             keys.idempotency(principal, IdempotencyKey([2; 16])),
-            keys.due(id.partition()),
+            keys.due(id.partition(), &"europe-west1".parse().unwrap()),
+            keys.due(id.partition(), &"europe-west4".parse().unwrap()),
+            keys.outbox(id.partition(), EndpointId([3; 8])),
+            keys.failures(id.partition(), EndpointId([3; 8])),
+            keys.parked(id.partition(), EndpointId([3; 8])),
+            keys.owners(id.partition()),
         ];
         for (position, key) in all.iter().enumerate() {
             assert!(key.starts_with(b"upload-broker:{p3f}"), "{position}");

@@ -202,6 +202,11 @@ impl Ledger {
         self.reservations.get_mut(&id).map(|held| held.ends = ends).is_some()
     }
 
+    /// Reserves whatever the limits say: for what was reserved before, and lost.
+    pub(super) fn restore(&mut self, id: [u8; 16], bytes: u64, ends: u64) {
+        self.reservations.insert(id, Reservation { bytes, ends });
+    }
+
     pub(super) fn release(&mut self, id: [u8; 16]) {
         self.reservations.remove(&id);
     }

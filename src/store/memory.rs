@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::model::endpoint::EndpointId;
 use crate::model::id::UploadId;
 use crate::model::idempotency::{Fingerprint, IdempotencyKey};
 use crate::model::limits::Limits;
@@ -22,7 +23,7 @@ use super::metrics::Metrics;
 use super::record::millis;
 use super::{
     Admitted, Advanced, Attached, Cursor, Ending, Intent, Lease, Listing, Page, Revision, Standing, Tracked, Usage,
-    live_retention,
+    live_retention, outbox, owners,
 };
 
 /// How much is forgotten at one admission, at most: more than an admission adds.
@@ -35,21 +36,25 @@ pub struct MemoryStore {
 }
 
 #[derive(Default)]
-struct Known {
-    uploads: HashMap<UploadId, Kept>,
-    ledgers: HashMap<(PrincipalId, PolicyName), Ledger>,
+pub(super) struct Known {
+    pub(super) uploads: HashMap<UploadId, Kept>,
+    pub(super) ledgers: HashMap<(PrincipalId, PolicyName), Ledger>,
     index: HashMap<PrincipalId, BTreeSet<Cursor>>,
     keys: HashMap<(PrincipalId, IdempotencyKey), Remembered>,
     /// Uploads by when to look at them next.
-    due: BTreeSet<(Timestamp, UploadId)>,
+    pub(super) due: BTreeSet<(Timestamp, UploadId)>,
+    /// Who is to be told of which end.
+    pub(super) deliveries: BTreeMap<(EndpointId, UploadId), outbox::Kept>,
+    /// The names of principals that have uploads, packed.
+    pub(super) owners: BTreeMap<PrincipalId, String>,
     /// What to forget when.
     forget: BTreeMap<(Timestamp, u64), Forgettable>,
     /// Tells what is to be forgotten at the same time apart.
     sequence: u64,
 }
 
-struct Kept {
-    tracked: Tracked,
+pub(super) struct Kept {
+    pub(super) tracked: Tracked,
     due: Option<Timestamp>,
     forget_at: Timestamp,
 }
@@ -74,7 +79,7 @@ impl MemoryStore {
         &self.metrics
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
         // A panic in between would be a defect of ours; what is known stays worth more than nothing.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -171,7 +176,14 @@ impl MemoryStore {
         listing
     }
 
-    pub(super) fn replace(&self, tracked: &Tracked, next: Tracked, due: Option<Timestamp>, now: Timestamp) -> Advanced {
+    pub(super) fn replace(
+        &self,
+        tracked: &Tracked,
+        next: Tracked,
+        due: Option<Timestamp>,
+        tell: &[EndpointId],
+        now: Timestamp,
+    ) -> Advanced {
         let known = &mut *self.known();
         let id = tracked.upload.id;
         let Some(kept) = known.uploads.get_mut(&id) else { return Advanced::Vanished };
@@ -194,6 +206,9 @@ impl MemoryStore {
             }
         }
         known.schedule(id, due);
+        for endpoint in tell {
+            known.deliveries.insert((*endpoint, id), outbox::Kept::new(now));
+        }
         Advanced::Done(next)
     }
 
@@ -223,7 +238,8 @@ impl MemoryStore {
     pub(super) fn size(&self) -> usize {
         let known = self.known();
         let index: usize = known.index.values().map(BTreeSet::len).sum();
-        known.uploads.len() + known.ledgers.len() + index + known.keys.len() + known.due.len() + known.forget.len()
+        let queues = known.due.len() + known.forget.len() + known.deliveries.len();
+        known.uploads.len() + known.ledgers.len() + index + known.keys.len() + known.owners.len() + queues
     }
 }
 
@@ -242,17 +258,14 @@ impl Known {
     }
 
     fn admit(&mut self, intent: &Intent<'_>, lease_until: Timestamp) -> Admitted {
-        let Intent { upload, idempotency, now, .. } = *intent;
+        let Intent { upload, owner, idempotency, now, .. } = *intent;
         let ledger = self.ledgers.entry((upload.principal, upload.policy.clone())).or_default();
         let would_refuse = match ledger.claim(&intent.claim(upload, lease_until, Token::Take)) {
             Ok(would_refuse) => would_refuse,
             Err(hit) => return Admitted::Refused(hit),
         };
-        let forget_at = now.plus(live_retention(upload, now));
-        let tracked = Tracked { upload: upload.clone(), session: None, revision: Revision::FIRST };
-        self.uploads.insert(upload.id, Kept { tracked, due: None, forget_at });
-        self.forget_later(forget_at, Forgettable::Upload(upload.id));
-        self.index.entry(upload.principal).or_default().insert(Cursor::behind(upload.created_at, upload.id));
+        self.keep(Tracked { upload: upload.clone(), session: None, revision: Revision::FIRST }, now);
+        self.owners.entry(upload.principal).or_insert_with(|| owners::packed(owner));
         self.schedule(upload.id, Some(lease_until));
         if let Some((key, fingerprint)) = idempotency {
             let forget_at = now.plus(KEY_LIFE);
@@ -260,6 +273,15 @@ impl Known {
             self.forget_later(forget_at, Forgettable::Key(upload.principal, key));
         }
         Admitted::Granted { lease: intent.lease(Revision::FIRST, lease_until), would_refuse }
+    }
+
+    /// Keeps a record that is new, and lists it.
+    pub(super) fn keep(&mut self, tracked: Tracked, now: Timestamp) {
+        let upload = &tracked.upload;
+        let (id, forget_at) = (upload.id, now.plus(live_retention(upload, now)));
+        self.index.entry(upload.principal).or_default().insert(Cursor::behind(upload.created_at, id));
+        self.uploads.insert(id, Kept { tracked, due: None, forget_at });
+        self.forget_later(forget_at, Forgettable::Upload(id));
     }
 
     fn resume(&mut self, intent: &Intent<'_>, lapsed: &Tracked, lease_until: Timestamp) -> Admitted {
@@ -282,7 +304,7 @@ impl Known {
         }
     }
 
-    fn schedule(&mut self, id: UploadId, due: Option<Timestamp>) {
+    pub(super) fn schedule(&mut self, id: UploadId, due: Option<Timestamp>) {
         let Some(kept) = self.uploads.get_mut(&id) else { return };
         if let Some(before) = std::mem::replace(&mut kept.due, due) {
             self.due.remove(&(before, id));
@@ -294,12 +316,14 @@ impl Known {
 
     fn remove(&mut self, id: UploadId) {
         self.schedule(id, None);
+        self.deliveries.retain(|(_, other), _| *other != id);
         if let Some(Kept { tracked: Tracked { upload, .. }, .. }) = self.uploads.remove(&id)
             && let Some(index) = self.index.get_mut(&upload.principal)
         {
             index.remove(&Cursor::behind(upload.created_at, id));
             if index.is_empty() {
                 self.index.remove(&upload.principal);
+                self.owners.remove(&upload.principal);
             }
         }
     }
@@ -371,10 +395,10 @@ mod tests {
             }
         }
         assert!(memory.size() > 1_000);
-        let much_later = NOW.plus(SECONDS(9 * 86_400));
+        let much_later = NOW.plus(SECONDS(10 * 86_400));
         for _ in 0..80 {
             store.grant(&plain(&intent_of(user(201), 1, much_later), tight)).await;
         }
-        assert_eq!(memory.size(), 5, "the one that is new: upload, ledger, index, due, and when to forget it");
+        assert_eq!(memory.size(), 6, "the one that is new: upload, ledger, index, owner, due, and when to forget it");
     }
 }

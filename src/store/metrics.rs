@@ -31,6 +31,14 @@ pub(super) enum Operation {
     Renew,
     Usage,
     Ping,
+    Claim,
+    Schedule,
+    Restore,
+    ClaimDeliveries,
+    SettleDelivery,
+    Parked,
+    Replay,
+    Owners,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -6,10 +6,13 @@
 //! revision that it was decided for.
 //!
 //! Stored are, per upload, a record (`record.rs`) with its sealed session (`session.rs`, `seal.rs`), a reservation in a
-//! ledger (`ledger.rs`), an entry in its principal's index, and one in its partition's due queue; `keys.rs` lists them.
+//! ledger (`ledger.rs`), an entry in its principal's index, and one in its partition's due queue (`due.rs`); at its end, a
+//! delivery for everyone who is to be told (`outbox.rs`). `owners.rs` has the names of principals, for administrators, and
+//! `restore.rs` writes anew what a lost server had. `keys.rs` lists the keys.
 //! Every operation may be repeated: what happened already is not done twice.
 
 mod connection;
+mod due;
 mod error;
 #[cfg(test)]
 mod failovers;
@@ -22,17 +25,22 @@ mod ledger;
 mod listing;
 mod memory;
 mod metrics;
+mod outbox;
+mod owners;
 mod record;
 mod redis;
 #[cfg(test)]
 mod redis_tests;
 mod reply;
+mod restore;
 pub mod seal;
 mod session;
 mod settings;
 mod silence;
 #[cfg(test)]
 mod suite;
+#[cfg(test)]
+mod suite_queues;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -42,21 +50,25 @@ mod words;
 use std::time::{Duration, Instant};
 
 use crate::clock::Randomness;
+use crate::model::endpoint::EndpointId;
 use crate::model::id::UploadId;
 use crate::model::idempotency::{Fingerprint, IdempotencyKey};
 use crate::model::limits::{Enforcement, Limits, Rate};
 use crate::model::name::PolicyName;
-use crate::model::principal::PrincipalId;
+use crate::model::principal::{Owner, PrincipalId};
 use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Attributes, Upload, UploadState};
 
+pub use due::Due;
 pub use error::{Cause, Error, OpenError};
 pub use keys::{ACTIVE_CEILING, FINAL_RETENTION, KEY_LIFE};
 pub use listing::{Cursor, Listing, Page};
 pub use memory::MemoryStore;
 pub use metrics::Metrics;
+pub use outbox::{Attempted, Delivery, Failures, Parked, ParkedPage, Wanted};
+pub use owners::{KnownOwner, Names, OwnerPage};
 pub use redis::RedisStore;
 pub use settings::{EncryptionKeySettings, Settings, TlsSettings};
 
@@ -80,6 +92,8 @@ pub enum Store {
 pub struct Intent<'a> {
     /// The upload, in state [`UploadState::Admitted`] with the lease that is wanted.
     pub upload: &'a Upload,
+    /// Whose it is, for administrators to read.
+    pub owner: Owner<'a>,
     /// The bytes that count for it until its size is known.
     pub reserve: ByteCount,
     /// The limits of its principal under its policy.
@@ -324,7 +338,8 @@ impl Store {
 
     /// Moves an upload to `next`, which [`UploadState::after`] gave for it, if it has not changed since it was read.
     /// Final states end the reservation and are forgotten after [`FINAL_RETENTION`]. A completed upload counts with its
-    /// object's true size on the day of `now`, also when its reservation ended before. The upload will be looked at again when `due`, or never. One round trip.
+    /// object's true size on the day of `now`, also when its reservation ended before. The upload will be looked at again
+    /// when `due`, or never; `tell` are the endpoints that a delivery is recorded for, in the same step. One round trip.
     ///
     /// # Errors
     /// When the store cannot tell. Repeating the call tells.
@@ -333,9 +348,10 @@ impl Store {
         tracked: &Tracked,
         next: UploadState,
         due: Option<Timestamp>,
+        tell: &[EndpointId],
         now: Timestamp,
     ) -> Result<Advanced, Error> {
-        self.observed(Operation::Advance, self.replace(tracked, tracked.moved_to(next), due, now)).await
+        self.observed(Operation::Advance, self.replace(tracked, tracked.moved_to(next), due, tell, now)).await
     }
 
     async fn replace(
@@ -343,11 +359,12 @@ impl Store {
         tracked: &Tracked,
         next: Tracked,
         due: Option<Timestamp>,
+        tell: &[EndpointId],
         now: Timestamp,
     ) -> Result<Advanced, Error> {
         match self {
-            Self::Redis(store) => store.replace(tracked, next, due, now).await,
-            Self::Memory(store) => Ok(store.replace(tracked, next, due, now)),
+            Self::Redis(store) => store.replace(tracked, next, due, tell, now).await,
+            Self::Memory(store) => Ok(store.replace(tracked, next, due, tell, now)),
         }
     }
 
@@ -366,7 +383,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Advanced, Error> {
         let next = Tracked { session: Some(session.clone()), ..tracked.moved_to(next) };
-        self.observed(Operation::Renew, self.replace(tracked, next, due, now)).await
+        self.observed(Operation::Renew, self.replace(tracked, next, due, &[], now)).await
     }
 
     /// What a principal uses under each of `policies`, in their order. One round trip.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use redis::{Cmd, Script, Value};
 
 use crate::clock::Randomness;
+use crate::model::endpoint::EndpointId;
 use crate::model::id::UploadId;
 use crate::model::limits::{Enforcement, Limits};
 use crate::model::name::PolicyName;
@@ -18,7 +19,9 @@ use crate::model::upload::{Upload, UploadState};
 
 use super::connection::{self, Connections, Request};
 use super::error::{Error, OpenError};
-use super::keys::{ACTIVE_CEILING, FINAL_RETENTION, INDEX_CEILING, INDEX_LIFE, KEY_LIFE, Keys, LEDGER_LIFE};
+use super::keys::{
+    ACTIVE_CEILING, DELIVERY_LIFE, FINAL_RETENTION, INDEX_CEILING, INDEX_LIFE, KEY_LIFE, Keys, LEDGER_LIFE,
+};
 use super::ledger::{Bucket, countable, reservation_end};
 use super::metrics::Metrics;
 use super::record::{self, millis};
@@ -26,7 +29,7 @@ use super::reply::{Reply, hit, unexpected};
 use super::seal::Keyring;
 use super::{
     Admitted, Advanced, Attached, Cursor, Ending, Intent, Lease, LimitHit, Listing, Page, Revision, Settings, Standing,
-    Tracked, Usage, live_retention, session,
+    Tracked, Usage, live_retention, owners, session,
 };
 
 /// How often an admission is tried while others with the same idempotency key come in between.
@@ -36,12 +39,12 @@ const ADMIT_ATTEMPTS: usize = 4;
 pub struct RedisStore {
     connections: Connections,
     pub(super) keys: Keys,
-    keyring: Keyring,
-    scripts: Scripts,
+    pub(super) keyring: Keyring,
+    pub(super) scripts: Scripts,
     metrics: Metrics,
 }
 
-struct Scripts {
+pub(super) struct Scripts {
     admit: Script,
     resume: Script,
     attach: Script,
@@ -49,6 +52,13 @@ struct Scripts {
     advance: Script,
     usage: Script,
     page: Script,
+    pub(super) claim: Script,
+    pub(super) schedule: Script,
+    pub(super) restore: Script,
+    pub(super) claim_deliveries: Script,
+    pub(super) settle_delivery: Script,
+    pub(super) replay: Script,
+    pub(super) forget_owners: Script,
 }
 
 impl Scripts {
@@ -67,6 +77,13 @@ impl Scripts {
             advance: Script::new(include_str!("lua/advance.lua")),
             usage: counting!("lua/usage.lua"),
             page: Script::new(include_str!("lua/page.lua")),
+            claim: Script::new(include_str!("lua/claim.lua")),
+            schedule: Script::new(include_str!("lua/schedule.lua")),
+            restore: Script::new(include_str!("lua/restore.lua")),
+            claim_deliveries: Script::new(include_str!("lua/claim_deliveries.lua")),
+            settle_delivery: Script::new(include_str!("lua/settle_delivery.lua")),
+            replay: Script::new(include_str!("lua/replay.lua")),
+            forget_owners: Script::new(include_str!("lua/forget_owners.lua")),
         }
     }
 }
@@ -151,14 +168,15 @@ impl RedisStore {
         lease_until: Timestamp,
         superseded: Option<UploadId>,
     ) -> Result<AdmitReply, Error> {
-        let Intent { upload, reserve, limits, enforcement, idempotency, now } = *intent;
+        let Intent { upload, owner, reserve, limits, enforcement, idempotency, now } = *intent;
         let record = record::encode(upload, Revision::FIRST, None);
         let bucket = limits.rate.map(Bucket::new);
         let mut call = self.scripts.admit.prepare_invoke();
         call.key(self.keys.record(upload.id))
             .key(self.keys.ledger(upload.principal, &upload.policy))
             .key(self.keys.index(upload.principal))
-            .key(self.keys.due(upload.id.partition()))
+            .key(self.keys.due(upload.id.partition(), &upload.region))
+            .key(self.keys.owners(upload.id.partition()))
             .arg(&upload.id.random()[..])
             .arg(millis(now))
             .arg(now.utc_day())
@@ -175,7 +193,9 @@ impl RedisStore {
             .arg(life(LEDGER_LIFE))
             .arg(life(INDEX_LIFE))
             .arg(ACTIVE_CEILING)
-            .arg(INDEX_CEILING);
+            .arg(INDEX_CEILING)
+            .arg(&upload.principal.0[1..])
+            .arg(owners::packed(owner));
         if let Some((key, fingerprint)) = idempotency {
             call.key(self.keys.idempotency(upload.principal, key)).arg(&fingerprint.0[..]).arg(life(KEY_LIFE));
             match superseded {
@@ -212,7 +232,7 @@ impl RedisStore {
         let mut call = self.scripts.resume.prepare_invoke();
         call.key(self.keys.record(upload.id))
             .key(self.keys.ledger(upload.principal, &upload.policy))
-            .key(self.keys.due(upload.id.partition()))
+            .key(self.keys.due(upload.id.partition(), &upload.region))
             .arg(&upload.id.random()[..])
             .arg(millis(*now))
             .arg(now.utc_day())
@@ -252,7 +272,7 @@ impl RedisStore {
         let mut call = self.scripts.attach.prepare_invoke();
         call.key(self.keys.record(upload.id))
             .key(self.keys.ledger(upload.principal, &upload.policy))
-            .key(self.keys.due(upload.id.partition()))
+            .key(self.keys.due(upload.id.partition(), &upload.region))
             .arg(&upload.id.random()[..])
             .arg(&lease.revision.0.to_be_bytes()[..])
             .arg(self.write(&attached)?)
@@ -279,7 +299,7 @@ impl RedisStore {
         call.key(self.keys.record(upload.id))
             .key(self.keys.ledger(upload.principal, &upload.policy))
             .key(self.keys.index(upload.principal))
-            .key(self.keys.due(upload.id.partition()))
+            .key(self.keys.due(upload.id.partition(), &upload.region))
             .arg(&upload.id.random()[..])
             .arg(&lease.revision.0.to_be_bytes()[..]);
         if let Some(key) = lease.idempotency {
@@ -372,6 +392,7 @@ impl RedisStore {
         tracked: &Tracked,
         next: Tracked,
         due: Option<Timestamp>,
+        tell: &[EndpointId],
         now: Timestamp,
     ) -> Result<Advanced, Error> {
         let Tracked { upload, .. } = &next;
@@ -383,7 +404,7 @@ impl RedisStore {
         let mut call = self.scripts.advance.prepare_invoke();
         call.key(self.keys.record(upload.id))
             .key(self.keys.ledger(upload.principal, &upload.policy))
-            .key(self.keys.due(upload.id.partition()))
+            .key(self.keys.due(upload.id.partition(), &upload.region))
             .arg(&upload.id.random()[..])
             .arg(&tracked.revision.0.to_be_bytes()[..])
             .arg(self.write(&next)?)
@@ -391,7 +412,12 @@ impl RedisStore {
             .arg(settled)
             .arg(now.utc_day())
             .arg(if upload.state.is_final() { life(FINAL_RETENTION).to_string() } else { String::new() })
-            .arg(due.map(|due| millis(due).to_string()).unwrap_or_default());
+            .arg(due.map(|due| millis(due).to_string()).unwrap_or_default())
+            .arg(millis(now))
+            .arg(life(DELIVERY_LIFE));
+        for endpoint in tell {
+            call.key(self.keys.outbox(upload.id.partition(), *endpoint));
+        }
         let reply = Reply(self.connections.ask(Request::Script(&call)).await?);
         match reply.code()? {
             0 => Ok(Advanced::Done(next)),
@@ -437,7 +463,15 @@ impl RedisStore {
         self.connections.probe(&delete).await
     }
 
-    fn write(&self, tracked: &Tracked) -> Result<Vec<u8>, Error> {
+    pub(super) async fn script(&self, call: &redis::ScriptInvocation<'_>) -> Result<Value, Error> {
+        self.connections.ask(Request::Script(call)).await
+    }
+
+    pub(super) async fn command(&self, command: &Cmd) -> Result<Value, Error> {
+        self.connections.ask(Request::Command(command)).await
+    }
+
+    pub(super) fn write(&self, tracked: &Tracked) -> Result<Vec<u8>, Error> {
         let Tracked { upload, session, revision } = tracked;
         let sealed = match session {
             Some(session) => Some(self.keyring.seal(upload.id, &session::shorten(session, upload))?),
@@ -446,7 +480,7 @@ impl RedisStore {
         Ok(record::encode(upload, *revision, sealed.as_deref()))
     }
 
-    fn read(&self, id: UploadId, record: &[u8]) -> Result<Tracked, Error> {
+    pub(super) fn read(&self, id: UploadId, record: &[u8]) -> Result<Tracked, Error> {
         let record::Record { upload, revision, sealed } = record::decode(id, record)?;
         let session = match sealed {
             None => None,
@@ -467,7 +501,7 @@ impl RedisStore {
 }
 
 /// A life as Redis takes it.
-fn life(duration: Duration) -> u64 {
+pub(super) fn life(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(record::LARGEST).clamp(1, record::LARGEST)
 }
 

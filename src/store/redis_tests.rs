@@ -47,9 +47,10 @@ async fn an_operation_touches_the_keys_of_its_principal_and_no_other() {
     for other in 1..=3 {
         store.create(&keyed(&intent_of(user(other), 1, NOW), all)).await;
     }
-    let due = redis(&store).keys.due(Partition(0x3F));
+    let due = redis(&store).keys.due(Partition(0x3F), &crate::store::record::tests::upload().region);
+    let owners = redis(&store).keys.owners(Partition(0x3F));
     let others = |mut all: BTreeMap<Vec<u8>, Vec<u8>>, except: &[Vec<u8>]| {
-        all.retain(|key, _| *key != due && !except.contains(key));
+        all.retain(|key, _| *key != due && *key != owners && !except.contains(key));
         all
     };
     let before = everything(&store).await;
@@ -88,17 +89,17 @@ async fn every_key_but_the_due_queue_ends_by_itself() {
     };
     let lease = store.grant(&keyed(&upload, all)).await;
     let record = keys.record(upload.id);
-    assert_eq!(life(&record).await, 24 + 7 * 24, "until it expires, and the retention");
+    assert_eq!(life(&record).await, 24 + 8 * 24, "until it expires, and the retention");
     let tracked = store.track(&lease, &upload).await;
-    assert_eq!(life(&record).await, 24 + 7 * 24, "attaching keeps it");
+    assert_eq!(life(&record).await, 24 + 8 * 24, "attaching keeps it");
     let tracked = store.end(&tracked, Evidence::Persisted(ByteCount(1)), NOW).await;
-    assert_eq!(life(&record).await, 24 + 7 * 24, "progress keeps it");
+    assert_eq!(life(&record).await, 24 + 8 * 24, "progress keeps it");
     assert_eq!(life(&keys.ledger(user(1), &upload.policy)).await, 9 * 24);
-    assert_eq!(life(&keys.index(user(1))).await, 22 * 24);
+    assert_eq!(life(&keys.index(user(1))).await, 24 * 24);
     assert_eq!(life(&keys.idempotency(user(1), IdempotencyKey([7; 16]))).await, 24);
-    assert_eq!(life(&keys.due(Partition(0x3F))).await, 0);
+    assert_eq!(life(&keys.due(Partition(0x3F), &crate::store::record::tests::upload().region)).await, 0);
     store.end(&tracked, verified(1), NOW).await;
-    assert_eq!(life(&record).await, 7 * 24, "the retention");
+    assert_eq!(life(&record).await, 8 * 24, "the retention");
 
     // A ledger whose only field was the reservation lives on with what was settled.
     let second = intent_of(user(2), 1, NOW);
@@ -202,7 +203,7 @@ async fn what_cannot_be_read_is_an_error_and_hides_nothing_else() {
         let listing = store.list(user(1), &Page { limit: 9, ..Page::default() }, NOW).await.unwrap();
         assert_eq!(listing.uploads, std::slice::from_ref(&readable), "{name}");
         let based_on = Tracked { upload: bad.clone(), session: None, revision: Revision(9) };
-        let error = store.advance(&based_on, UploadState::Pending, None, NOW).await.unwrap_err();
+        let error = store.advance(&based_on, UploadState::Pending, None, &[], NOW).await.unwrap_err();
         assert!(matches!(error, Error::Corrupt { id, .. } if id == bad.id), "{name}: {error}");
     }
 

@@ -34,6 +34,14 @@ impl Reply {
         }
     }
 
+    /// The answer of a script that says 1 or 0.
+    pub(super) fn truth(&self) -> Result<bool, Error> {
+        match self.0 {
+            Value::Int(number) => Ok(number != 0),
+            _ => Err(unexpected()),
+        }
+    }
+
     pub(super) fn code(&self) -> Result<u64, Error> {
         self.number(0)
     }

@@ -8,7 +8,7 @@ use super::testing::*;
 use super::*;
 use crate::model::upload::{Breach, BreachCode, Evidence, Overwrite, StateKind};
 
-type Behaviour = fn(Arc<Store>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Behaviour = fn(Arc<Store>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("an intent is recorded, counted and due", |s| Box::pin(an_intent_is_recorded(s))),
@@ -41,7 +41,7 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_memory_store_behaves() {
-    for (name, behaviour) in BEHAVIOURS {
+    for (name, behaviour) in all() {
         run(name, *behaviour, memory()).await;
     }
 }
@@ -49,7 +49,7 @@ async fn the_memory_store_behaves() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_redis_store_behaves() {
     let Some(server) = Server::start() else { return };
-    for (name, behaviour) in BEHAVIOURS {
+    for (name, behaviour) in all() {
         run(name, *behaviour, server.store().await).await;
     }
 }
@@ -57,7 +57,7 @@ async fn the_redis_store_behaves() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_redis_store_behaves_behind_sentinels() {
     let Some(fleet) = Fleet::sentinels() else { return };
-    for (name, behaviour) in BEHAVIOURS {
+    for (name, behaviour) in all() {
         run(name, *behaviour, fleet.store().await).await;
     }
 }
@@ -65,9 +65,13 @@ async fn the_redis_store_behaves_behind_sentinels() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_redis_store_behaves_in_a_cluster() {
     let Some(fleet) = Fleet::cluster() else { return };
-    for (name, behaviour) in BEHAVIOURS {
+    for (name, behaviour) in all() {
         run(name, *behaviour, fleet.store().await).await;
     }
+}
+
+fn all() -> impl Iterator<Item = &'static (&'static str, Behaviour)> {
+    BEHAVIOURS.iter().chain(suite_queues::BEHAVIOURS)
 }
 
 async fn run(name: &str, behaviour: Behaviour, store: Store) {
@@ -425,7 +429,7 @@ async fn a_final_state_is_entered_once(store: Arc<Store>) {
         assert_eq!(store.learn(&pending, evidence, now).await, Advanced::Conflict(completed.clone()), "{name}");
     }
     // Not even based on the final revision.
-    let forced = store.advance(&completed, UploadState::Pending, None, NOW).await.unwrap();
+    let forced = store.advance(&completed, UploadState::Pending, None, &[], NOW).await.unwrap();
     assert_eq!(forced, Advanced::Conflict(completed));
     let usage = store.used(user(1), day, NOW).await;
     assert_eq!((usage.active, usage.bytes_today), (0, ByteCount(70)), "settled once");

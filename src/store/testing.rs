@@ -13,6 +13,9 @@ use crate::model::upload::{Evidence, StoredObject, Witness};
 
 pub(super) const NOW: Timestamp = Timestamp::from_millis(1_763_805_600_120);
 
+/// Whose all uploads of these tests are.
+pub(super) const OWNER: Owner<'_> = Owner { issuer: "https://issuer.example", tenant: None, subject: "ada" };
+
 pub(super) const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 /// A `redis-server` on a socket of its own, which ends with this value.
@@ -183,7 +186,15 @@ pub(super) fn limits(max_active: Option<u32>, rate: Option<&str>, daily_bytes: O
 /// An intent without idempotency key under limits that refuse.
 pub(super) fn plain(upload: &Upload, limits: Limits) -> Intent<'_> {
     let reserve = upload.promise.size.reserve();
-    Intent { upload, reserve, limits, enforcement: Enforcement::Enforce, idempotency: None, now: upload.created_at }
+    Intent {
+        upload,
+        owner: OWNER,
+        reserve,
+        limits,
+        enforcement: Enforcement::Enforce,
+        idempotency: None,
+        now: upload.created_at,
+    }
 }
 
 pub(super) fn with_size(upload: &Upload, size: u64) -> Upload {
@@ -236,7 +247,7 @@ impl Store {
     pub(super) async fn learn(&self, tracked: &Tracked, seen: Evidence, now: Timestamp) -> Advanced {
         let next = tracked.upload.state.after(seen, now).unwrap();
         let due = (!next.is_final()).then(|| now.plus(SECONDS(900)));
-        self.advance(tracked, next, due, now).await.unwrap()
+        self.advance(tracked, next, due, &[], now).await.unwrap()
     }
 
     pub(super) async fn end(&self, tracked: &Tracked, seen: Evidence, now: Timestamp) -> Tracked {
@@ -256,7 +267,7 @@ impl Store {
             Self::Memory(store) => store.due(id),
             Self::Redis(store) => {
                 let mut command = ::redis::cmd("ZSCORE");
-                command.arg(store.keys.due(id.partition())).arg(&id.random()[..]);
+                command.arg(store.keys.due(id.partition(), &upload().region)).arg(&id.random()[..]);
                 store.raw::<Option<i64>>(&command).await.map(Timestamp::from_millis)
             }
         }

@@ -93,6 +93,7 @@ impl Uploads {
         };
         let intent = Intent {
             upload: &upload,
+            owner: principal.owner(),
             reserve: admission.reserve,
             limits: admission.limits,
             enforcement: admission.enforcement,

@@ -209,7 +209,7 @@ impl Uploads {
             return Ok(Attempt::Settled(tracked));
         }
         let due = next_look(&tracked.upload, &next, now);
-        match self.store.advance(&tracked, next, due, now).await? {
+        match self.store.advance(&tracked, next, due, &[], now).await? {
             Advanced::Done(advanced) => {
                 self.metrics.observe_transition(&tracked.upload.state, &advanced.upload);
                 Ok(Attempt::Settled(advanced))

@@ -1,7 +1,7 @@
 -- Admit one upload: count it against its principal's limits, write its record, reservation, index and due entry, and
 -- remember its idempotency key; or change nothing.
 --   KEYS[1] the record   KEYS[2] the ledger   KEYS[3] the index   KEYS[4] the due queue
---   KEYS[5] the idempotency key, if there is one; all in the principal's {pNN}
+--   KEYS[5] the owners               KEYS[6] the idempotency key, if there is one; all in the principal's {pNN}
 --   ARGV[1] the upload, 16 bytes      ARGV[2] now, ms               ARGV[3] the UTC day
 --   ARGV[4] bytes to reserve          ARGV[5] end of the lease, ms  ARGV[6] the record
 --   ARGV[7] created at, ms            ARGV[8] 1: limits refuse, 0: they report
@@ -9,13 +9,14 @@
 --   ARGV[11] tokens of the bucket, 0 for no rate                    ARGV[12] microseconds that one token takes
 --   ARGV[13] life of the record, ms   ARGV[14] of the ledger, ms    ARGV[15] of the index, ms
 --   ARGV[16] most reservations        ARGV[17] most index entries
---   with KEYS[5]: ARGV[18] the request's fingerprint, 16 bytes      ARGV[19] life of the idempotency key, ms
---                 ARGV[20] the upload that the idempotency key may be taken from, 16 bytes, or empty
+--   ARGV[18] the principal, 15 bytes  ARGV[19] its owner
+--   with KEYS[6]: ARGV[20] the request's fingerprint, 16 bytes      ARGV[21] life of the idempotency key, ms
+--                 ARGV[22] the upload that the idempotency key may be taken from, 16 bytes, or empty
 -- Returns {0, hit, number} when admitted, {1, hit, number} when refused ("hit" as in ledger.lua; of a rate the number
 -- is the wait in microseconds), {2, record} when the upload is there already, {3, upload, fingerprint and when that is forgotten} when the
 -- idempotency key names another upload.
-assert((#KEYS == 4 and #ARGV == 17) or (#KEYS == 5 and #ARGV == 20), 'admit.lua takes 4 keys and 17 arguments, or 5 and 20')
-local record, ledger, index, due, key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+assert((#KEYS == 5 and #ARGV == 19) or (#KEYS == 6 and #ARGV == 22), 'admit.lua takes 5 keys and 19 arguments, or 6 and 22')
+local record, ledger, index, due, owners, key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, now, bytes, ends = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local enforced, tokens, interval = ARGV[8] == '1', tonumber(ARGV[11]), tonumber(ARGV[12])
 
@@ -27,7 +28,7 @@ if key then
   local known = redis.call('GET', key)
   -- Redis's own clock only tidies up: a key is forgotten when the caller's clock says so.
   local remembered = known and tonumber(string.sub(known, 33)) > now
-  if remembered and string.sub(known, 1, 16) ~= ARGV[20] then
+  if remembered and string.sub(known, 1, 16) ~= ARGV[22] then
     return { 3, known }
   end
 end
@@ -68,13 +69,18 @@ local old = redis.call('ZRANGEBYSCORE', index, '-inf', string.format('(%.0f', no
 if #old > 0 then
   redis.call('ZREM', index, unpack(old))
 end
-local surplus = redis.call('ZCARD', index) - tonumber(ARGV[17])
+local listed = redis.call('ZCARD', index)
+-- Known from its first upload on, so that all the others need not say it again.
+if listed == 1 then
+  redis.call('HSET', owners, ARGV[18], ARGV[19])
+end
+local surplus = listed - tonumber(ARGV[17])
 if surplus > 0 then
   redis.call('ZREMRANGEBYRANK', index, 0, math.min(surplus, 16) - 1)
 end
 redis.call('PEXPIRE', index, ARGV[15])
 redis.call('ZADD', due, ARGV[5], id)
 if key then
-  redis.call('SET', key, id .. ARGV[18] .. string.format('%.0f', now + tonumber(ARGV[19])), 'PX', ARGV[19])
+  redis.call('SET', key, id .. ARGV[20] .. string.format('%.0f', now + tonumber(ARGV[21])), 'PX', ARGV[21])
 end
 return { 0, hit, number }

@@ -1,0 +1,21 @@
+-- Write the record of an upload that was lost together with what counts it, or change nothing.
+--   KEYS[1] the record   KEYS[2] the ledger   KEYS[3] the index   KEYS[4] the due queue      all in the principal's {pNN}
+--   ARGV[1] the upload, 16 bytes   ARGV[2] the record                   ARGV[3] life of the record, ms
+--   ARGV[4] bytes to reserve       ARGV[5] end of the reservation, ms   ARGV[6] life of the ledger, ms
+--   ARGV[7] created at, ms         ARGV[8] life of the index, ms        ARGV[9] due at, ms
+-- Returns {0} when written, {1, record} when there is one.
+assert(#KEYS == 4 and #ARGV == 9, 'restore.lua takes 4 keys and 9 arguments')
+local record, ledger, index, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local id = ARGV[1]
+
+local own = redis.call('GET', record)
+if own then
+  return { 1, own }
+end
+redis.call('SET', record, ARGV[2], 'PX', ARGV[3])
+redis.call('HSET', ledger, id, struct.pack('>I6I6', tonumber(ARGV[4]), tonumber(ARGV[5])))
+redis.call('PEXPIRE', ledger, ARGV[6])
+redis.call('ZADD', index, ARGV[7], id)
+redis.call('PEXPIRE', index, ARGV[8])
+redis.call('ZADD', due, ARGV[9], id)
+return { 0 }

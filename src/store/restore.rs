@@ -1,0 +1,111 @@
+//! What is written anew after it was lost: a server that dies may take acknowledged writes with it, and a client may hold
+//! a session that nobody knows.
+//!
+//! What such a session makes bears a note in its metadata, sealed for its upload, that holds the record as it was when the
+//! session was opened. Whoever holds the session can remove the note or copy it elsewhere, but neither read, change nor
+//! make one; and it counts only for an object of the bucket and name that stand in it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::model::id::UploadId;
+use crate::model::time::Timestamp;
+use crate::model::upload::{Attributes, Upload, UploadState};
+
+use super::error::Error;
+use super::keys::{INDEX_LIFE, LEDGER_LIFE};
+use super::ledger::{countable, reservation_end};
+use super::memory::MemoryStore;
+use super::metrics::Operation;
+use super::record::{self, millis};
+use super::redis::{RedisStore, life};
+use super::reply::{Reply, unexpected};
+use super::{Revision, Store, Tracked, live_retention};
+
+/// What a sealed note begins with, so that nothing else that is sealed can be taken for one.
+const NOTE: &[u8] = b"note";
+
+impl Store {
+    /// A note from which the record of `upload` can be written anew; `None` where nothing can be lost without everything
+    /// else. About 250 characters that can stand in a header.
+    ///
+    /// # Errors
+    /// When nothing can be sealed.
+    pub fn note(&self, upload: &Upload) -> Result<Option<String>, Error> {
+        let Self::Redis(store) = self else { return Ok(None) };
+        let attributes = Attributes { overwrite: upload.attributes.overwrite, ..Attributes::default() };
+        let upload = Upload { state: UploadState::Pending, attributes, ..upload.clone() };
+        let plain = [NOTE, &record::encode(&upload, Revision::FIRST, None)].concat();
+        Ok(Some(URL_SAFE_NO_PAD.encode(store.keyring.seal(upload.id, &plain)?)))
+    }
+
+    /// The upload that a note is of, if it is one of ours for `id`.
+    pub fn read_note(&self, id: UploadId, note: &str) -> Option<Upload> {
+        let Self::Redis(store) = self else { return None };
+        let sealed = URL_SAFE_NO_PAD.decode(note).ok()?;
+        let plain = store.keyring.open_sealed(id, &sealed).ok()?;
+        Some(record::decode(id, plain.strip_prefix(NOTE)?).ok()?.upload)
+    }
+
+    /// Writes the record of an upload that is not known any more, with its reservation, whatever the limits say: its
+    /// bytes may be stored already. Where there is a record, that is given. It is due at `now`. One round trip.
+    ///
+    /// # Errors
+    /// When the store cannot tell. Repeating the call is safe.
+    pub async fn restore(&self, upload: &Upload, now: Timestamp) -> Result<Tracked, Error> {
+        self.observed(Operation::Restore, async {
+            match self {
+                Self::Redis(store) => store.restore(upload, now).await,
+                Self::Memory(store) => Ok(store.restore(upload, now)),
+            }
+        })
+        .await
+    }
+}
+
+impl Tracked {
+    fn restored(upload: &Upload) -> Self {
+        Self { upload: upload.clone(), session: None, revision: Revision::FIRST }
+    }
+}
+
+impl RedisStore {
+    async fn restore(&self, upload: &Upload, now: Timestamp) -> Result<Tracked, Error> {
+        let restored = Tracked::restored(upload);
+        let mut call = self.scripts.restore.prepare_invoke();
+        call.key(self.keys.record(upload.id))
+            .key(self.keys.ledger(upload.principal, &upload.policy))
+            .key(self.keys.index(upload.principal))
+            .key(self.keys.due(upload.id.partition(), &upload.region))
+            .arg(&upload.id.random()[..])
+            .arg(self.write(&restored)?)
+            .arg(life(live_retention(upload, now)))
+            .arg(countable(upload.promise.size.reserve()))
+            .arg(reservation_end(upload))
+            .arg(life(LEDGER_LIFE))
+            .arg(millis(upload.created_at))
+            .arg(life(INDEX_LIFE))
+            .arg(millis(now));
+        let reply = Reply(self.script(&call).await?);
+        match reply.code()? {
+            0 => Ok(restored),
+            1 => self.read(upload.id, reply.bytes(1)?),
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+impl MemoryStore {
+    fn restore(&self, upload: &Upload, now: Timestamp) -> Tracked {
+        let known = &mut *self.known();
+        if let Some(kept) = known.uploads.get(&upload.id) {
+            return kept.tracked.clone();
+        }
+        let restored = Tracked::restored(upload);
+        known.keep(restored.clone(), now);
+        let ledger = known.ledgers.entry((upload.principal, upload.policy.clone())).or_default();
+        ledger.restore(upload.id.random(), countable(upload.promise.size.reserve()), reservation_end(upload));
+        known.schedule(upload.id, Some(now));
+        restored
+    }
+}
