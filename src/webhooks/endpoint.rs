@@ -1,16 +1,19 @@
 //! The receivers: each with its client, its secrets and its share of attempts.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
-use tokio::sync::Semaphore;
 
 use super::address::Reach;
+use super::deliver::Flag;
 use super::event::EventKind;
+use super::queue::Queue;
 use super::send::Sender;
 use super::settings::{EndpointName, Fault, MAX_ENDPOINTS, SettingsError, WebhookSettings};
 use super::sign::Secrets;
 use crate::model::endpoint::EndpointId;
+use crate::model::upload::StateKind;
 
 /// How many attempts one endpoint may have under way. One that hangs takes up its own share, and nobody else's.
 pub(super) const ATTEMPTS_AT_ONCE: usize = 16;
@@ -21,7 +24,12 @@ pub struct Endpoint {
     pub(super) name: EndpointName,
     pub(super) events: Vec<EventKind>,
     pub(super) sender: Sender,
-    pub(super) permits: Arc<Semaphore>,
+    /// The partitions in which something may be due for it.
+    pub(super) queue: Queue,
+    /// Whether the last attempt failed.
+    pub(super) refuses: Flag,
+    position: usize,
+    secret_file: PathBuf,
 }
 
 /// Shows what it is called, and nothing of its address, which may hold a secret.
@@ -51,8 +59,8 @@ impl Endpoint {
         settings: &[WebhookSettings],
         trusted_ca: &[CertificateDer<'static>],
         user_agent: &str,
-    ) -> Result<Vec<Self>, OpenError> {
-        let mut endpoints: Vec<Self> = Vec::with_capacity(settings.len());
+    ) -> Result<Vec<Arc<Self>>, OpenError> {
+        let mut endpoints: Vec<Arc<Self>> = Vec::with_capacity(settings.len());
         for (index, section) in settings.iter().enumerate() {
             let refuse = |fault: Fault| fault.at(index);
             if index == MAX_ENDPOINTS {
@@ -63,18 +71,20 @@ impl Endpoint {
             if endpoints.iter().any(|earlier| earlier.name == name) {
                 return Err(refuse(Fault::new("name", format!("{name:?} is the name of an earlier endpoint"))).into());
             }
-            let secrets = Secrets::read(&section.secret_file);
-            let secrets = secrets.map_err(|invalid| refuse(Fault::new("secret_file", invalid.to_string())))?;
+            let secrets = secrets(&section.secret_file).map_err(refuse)?;
             let reach = if section.allow_private_addresses { Reach::Anywhere } else { Reach::Public };
             let roots = trusted_ca.iter().map(|root| reqwest::Certificate::from_der(root)).collect::<Result<_, _>>()?;
             let url = section.url.as_url().clone();
-            endpoints.push(Self {
+            endpoints.push(Arc::new(Self {
                 id: name.id(),
                 name,
                 events: section.events.clone(),
                 sender: Sender::new(url, secrets, reach, roots, user_agent, ATTEMPTS_AT_ONCE)?,
-                permits: Arc::new(Semaphore::new(ATTEMPTS_AT_ONCE)),
-            });
+                queue: Queue::new(),
+                refuses: Flag::default(),
+                position: index,
+                secret_file: section.secret_file.clone(),
+            }));
         }
         Ok(endpoints)
     }
@@ -89,8 +99,22 @@ impl Endpoint {
         &self.name
     }
 
-    /// Whether it is told of this.
-    pub fn wants(&self, event: EventKind) -> bool {
-        self.events.contains(&event)
+    /// The final states that it is told of.
+    pub fn states(&self) -> impl Iterator<Item = StateKind> {
+        self.events.iter().map(|event| event.state())
     }
+
+    /// Reads the secrets anew, for all messages from now on.
+    ///
+    /// # Errors
+    /// When the file cannot be used. The secrets stay as they are then.
+    pub fn reload_secrets(&self) -> Result<(), SettingsError> {
+        let secrets = secrets(&self.secret_file).map_err(|fault| fault.at(self.position))?;
+        self.sender.sign_with(secrets);
+        Ok(())
+    }
+}
+
+fn secrets(file: &Path) -> Result<Secrets, Fault> {
+    Secrets::read(file).map_err(|invalid| Fault::new("secret_file", invalid.to_string()))
 }

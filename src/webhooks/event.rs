@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::model::id::UploadId;
 use crate::model::time::Timestamp;
-use crate::model::upload::UploadState;
+use crate::model::upload::{StateKind, UploadState};
 
 /// The events that an endpoint can ask for. Each upload has exactly one of them, since a final state is entered once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
@@ -38,14 +38,24 @@ impl EventKind {
         }
     }
 
-    /// The event that entering `state` is; none, where it is not final.
-    pub const fn of(state: &UploadState) -> Option<Self> {
+    /// The final state that it tells of.
+    pub const fn state(self) -> StateKind {
+        match self {
+            Self::Completed => StateKind::Completed,
+            Self::Rejected => StateKind::Rejected,
+            Self::Expired => StateKind::Expired,
+            Self::Cancelled => StateKind::Cancelled,
+        }
+    }
+
+    /// The event that entering `state` was, and when it happened; none, where the state is not final.
+    pub(super) const fn of(state: &UploadState) -> Option<(Self, Timestamp)> {
         match state {
             UploadState::Admitted { .. } | UploadState::Pending | UploadState::Uploading { .. } => None,
-            UploadState::Completed { .. } => Some(Self::Completed),
-            UploadState::Rejected { .. } => Some(Self::Rejected),
-            UploadState::Expired { .. } => Some(Self::Expired),
-            UploadState::Cancelled { .. } => Some(Self::Cancelled),
+            UploadState::Completed { at, .. } => Some((Self::Completed, *at)),
+            UploadState::Rejected { at, .. } => Some((Self::Rejected, *at)),
+            UploadState::Expired { at, .. } => Some((Self::Expired, *at)),
+            UploadState::Cancelled { at, .. } => Some((Self::Cancelled, *at)),
         }
     }
 }

@@ -95,8 +95,8 @@ impl Metrics {
         }
     }
 
-    pub(super) fn count(&self, endpoint: &EndpointName, result: DeliveryResult, times: u64) {
-        self.deliveries.get_or_create(&DeliveryLabels { endpoint: endpoint.to_string(), result }).inc_by(times);
+    pub(super) fn count(&self, endpoint: &EndpointName, result: DeliveryResult) {
+        self.deliveries.get_or_create(&DeliveryLabels { endpoint: endpoint.to_string(), result }).inc();
     }
 
     pub(super) fn observe_lag(&self, endpoint: &EndpointName, lag: Duration) {
@@ -117,7 +117,7 @@ mod tests {
         let metrics = Metrics::default();
         let endpoint = "backend".parse().unwrap();
         metrics.introduce(&endpoint);
-        metrics.count(&endpoint, DeliveryResult::Accepted, 2);
+        metrics.count(&endpoint, DeliveryResult::Accepted);
         metrics.observe_lag(&endpoint, Duration::from_secs(3));
         metrics.observe_attempt(&endpoint, Duration::from_millis(30));
         let mut registry = Registry::default();
@@ -125,7 +125,7 @@ mod tests {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         for line in [
-            r#"webhook_deliveries_total{endpoint="backend",result="accepted"} 2"#,
+            r#"webhook_deliveries_total{endpoint="backend",result="accepted"} 1"#,
             r#"webhook_deliveries_total{endpoint="backend",result="parked"} 0"#,
             r#"webhook_delivery_lag_seconds_bucket{le="5.0",endpoint="backend"} 1"#,
             r#"webhook_attempt_duration_seconds_count{endpoint="backend"} 1"#,

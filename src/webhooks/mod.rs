@@ -5,14 +5,19 @@
 //! configuration only. What is the receiver's fault costs the receiver's own share of attempts, and nobody else's.
 
 mod address;
+mod deliver;
 mod endpoint;
 mod event;
 mod metrics;
+mod queue;
 mod schedule;
 mod send;
 mod settings;
 mod sign;
+#[cfg(test)]
+mod tests;
 
+pub use deliver::{ENDINGS_AT_ONCE, Webhooks};
 pub use endpoint::{Endpoint, OpenError};
 pub use event::{EventKind, event_id};
 pub use metrics::Metrics;

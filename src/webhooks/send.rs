@@ -2,8 +2,10 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Certificate, Client, StatusCode};
 use url::Url;
@@ -80,7 +82,7 @@ impl fmt::Display for Reason {
 pub(super) struct Sender {
     client: Client,
     url: Url,
-    secrets: Secrets,
+    secrets: ArcSwap<Secrets>,
 }
 
 impl Sender {
@@ -108,19 +110,25 @@ impl Sender {
             .pool_idle_timeout(Duration::from_secs(60))
             .http2_max_header_list_size(16 * 1024)
             .build()?;
-        Ok(Self { client, url, secrets })
+        Ok(Self { client, url, secrets: ArcSwap::from_pointee(secrets) })
+    }
+
+    /// Signs with other secrets from now on.
+    pub(super) fn sign_with(&self, secrets: Secrets) {
+        self.secrets.store(Arc::new(secrets));
     }
 
     /// Makes one attempt, which takes [`ATTEMPT_TIME`] at most. Dropped, it may have been received all the same.
     pub(super) async fn send(&self, message: &Message, now: Timestamp) -> Result<(), Failure> {
         let failed = |reason| Failure { reason, retry_after: None };
+        let signature = self.secrets.load().signature(&message.id, now, message.body.as_bytes());
         let exchange = self
             .client
             .post(self.url.clone())
             .header(CONTENT_TYPE, "application/json")
             .header("webhook-id", &message.id)
             .header("webhook-timestamp", now.as_secs())
-            .header("webhook-signature", self.secrets.signature(&message.id, now, message.body.as_bytes()))
+            .header("webhook-signature", signature)
             .body(message.body.clone())
             .send();
         let answer = tokio::time::timeout(ANSWER_TIME, exchange).await;

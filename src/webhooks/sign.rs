@@ -49,7 +49,8 @@ impl Secrets {
         Self::parse(&text).map_err(|Invalid(reason)| refuse(reason))
     }
 
-    fn parse(text: &str) -> Result<Self, Invalid> {
+    /// Reads the secrets in a text, one on each line. Empty lines are none.
+    pub(super) fn parse(text: &str) -> Result<Self, Invalid> {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let keys = lines.map(key).collect::<Result<Vec<_>, _>>()?;
         if keys.is_empty() || keys.len() > MAX_SECRETS {
