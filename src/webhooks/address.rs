@@ -6,6 +6,7 @@ use std::error::Error as StdError;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::Semaphore;
 
@@ -13,57 +14,77 @@ use tokio::sync::Semaphore;
 /// each while its servers are silent.
 const LOOKUPS_AT_ONCE: usize = 4;
 
-/// Whether `address` leads inside, or nowhere: all that the registries of special-purpose addresses do not call globally
-/// reachable (IANA, RFC 6890), and the address that Azure answers virtual machines on. Addresses that embed one of
-/// version 4 are judged by that.
+const fn v4(a: u8, b: u8, c: u8, d: u8, length: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length)
+}
+
+const fn v6(first: u16, second: u16, third: u16, length: u8) -> Ipv6Net {
+    Ipv6Net::new_assert(Ipv6Addr::new(first, second, third, 0, 0, 0, 0, 0), length)
+}
+
+/// What the registry of special-purpose addresses does not call globally reachable (IANA, RFC 6890), and one more.
+const REFUSED_V4: [Ipv4Net; 16] = [
+    // "This" network, which Linux takes for this machine; this machine.
+    v4(0, 0, 0, 0, 8),
+    v4(127, 0, 0, 0, 8),
+    // Private (RFC 1918), and behind a carrier's translation (RFC 6598).
+    v4(10, 0, 0, 0, 8),
+    v4(172, 16, 0, 0, 12),
+    v4(192, 168, 0, 0, 16),
+    v4(100, 64, 0, 0, 10),
+    // Link-local, with the metadata servers of most clouds.
+    v4(169, 254, 0, 0, 16),
+    // Protocol assignments, among them the metadata server of another cloud; the relays of 6to4.
+    v4(192, 0, 0, 0, 24),
+    v4(192, 88, 99, 0, 24),
+    // Benchmarking (RFC 2544); documentation (RFC 5737).
+    v4(198, 18, 0, 0, 15),
+    v4(192, 0, 2, 0, 24),
+    v4(198, 51, 100, 0, 24),
+    v4(203, 0, 113, 0, 24),
+    // Multicast; reserved, and broadcast.
+    v4(224, 0, 0, 0, 4),
+    v4(240, 0, 0, 0, 4),
+    // What virtual machines of Azure reach, and nobody else (Microsoft, "What is IP address 168.63.129.16?").
+    v4(168, 63, 129, 16, 32),
+];
+
+/// The only part of version 6 that is globally reachable, translations aside.
+const GLOBAL_UNICAST: Ipv6Net = v6(0x2000, 0, 0, 3);
+
+/// What of it is not.
+const REFUSED_V6: [Ipv6Net; 3] = [
+    // Protocol assignments, among them Teredo and benchmarking (RFC 2928).
+    v6(0x2001, 0, 0, 23),
+    // Documentation (RFC 3849, RFC 9637).
+    v6(0x2001, 0xdb8, 0, 32),
+    v6(0x3fff, 0, 0, 20),
+];
+
+/// Whether `address` leads inside, or nowhere. Addresses that embed one of version 4 are judged by that.
 pub(super) fn is_refused(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => is_refused_v4(address),
-        IpAddr::V6(address) => is_refused_v6(address),
-    }
-}
-
-fn is_refused_v4(address: Ipv4Addr) -> bool {
-    match address.octets() {
-        // "This" network, which Linux takes for this machine; private (RFC 1918); loopback.
-        [0 | 10 | 127, ..]
-        // Behind a carrier's translation (RFC 6598).
-        | [100, 64..=127, ..]
-        // Link-local, with the metadata servers.
-        | [169, 254, ..]
-        // Private (RFC 1918).
-        | [172, 16..=31, ..]
-        | [192, 168, ..]
-        // Protocol assignments, among them the metadata server of another cloud; documentation; the relays of 6to4.
-        | [192, 0, 0 | 2, _]
-        | [192, 88, 99, _]
-        // Benchmarking (RFC 2544); documentation (RFC 5737).
-        | [198, 18 | 19, ..]
-        | [198, 51, 100, _]
-        | [203, 0, 113, _]
-        // Multicast, reserved, broadcast.
-        | [224..=255, ..]
-        // Reached from virtual machines of Azure alone (Microsoft, "What is IP address 168.63.129.16?").
-        | [168, 63, 129, 16] => true,
-        _ => false,
-    }
-}
-
-fn is_refused_v6(address: Ipv6Addr) -> bool {
-    let embedded = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        is_refused_v4(Ipv4Addr::new(a, b, c, d))
+    let address = match address {
+        IpAddr::V4(address) => Ok(address),
+        IpAddr::V6(address) => embedded(address).ok_or(address),
     };
-    match address.segments() {
-        // Mapped (RFC 4291, section 2.5.5.2), and translated by NAT64 (RFC 6052).
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
-        // 6to4 (RFC 3056).
-        [0x2002, high, low, ..] => embedded(high, low),
-        // Protocol assignments, among them Teredo and benchmarking; documentation (RFC 3849, RFC 9637).
-        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => true,
-        // Global unicast is 2000::/3. All else is for this machine, this link, this site, a group, or for nobody yet.
-        [first, ..] => first & 0xe000 != 0x2000,
+    match address {
+        Ok(address) => REFUSED_V4.iter().any(|network| network.contains(&address)),
+        Err(address) => {
+            !GLOBAL_UNICAST.contains(&address) || REFUSED_V6.iter().any(|network| network.contains(&address))
+        }
     }
+}
+
+/// The address of version 4 that an address of version 6 leads to.
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    // Mapped (RFC 4291, section 2.5.5.2); translated by NAT64 (RFC 6052); 6to4 (RFC 3056).
+    let ([0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..]) =
+        address.segments()
+    else {
+        return None;
+    };
+    let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+    Some(Ipv4Addr::new(a, b, c, d))
 }
 
 /// The name resolves to addresses that are refused, and to no other.

@@ -5,7 +5,6 @@
 //! always under one id.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -18,6 +17,7 @@ use tracing::{info, warn};
 use super::endpoint::{ATTEMPTS_AT_ONCE, Endpoint};
 use super::event::{EventKind, event_id, payload};
 use super::metrics::{DeliveryResult, Metrics};
+use super::outage::Outage;
 use super::schedule::{self, Next};
 use super::send::{ATTEMPT_TIME, Failure, Message};
 use crate::clock::{Clock, Randomness};
@@ -119,7 +119,7 @@ impl Webhooks {
     async fn serve(self: Arc<Self>, endpoint: Arc<Endpoint>, stop: CancellationToken) {
         let mut attempts = JoinSet::new();
         let mut poll_at = Instant::now();
-        let store_fails = Flag::default();
+        let outage = Outage::default();
         loop {
             tokio::select! {
                 biased;
@@ -133,7 +133,7 @@ impl Webhooks {
                     let free = ATTEMPTS_AT_ONCE - attempts.len();
                     match self.claim(endpoint.id, partition, free).await {
                         Ok(claimed) => {
-                            if store_fails.lower() {
+                            if outage.worked() {
                                 info!(endpoint = %endpoint.name, "events can be read again");
                             }
                             // There may be more, for which the other partitions do not wait.
@@ -148,7 +148,7 @@ impl Webhooks {
                         Err(error) => {
                             // The next poll asks for all of them again.
                             endpoint.queue.clear();
-                            if store_fails.raise() {
+                            if outage.failed() {
                                 warn!(endpoint = %endpoint.name, error = chain(&error), "events cannot be read");
                             }
                         }
@@ -178,18 +178,18 @@ impl Webhooks {
             Err(error @ (store::Error::Corrupt { .. } | store::Error::SealedByUnknownKey { .. })) => {
                 // Perhaps a key is missing that comes back.
                 warn!(upload.id = %delivery.id, error = chain(&error), "an event waits whose upload cannot be read");
-                let now = self.clock.now();
-                let attempted = self.after_failure(&delivery, "the record cannot be read", None, now);
+                self.metrics.count(&endpoint.name, DeliveryResult::Failed);
+                let attempted = self.after_failure(&delivery, "the record cannot be read", None, self.clock.now());
                 return self.settle(endpoint, delivery.id, &attempted).await;
             }
             // The end of the lease brings it back.
             Err(_) => return,
         };
-        let told = tracked.and_then(|tracked| EventKind::of(&tracked.upload.state).map(|event| (tracked, event)));
-        let Some((tracked, (kind, happened_at))) = told else {
-            // It is forgotten, or was set back when a server was lost and has its end before it.
-            return self.settle(endpoint, delivery.id, &Attempted::Done).await;
-        };
+        // It is forgotten, and there is nothing to tell.
+        let Some(tracked) = tracked else { return self.settle(endpoint, delivery.id, &Attempted::Done).await };
+        // It was set back when a server was lost, and has its end before it. The event is left to wait for that: taken
+        // away here, it could be the new one.
+        let Some((kind, happened_at)) = EventKind::of(&tracked.upload.state) else { return };
         let upload = (self.render)(&Tracked { session: None, ..tracked });
         let message = Message { id: event_id(delivery.id), body: payload(kind, happened_at, upload) };
         let begun = Instant::now();
@@ -210,14 +210,14 @@ impl Webhooks {
         let Err(failure) = result else {
             self.metrics.count(&endpoint.name, DeliveryResult::Accepted);
             self.metrics.observe_lag(&endpoint.name, self.clock.now().since(happened_at));
-            if endpoint.refuses.lower() {
+            if endpoint.outage.worked() {
                 info!(endpoint = %endpoint.name, "a webhook endpoint accepts events again");
             }
             return Attempted::Done;
         };
         let reason = failure.reason.to_string();
         // One line for each outage: there may be very many events.
-        if endpoint.refuses.raise() {
+        if endpoint.outage.failed() {
             warn!(endpoint = %endpoint.name, reason, "a webhook endpoint does not accept events");
         }
         let attempted = self.after_failure(delivery, &reason, failure.retry_after, happened_at);
@@ -226,7 +226,7 @@ impl Webhooks {
                 warn!(endpoint = %endpoint.name, upload.id = %delivery.id, reason, "an event is not sent any more");
                 DeliveryResult::Parked
             }
-            Attempted::Failed { .. } | Attempted::Done => DeliveryResult::Failed,
+            _ => DeliveryResult::Failed,
         };
         self.metrics.count(&endpoint.name, result);
         attempted
@@ -258,21 +258,5 @@ impl Webhooks {
             };
             tokio::time::sleep(pause).await;
         }
-    }
-}
-
-/// Remembers a condition, so that only its changes are told.
-#[derive(Debug, Default)]
-pub(super) struct Flag(AtomicBool);
-
-impl Flag {
-    /// Gives whether this is a change.
-    pub(super) fn raise(&self) -> bool {
-        !self.0.swap(true, Ordering::Relaxed)
-    }
-
-    /// Gives whether this is a change.
-    pub(super) fn lower(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
     }
 }

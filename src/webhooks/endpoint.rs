@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 
 use super::address::Reach;
-use super::deliver::Flag;
 use super::event::EventKind;
+use super::outage::Outage;
 use super::queue::Queue;
 use super::send::Sender;
 use super::settings::{EndpointName, Fault, MAX_ENDPOINTS, SettingsError, WebhookSettings};
@@ -26,8 +26,8 @@ pub struct Endpoint {
     pub(super) sender: Sender,
     /// The partitions in which something may be due for it.
     pub(super) queue: Queue,
-    /// Whether the last attempt failed.
-    pub(super) refuses: Flag,
+    /// Whether it accepts events, as far as the log has it.
+    pub(super) outage: Outage,
     position: usize,
     secret_file: PathBuf,
 }
@@ -81,7 +81,7 @@ impl Endpoint {
                 events: section.events.clone(),
                 sender: Sender::new(url, secrets, reach, roots, user_agent, ATTEMPTS_AT_ONCE)?,
                 queue: Queue::new(),
-                refuses: Flag::default(),
+                outage: Outage::default(),
                 position: index,
                 secret_file: section.secret_file.clone(),
             }));

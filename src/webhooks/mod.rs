@@ -9,6 +9,7 @@ mod deliver;
 mod endpoint;
 mod event;
 mod metrics;
+mod outage;
 mod queue;
 mod schedule;
 mod send;

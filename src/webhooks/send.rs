@@ -108,6 +108,9 @@ impl Sender {
             .connect_timeout(CONNECT_TIME)
             .pool_max_idle_per_host(at_once)
             .pool_idle_timeout(Duration::from_secs(60))
+            // Finds out about a connection into nowhere, which all attempts would share.
+            .http2_keep_alive_interval(CONNECT_TIME)
+            .http2_keep_alive_timeout(CONNECT_TIME)
             .http2_max_header_list_size(16 * 1024)
             .build()?;
         Ok(Self { client, url, secrets: ArcSwap::from_pointee(secrets) })
@@ -158,12 +161,9 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 fn reason(error: &reqwest::Error) -> Reason {
-    fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-        std::iter::successors(error.source(), |error| (*error).source())
-    }
-    if causes(error).any(|cause| cause.is::<RefusedAddress>()) {
+    if is_caused_by::<RefusedAddress>(error) {
         Reason::RefusedAddress
-    } else if causes(error).any(|cause| cause.is::<Unresolved>()) {
+    } else if is_caused_by::<Unresolved>(error) {
         Reason::Unresolved
     } else if error.is_timeout() {
         Reason::TimedOut
@@ -172,6 +172,11 @@ fn reason(error: &reqwest::Error) -> Reason {
     } else {
         Reason::Broken
     }
+}
+
+fn is_caused_by<E: StdError + 'static>(error: &reqwest::Error) -> bool {
+    let mut causes = std::iter::successors(error.source(), |error| (*error).source());
+    causes.any(<dyn StdError>::is::<E>)
 }
 
 #[cfg(test)]

@@ -16,10 +16,10 @@ use crate::model::endpoint::EndpointId;
 pub const MAX_ENDPOINTS: usize = 16;
 
 /// One `[[webhooks]]` section: who is told of ended uploads, and of which.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookSettings {
-    /// Where events are sent.
+    /// Where events are sent. Its path or query may be a secret: never printed.
     pub url: UpstreamUrl,
     /// What the endpoint is called in metrics, in the log, in the admin API and in what is stored; left out, the host of
     /// `url` with its port, if it has one, behind a `-`.
@@ -39,7 +39,20 @@ pub struct WebhookSettings {
     pub allow_private_addresses: bool,
 }
 
-/// What an endpoint is called: 1 to 64 characters of `a–z`, `0–9`, `-`, `_` and `.`.
+/// Shows where the address leads, and not what is asked for there.
+impl fmt::Debug for WebhookSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebhookSettings")
+            .field("url", &self.url.as_url().origin().ascii_serialization())
+            .field("name", &self.name)
+            .field("secret_file", &self.secret_file)
+            .field("events", &self.events)
+            .field("allow_private_addresses", &self.allow_private_addresses)
+            .finish()
+    }
+}
+
+/// What an endpoint is called: 1 to 64 characters of `a–z`, `0–9`, `-`, `_` and `.`, not only dots: names stand in paths.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct EndpointName(String);
 
@@ -60,10 +73,10 @@ impl std::str::FromStr for EndpointName {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
-        if (1..=64).contains(&text.len()) && text.bytes().all(fits) {
+        if (1..=64).contains(&text.len()) && text.bytes().all(fits) && text.bytes().any(|byte| byte != b'.') {
             Ok(Self(text.to_owned()))
         } else {
-            Err(Invalid::new("a name has 1 to 64 characters of a to z, 0 to 9, \"-\", \"_\" and \".\""))
+            Err(Invalid::new("a name has 1 to 64 characters of a to z, 0 to 9, \"-\", \"_\" and \".\", not only dots"))
         }
     }
 }
@@ -183,6 +196,12 @@ mod tests {
     }
 
     #[test]
+    fn what_an_address_asks_for_is_not_printed() {
+        let printed = format!("{:?}", section("url = \"https://backend.example.com/s3cret?key=s3cret\"").unwrap());
+        assert!(printed.contains("https://backend.example.com") && !printed.contains("s3cret"), "{printed}");
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused() {
         let url = "url = \"https://backend.example.com\"\n";
         for (name, text) in [
@@ -190,6 +209,7 @@ mod tests {
             ("an event twice", format!("{url}events = [\"upload.expired\", \"upload.expired\"]")),
             ("an unknown event", format!("{url}events = [\"upload.begun\"]")),
             ("a name in capitals", format!("{url}name = \"Backend\"")),
+            ("a name of dots", format!("{url}name = \"..\"")),
             ("an empty name", format!("{url}name = \"\"")),
             ("a long name", format!("{url}name = \"{}\"", "a".repeat(65))),
             ("an unknown key", format!("{url}secret = \"whsec_\"")),

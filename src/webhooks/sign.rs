@@ -23,7 +23,7 @@ const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 const MAX_SECRETS: usize = 2;
 
 /// Two secrets are below 200 bytes. A file beyond this is something else.
-const MAX_FILE_BYTES: u64 = 4096;
+const SECRETS_FILE_BYTES: usize = 4096;
 
 /// The secrets that an endpoint shares with us: one, or two while it changes from one to the other.
 pub(super) struct Secrets(Vec<hmac::Key>);
@@ -42,9 +42,10 @@ impl Secrets {
     /// When it cannot be read, or holds anything but one or two secrets. The reason never holds the text.
     pub(super) fn read(path: &Path) -> Result<Self, Invalid> {
         let refuse = |reason: String| Invalid::new(format!("{} {reason}", path.display()));
-        let mut text = Zeroizing::new(String::new());
+        // Large enough not to grow: what grows leaves copies behind.
+        let mut text = Zeroizing::new(String::with_capacity(2 * SECRETS_FILE_BYTES));
         File::open(path)
-            .and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text))
+            .and_then(|file| file.take(SECRETS_FILE_BYTES as u64).read_to_string(&mut text))
             .map_err(|error| refuse(format!("cannot be read: {error}")))?;
         Self::parse(&text).map_err(|Invalid(reason)| refuse(reason))
     }

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::super::sign::Secrets;
@@ -73,20 +75,47 @@ struct Script {
 impl Receiver {
     /// One that answers 200 until it is told otherwise.
     pub(super) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/hooks?tenant=a", listener.local_addr().unwrap());
-        let script = Arc::new(Script {
-            answer: Mutex::new(Answer::status(200)),
-            received: Mutex::default(),
-            arrived: Semaphore::new(0),
-        });
+        let (listener, port, script) = Self::listen().await;
         let served = Arc::clone(&script);
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
                 tokio::spawn(serve(connection, Arc::clone(&served)));
             }
         });
-        Self { url, script }
+        Self { url: format!("http://127.0.0.1:{port}/hooks?tenant=a"), script }
+    }
+
+    /// One with TLS, and the certificate that it shows.
+    pub(super) async fn start_with_tls() -> (Self, CertificateDer<'static>) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let certificate = made.cert.der().clone();
+        let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let (listener, port, script) = Self::listen().await;
+        let served = Arc::clone(&script);
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                if let Ok(connection) = acceptor.accept(connection).await {
+                    tokio::spawn(serve(connection, Arc::clone(&served)));
+                }
+            }
+        });
+        (Self { url: format!("https://localhost:{port}/"), script }, certificate)
+    }
+
+    async fn listen() -> (TcpListener, u16, Arc<Script>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let script =
+            Script { answer: Mutex::new(Answer::status(200)), received: Mutex::default(), arrived: Semaphore::new(0) };
+        (listener, port, Arc::new(script))
     }
 
     pub(super) fn says(&self, answer: Answer) {
@@ -116,7 +145,7 @@ impl Receiver {
     }
 }
 
-async fn serve(mut connection: TcpStream, script: Arc<Script>) {
+async fn serve(mut connection: impl AsyncRead + AsyncWrite + Unpin, script: Arc<Script>) {
     while let Some(request) = read(&mut connection).await {
         script.received.lock().unwrap().push(request);
         let answer = script.answer.lock().unwrap().clone();
@@ -126,7 +155,7 @@ async fn serve(mut connection: TcpStream, script: Arc<Script>) {
                 let text = format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\n{headers}\r\nok");
                 connection.write_all(text.as_bytes()).await.unwrap();
             }
-            Answer::Silence => std::future::pending().await,
+            Answer::Silence => std::future::pending::<()>().await,
             Answer::Bytes(bytes) => {
                 let _ = connection.write_all(&bytes).await;
                 return;
@@ -139,7 +168,7 @@ async fn serve(mut connection: TcpStream, script: Arc<Script>) {
             }
             Answer::Stalled => {
                 connection.write_all(b"HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\n").await.unwrap();
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
             Answer::Close => return,
         }
@@ -147,7 +176,7 @@ async fn serve(mut connection: TcpStream, script: Arc<Script>) {
 }
 
 /// Reads one request with its body; `None` at the end of the connection.
-async fn read(connection: &mut TcpStream) -> Option<Received> {
+async fn read(connection: &mut (impl AsyncRead + Unpin)) -> Option<Received> {
     let mut bytes = Vec::new();
     let head = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {

@@ -107,23 +107,24 @@ async fn a_pause_that_the_receiver_asks_for_is_told() {
 }
 
 #[tokio::test]
-async fn who_is_not_there_or_must_not_be_called_is_told_apart() {
+async fn who_cannot_be_found_reached_or_trusted_is_told_apart() {
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let closed = format!("http://{}/", free.local_addr().unwrap());
     drop(free);
-    let port = Receiver::start().await.url.rsplit_once(':').unwrap().1.to_owned();
-    let inside = format!("http://localhost:{port}");
+    let plain = Receiver::start().await;
+    let by_name = plain.url.replace("127.0.0.1", "localhost");
+    let (secured, certificate) = Receiver::start_with_tls().await;
     let directory = tempfile::tempdir().unwrap();
-    for (name, url, allowed, expected) in [
-        ("nobody listens", closed.as_str(), true, "could not connect"),
-        ("no such name", "https://name.invalid/", true, "could not resolve the name"),
-        ("a name that leads here, allowed", &inside, true, "accepted"),
+    for (name, url, trusted_ca, expected) in [
+        ("nobody listens", closed.as_str(), &[][..], "could not connect"),
+        ("no such name", "https://name.invalid/", &[], "could not resolve the name"),
+        ("a name that leads here, where that is allowed", &by_name, &[], "accepted"),
+        ("a certificate that nobody vouches for", &secured.url, &[], "could not connect"),
+        ("a certificate of trusted_ca", &secured.url, &[certificate], "accepted"),
     ] {
-        let receiver = Receiver::start().await;
-        let mut section = receiver.section("backend", SECRET, directory.path());
-        section.url = url.parse().unwrap();
-        section.allow_private_addresses = allowed;
-        let endpoint = Endpoint::open_all(&[section], &[], "upload-broker/0").unwrap().remove(0);
+        let section =
+            WebhookSettings { url: url.parse().unwrap(), ..plain.section("backend", SECRET, directory.path()) };
+        let endpoint = Endpoint::open_all(&[section], trusted_ca, "upload-broker/0").unwrap().remove(0);
         assert_eq!(told(send(&endpoint).await), expected, "{name}");
     }
 }
