@@ -157,6 +157,7 @@ fn signature(criterion: &mut Criterion) {
     let storage = threads.block_on(Storage::open(&settings, options)).unwrap();
     let upload = intent(1);
     let initiation = Initiation {
+        note: None,
         id: upload.id,
         bucket: &upload.bucket,
         object: &upload.object,

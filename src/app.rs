@@ -57,6 +57,17 @@ pub struct World {
     pub environment: storage::Environment,
     /// Whether plain HTTP will do.
     pub transport: Transport,
+    /// Who has work done that no request asks for.
+    pub background: Background,
+}
+
+/// Who has the work done that no request asks for: sweeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Background {
+    /// The service itself, round by round.
+    ByItself,
+    /// Whoever has the service in hand: tests, which decide when time passes.
+    OnDemand,
 }
 
 impl World {
@@ -67,6 +78,7 @@ impl World {
             randomness: Randomness::System,
             environment: config::storage_environment(),
             transport,
+            background: Background::ByItself,
         }
     }
 }
@@ -118,6 +130,8 @@ pub struct App {
     public_router: axum::Router,
     operator_state: Arc<Operations>,
     identity: Arc<Identity>,
+    uploads: Arc<Uploads>,
+    background: Background,
 }
 
 /// How a service ended.
@@ -138,7 +152,7 @@ impl App {
         let extra_roots = extra_roots(config)?;
         let identity = Arc::new(open_identity(config, &world, &extra_roots)?);
         let policies = compile_policies(config)?;
-        let store = Store::open(&config.store, world.randomness.clone()).await?;
+        let store = Arc::new(Store::open(&config.store, world.randomness.clone()).await?);
         let storage = open_storage(config, &world, extra_roots).await?;
         let certificate = config.server.tls.as_ref().map(TlsCertificate::load).transpose()?;
 
@@ -146,7 +160,7 @@ impl App {
         let region = config.own_region().map(region);
         let region = region.ok_or_else(|| config.error("region", None, "", "is not among [[regions]]"))?;
         let uploads = Arc::new(Uploads {
-            clock: world.clock,
+            clock: world.clock.clone(),
             randomness: world.randomness.clone(),
             policies,
             store,
@@ -154,6 +168,7 @@ impl App {
             region,
             regions,
             storage_timeout: config.storage.timeout.0,
+            sweeper: config.sweeper,
             metrics: crate::uploads::Metrics::default(),
         });
 
@@ -178,13 +193,15 @@ impl App {
             identity: Arc::clone(&identity),
             allowed_origins: AllowedOrigins(config.server.allowed_origins.clone().into()),
         };
-        let observer = Observer { metrics: http_metrics, randomness: world.randomness };
+        let observer = Observer { metrics: http_metrics, randomness: world.randomness.clone() };
         let public_router = http::router(services, gate, observer)?;
-        let operator_state = Arc::new(Operations { uploads, registry, draining: AtomicBool::new(false) });
+        let operator_state =
+            Arc::new(Operations { uploads: Arc::clone(&uploads), registry, draining: AtomicBool::new(false) });
 
         let public = bind(config.server.listen, certificate.clone()).await?;
         let operations = bind(config.server.admin_listen, None).await?;
-        Ok(Self { public, operations, certificate, public_router, operator_state, identity })
+        let background = world.background;
+        Ok(Self { public, operations, certificate, public_router, operator_state, identity, uploads, background })
     }
 
     /// Where clients reach the service.
@@ -195,6 +212,11 @@ impl App {
     /// Where operators reach it.
     pub fn operations_addr(&self) -> SocketAddr {
         self.operations.local_addr()
+    }
+
+    /// The domain service, for whoever has background work done by hand.
+    pub fn uploads(&self) -> Arc<Uploads> {
+        Arc::clone(&self.uploads)
     }
 
     /// The certificate that clients are shown, to be reloaded when somebody asks for it. None without TLS.
@@ -214,6 +236,9 @@ impl App {
         }
         let identity = Arc::clone(&self.identity);
         tokio::spawn(async move { identity.warm_up().await });
+        if self.background == Background::ByItself {
+            tokio::spawn(self.uploads.keep_sweeping(stop_public.clone()));
+        }
         let operations = tokio::spawn(
             self.operations.serve(operations::router(Arc::clone(&self.operator_state)), stop_operations.clone()),
         );

@@ -3,6 +3,7 @@
 //! The rules of issuers and policies themselves are with `identity` and `policy`, which report them with the key.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use url::Url;
 
@@ -12,6 +13,7 @@ use crate::model::address::is_loopback;
 use crate::model::name::RegionName;
 use crate::model::time::Span;
 use crate::policy::PolicySettings;
+use crate::uploads::SweepSettings;
 use crate::{server, storage, store};
 
 /// The longest time that an operation on storage may be given: a request under way when the process is told to end must
@@ -121,6 +123,12 @@ impl Complaints {
                     self.add(path("policies", Some(index), &format!("regions[{position}]")), reason);
                 }
             }
+        }
+    }
+
+    pub(super) fn sweeper(&mut self, settings: &SweepSettings) {
+        if !(Duration::from_secs(60)..=Duration::from_secs(86_400)).contains(&settings.idle_after.0) {
+            self.add("sweeper.idle_after".to_owned(), "must be 1m to 24h: each look is a request to storage");
         }
     }
 

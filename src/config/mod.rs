@@ -25,6 +25,7 @@ pub use error::{ConfigError, Errors, Location};
 use crate::identity::IssuerSettings;
 use crate::model::name::{BucketName, RegionName};
 use crate::policy::PolicySettings;
+use crate::uploads::SweepSettings;
 use crate::{server, storage, store};
 use document::Origins;
 
@@ -53,6 +54,8 @@ pub struct Config {
     pub regions: Vec<RegionSettings>,
     /// The `[[policies]]` sections, at least one.
     pub policies: Vec<PolicySettings>,
+    /// The `[sweeper]` section.
+    pub sweeper: SweepSettings,
     origins: Origins,
 }
 

@@ -11,11 +11,12 @@ use super::error::{ConfigError, Errors, Location};
 use super::{Config, MAX_BYTES, check};
 use crate::model::name::RegionName;
 use crate::storage::Credentials;
+use crate::uploads::SweepSettings;
 use crate::{server, storage, store};
 
 /// The keys and sections of the top level.
-pub(super) const TOP_LEVEL: [&str; 8] =
-    ["region", "trusted_ca", "server", "store", "storage", "issuers", "regions", "policies"];
+pub(super) const TOP_LEVEL: [&str; 9] =
+    ["region", "trusted_ca", "server", "store", "storage", "issuers", "regions", "policies", "sweeper"];
 
 /// Reads everything, and gives all mistakes together.
 pub(super) fn read(
@@ -40,6 +41,7 @@ pub(super) fn read(
     let issuers = reader.sections("issuers");
     let regions = reader.sections("regions");
     let policies = reader.sections("policies");
+    let sweeper = reader.optional::<SweepSettings>("sweeper");
 
     // What could be read is checked even if something else could not.
     let mut complaints = check::Complaints::default();
@@ -58,6 +60,9 @@ pub(super) fn read(
     if let Some(regions) = &regions {
         complaints.regions(regions, region.as_ref());
     }
+    if let Some(sweeper) = &sweeper {
+        complaints.sweeper(sweeper);
+    }
     if let Some(policies) = &policies {
         complaints.policies(policies, regions.as_deref());
     }
@@ -72,9 +77,10 @@ pub(super) fn read(
     if !reader.errors.is_empty() {
         return Err(reader.errors.into());
     }
-    let storage = storage.unwrap_or_default();
+    let (storage, sweeper) = (storage.unwrap_or_default(), sweeper.unwrap_or_default());
     let origins = reader.origins;
-    let mut config = Config { region, trusted_ca, server, store, storage, issuers, regions, policies, origins };
+    let mut config =
+        Config { region, trusted_ca, server, store, storage, issuers, regions, policies, sweeper, origins };
     make_absolute(&mut config, directory);
     Ok(config)
 }

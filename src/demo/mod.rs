@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use samples::{Expected, Row, table};
 
-use crate::app::{App, Ended, World};
+use crate::app::{App, Background, Ended, World};
 use crate::clock::{Clock, Randomness};
 use crate::config;
 use crate::emulator::{self, BucketSettings, Emulator};
@@ -73,6 +73,7 @@ impl Demo {
             randomness: Randomness::System,
             environment: storage::Environment::default(),
             transport: Transport::PlainOnLoopback,
+            background: Background::ByItself,
         };
         let app = App::bind(&config, world).await?;
         let (broker, operations) = (app.public_addr(), app.operations_addr());

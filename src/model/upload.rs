@@ -34,6 +34,14 @@ pub struct NewUpload {
 /// can overwrite it (storage documentation, "Resumable uploads": custom metadata on the final request).
 pub const UPLOAD_HINT: &str = "upload-broker-id";
 
+/// The key in an object's custom metadata that holds a sealed note of what the broker knew when it opened the session.
+/// Its holder can take it away, and neither read nor make one.
+pub const UPLOAD_NOTE: &str = "upload-broker-note";
+
+/// How many bytes the keys and values of an object's custom metadata may have in all (storage RPC interface,
+/// `ServiceConstants`: `MAX_CUSTOM_METADATA_TOTAL_SIZE_BYTES`).
+pub const MAX_METADATA_BYTES: usize = 8192;
+
 /// How the bytes of an upload go to storage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TransferKind {

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::model::Invalid;
 use crate::model::id::UploadId;
-use crate::model::upload::UPLOAD_HINT;
+use crate::model::upload::{MAX_METADATA_BYTES, UPLOAD_HINT, UPLOAD_NOTE};
 
 /// The bounds that storage sets, in bytes (storage RPC interface, `ServiceConstants`: `MAX_CUSTOM_METADATA_FIELD_NAME_BYTES`,
-/// `MAX_CUSTOM_METADATA_FIELD_VALUE_BYTES`, `MAX_CUSTOM_METADATA_TOTAL_SIZE_BYTES`).
+/// `MAX_CUSTOM_METADATA_FIELD_VALUE_BYTES`).
 const MAX_KEY: usize = 1024;
 const MAX_VALUE: usize = 4096;
-/// Of storage's 8 KiB, what is left beside the broker's own entry.
-const MAX_TOTAL: usize = 8192 - UPLOAD_HINT.len() - UploadId::TEXT_LEN;
+/// Of storage's 8 KiB, what is left beside the broker's own entry. Its note is left out where it does not fit.
+const MAX_TOTAL: usize = MAX_METADATA_BYTES - UPLOAD_HINT.len() - UploadId::TEXT_LEN;
 
 /// Checks metadata from a configuration or a client.
 ///
@@ -26,8 +26,8 @@ pub(super) fn check(metadata: &BTreeMap<String, String>) -> Result<(), Invalid> 
             )));
         }
         let shown: String = key.chars().take(64).collect();
-        if key == UPLOAD_HINT {
-            return Err(Invalid::new(format!("the key \"{UPLOAD_HINT}\" belongs to the broker")));
+        if key == UPLOAD_HINT || key == UPLOAD_NOTE {
+            return Err(Invalid::new(format!("the key \"{key}\" belongs to the broker")));
         }
         if value.len() > MAX_VALUE {
             return Err(Invalid::new(format!("the value of \"{shown}\" has more than {MAX_VALUE} bytes")));

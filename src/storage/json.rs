@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::endpoint::Endpoint;
 use super::error::Error;
 use super::xml;
-use super::{Cancelled, Deleted, FoundObject, Initiation, Progress, UPLOAD_HINT};
+use super::{Cancelled, Deleted, FoundObject, Initiation, Progress, UPLOAD_HINT, UPLOAD_NOTE};
 use crate::model::name::{BucketName, ObjectName};
 use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
@@ -120,6 +120,7 @@ pub(super) fn initiation_request(endpoint: &Endpoint, initiation: &Initiation<'_
     let mut metadata: BTreeMap<&str, &str> =
         initiation.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     metadata.insert(UPLOAD_HINT, &id);
+    metadata.extend(initiation.note.map(|note| (UPLOAD_NOTE, note)));
     let resource = Resource {
         content_type: promise.content_type.as_str(),
         md5_hash: promise.md5.map(|digest| digest.to_string()),
@@ -274,7 +275,8 @@ pub(super) fn read_found(
         return Err(Error::Nonsense("the resource of another object"));
     }
     let upload_hint = resource.metadata.remove(UPLOAD_HINT);
-    Ok(Some(FoundObject { object: resource.into_stored()?, upload_hint }))
+    let note = resource.metadata.remove(UPLOAD_NOTE);
+    Ok(Some(FoundObject { object: resource.into_stored()?, upload_hint, note }))
 }
 
 /// `DELETE …/o/NAME?generation=G&ifGenerationMatch=G`: that content or none (storage JSON API, `objects.delete`).
@@ -473,8 +475,8 @@ mod tests {
     #[test]
     fn an_object_is_read_back_only_from_its_own_resource() {
         let with = |from: &str, to: &str| RESOURCE.replacen(from, to, 1);
-        let without_hint = FoundObject { object: stored(), upload_hint: None };
-        let found = FoundObject { object: stored(), upload_hint: Some("3f".to_owned()) };
+        let without_hint = FoundObject { object: stored(), upload_hint: None, note: None };
+        let found = FoundObject { object: stored(), upload_hint: Some("3f".to_owned()), note: Some("n".to_owned()) };
         let odd_type = StoredObject { content_type: None, ..stored() };
         let some = |found: &FoundObject| told(Ok(Some(found.clone())));
         for (name, body, expected) in [

@@ -26,7 +26,7 @@ use crate::model::name::{BucketName, ObjectName};
 use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
-use crate::model::upload::{Overwrite, Promise, StoredObject, UPLOAD_HINT};
+use crate::model::upload::{Overwrite, Promise, StoredObject, UPLOAD_HINT, UPLOAD_NOTE};
 
 mod call;
 mod credentials;
@@ -102,6 +102,8 @@ pub enum Signing {
 pub struct Initiation<'a> {
     /// The upload that it is for; goes into the object's metadata as [`UPLOAD_HINT`].
     pub id: UploadId,
+    /// What the broker wants to be told again by the object, as [`UPLOAD_NOTE`]: printable ASCII.
+    pub note: Option<&'a str>,
     /// Where the object goes.
     pub bucket: &'a BucketName,
     /// What it will be called.
@@ -136,6 +138,8 @@ pub struct FoundObject {
     pub object: StoredObject,
     /// The value of [`UPLOAD_HINT`] in its metadata, as untrusted text.
     pub upload_hint: Option<String>,
+    /// The value of [`UPLOAD_NOTE`] in its metadata, as untrusted text.
+    pub note: Option<String>,
 }
 
 /// What a deletion came to.

@@ -9,7 +9,7 @@ use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, ORIGIN
 use super::endpoint::{Endpoint, percent_encode};
 use super::error::Error;
 use super::json::{Authority, Request, parse};
-use super::{Initiation, UPLOAD_HINT};
+use super::{Initiation, UPLOAD_HINT, UPLOAD_NOTE};
 use crate::model::size::ByteCount;
 use crate::model::upload::{Overwrite, PromisedSize, StoredObject};
 
@@ -51,6 +51,7 @@ pub fn signed_headers(method: SignedMethod, initiation: &Initiation<'_>) -> BTre
         .iter()
         .map(|(key, value)| (format!("{METADATA}{key}"), value.clone()))
         .chain([(format!("{METADATA}{UPLOAD_HINT}"), initiation.id.to_string())])
+        .chain(initiation.note.map(|note| (format!("{METADATA}{UPLOAD_NOTE}"), note.to_owned())))
         .collect();
     let mut set = |name: &str, value: String| headers.insert(name.to_owned(), value);
     set("content-type", promise.content_type.to_string());

@@ -145,6 +145,18 @@ pub struct Lease {
     idempotency: Option<IdempotencyKey>,
 }
 
+impl Lease {
+    /// The lease of an intent as it was read: for whoever settles one that nobody holds any more.
+    pub fn of(tracked: &Tracked) -> Option<Self> {
+        match tracked.upload.state {
+            UploadState::Admitted { lease_until } => {
+                Some(Self { until: lease_until, revision: tracked.revision, idempotency: None })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The limit that an upload would break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitHit {

@@ -27,7 +27,7 @@ impl Uploads {
             tracked = self.end(tracked, Evidence::TimeRanOut, Witness::Client, deadline).await?;
         }
         if !tracked.upload.state.is_final() {
-            tracked = match self.look(tracked, deadline).await? {
+            tracked = match self.look(tracked, Witness::Client, deadline).await? {
                 Looked::Progressed(tracked) => tracked,
                 Looked::Lost(_) => return Err(Error::SessionLost),
             };
@@ -48,28 +48,39 @@ impl Uploads {
         if tracked.upload.state.is_final() {
             return Ok(tracked);
         }
-        match self.look(tracked, deadline).await? {
+        match self.look(tracked, Witness::Client, deadline).await? {
             // That the session is lost is for the client to find, and to mend; the upload is not over.
             Looked::Progressed(tracked) | Looked::Lost(tracked) => Ok(tracked),
         }
     }
 
-    /// Looks at the session and, where it is over, at the object.
-    async fn look(&self, mut tracked: Tracked, deadline: Instant) -> Result<Looked, Error> {
+    /// Looks at the session and, where it is over, at the object. `witness` is who had this done.
+    pub(super) async fn look(
+        &self,
+        mut tracked: Tracked,
+        witness: Witness,
+        deadline: Instant,
+    ) -> Result<Looked, Error> {
         for _ in 0..TRANSITION_ATTEMPTS {
-            let Some(session) = &tracked.session else { return Ok(Looked::Progressed(tracked)) };
+            let Some(session) = &tracked.session else {
+                // It was handed out all the same where the store lost what it had acknowledged.
+                return match self.arrived(&tracked.upload, deadline).await? {
+                    Some(object) => self.judge(tracked, object, witness, deadline).await.map(Looked::Progressed),
+                    None => Ok(Looked::Progressed(tracked)),
+                };
+            };
             match self.seen(&tracked.upload, session, deadline).await? {
                 Seen::Open(received) => match tracked.upload.promise.outgrown_by(received) {
                     None => return self.record(tracked, Evidence::Persisted(received)).await.map(Looked::Progressed),
                     // Nothing that is still to come can mend that, so nothing more is let in.
                     Some(breach) => {
                         let broken = Evidence::Broken(breach, received);
-                        let ended = self.end(tracked, broken, Witness::Client, deadline).await;
+                        let ended = self.end(tracked, broken, witness, deadline).await;
                         return ended.map(Looked::Progressed);
                     }
                 },
                 Seen::Object(object) => {
-                    return self.judge(tracked, object, Witness::Client, deadline).await.map(Looked::Progressed);
+                    return self.judge(tracked, object, witness, deadline).await.map(Looked::Progressed);
                 }
                 Seen::Nothing => {
                     let current = self.store.find(tracked.upload.id).await?.ok_or(Error::NotFound)?;
@@ -172,7 +183,7 @@ pub(super) enum Seen {
 }
 
 /// What a look at an upload found.
-enum Looked {
+pub(super) enum Looked {
     /// Storage knows it; the upload is as recorded now.
     Progressed(Tracked),
     /// Storage knows neither the session nor the object.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{Instrument as _, info, warn};
 
-use super::{ATTACH_ATTEMPTS, ATTACH_PAUSE, Error, LOOK_AFTER, Uploads};
+use super::{ATTACH_ATTEMPTS, ATTACH_PAUSE, Error, Uploads};
 use crate::model::id::UploadId;
 use crate::model::idempotency::{Fingerprint, IdempotencyKey};
 use crate::model::principal::Principal;
@@ -153,7 +153,7 @@ impl Uploads {
     }
 
     async fn attach(&self, upload: &Upload, lease: &Lease, session: &SessionUri) -> Result<Tracked, Error> {
-        let due = self.clock.now().plus(LOOK_AFTER).min(upload.expires_at);
+        let due = self.next_look(upload, &UploadState::Pending).unwrap_or(upload.expires_at);
         let mut attached = self.store.attach(lease, upload, session, due).await;
         for _ in 1..ATTACH_ATTEMPTS {
             // Perhaps only the answer was lost. Asking again is safe, and finds out.

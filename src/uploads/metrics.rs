@@ -1,10 +1,14 @@
 //! What happened to uploads, in numbers. No label names a user.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::sweep::{Round, Settled};
 use crate::model::name::PolicyName;
 use crate::model::upload::{Upload, UploadState};
 
@@ -16,6 +20,13 @@ pub struct Metrics {
     ended: Family<OutcomeLabels, Counter>,
     reported: Family<LimitLabels, Counter>,
     refused: Family<LimitLabels, Counter>,
+    settled: Family<SettledLabels, Counter>,
+    oldest_due: Gauge<f64, AtomicU64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SettledLabels {
+    result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -59,6 +70,30 @@ impl Metrics {
             "Uploads refused because a limit of their policy was reached",
             self.refused.clone(),
         );
+        registry.register("sweep_settled", "Uploads that were due, by what was done about them", self.settled.clone());
+        registry.register(
+            "sweep_oldest_due_seconds",
+            "How long the oldest upload had been due that the last round of this instance found",
+            self.oldest_due.clone(),
+        );
+    }
+
+    /// `None` for what failed.
+    pub(super) fn observe_settled(&self, settled: Option<Settled>) {
+        let result = match settled {
+            Some(Settled::Ended) => "ended",
+            Some(Settled::UnderWay) => "under_way",
+            Some(Settled::Interrupted) => "interrupted",
+            Some(Settled::Clean) => "clean",
+            Some(Settled::Cleaned) => "cleaned",
+            Some(Settled::Forgotten) => "forgotten",
+            None => "failed",
+        };
+        self.settled.get_or_create(&SettledLabels { result }).inc();
+    }
+
+    pub(super) fn observe_round(&self, round: &Round) {
+        self.oldest_due.set(round.oldest.as_secs_f64());
     }
 
     pub(super) fn observe_created(&self, upload: &Upload) {

@@ -10,11 +10,13 @@ mod create;
 mod error;
 mod metrics;
 mod renew;
+mod sweep;
 #[cfg(test)]
 #[cfg(feature = "demo")]
 mod tests;
 mod transfer;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,20 +25,17 @@ use tracing::info;
 pub use create::{CreateContext, Created};
 pub use error::Error;
 pub use metrics::Metrics;
+pub use sweep::{Round, SweepSettings};
 pub use transfer::Offer;
 
 use crate::clock::{Clock, Randomness};
 use crate::model::id::UploadId;
 use crate::model::name::{BucketName, RegionName};
 use crate::model::principal::Principal;
-use crate::model::time::Timestamp;
-use crate::model::upload::{Evidence, Upload, UploadState, Witness};
+use crate::model::upload::{Evidence, Upload, Witness};
 use crate::policy::{Policies, Policy};
 use crate::storage::Storage;
 use crate::store::{Advanced, Listing, Page, Store, Tracked, Usage};
-
-/// How long an upload may be silent before it is looked at. Written into its due entry.
-const LOOK_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// How often a transition is tried anew after another request came first. Each loser has seen the winner's state,
 /// so a handful is plenty.
@@ -58,7 +57,7 @@ pub struct Uploads {
     /// Who may upload what.
     pub policies: Policies,
     /// What is known.
-    pub store: Store,
+    pub store: Arc<Store>,
     /// Where the bytes go.
     pub storage: Storage,
     /// The region that this broker serves.
@@ -67,6 +66,8 @@ pub struct Uploads {
     pub regions: Vec<Region>,
     /// How long one operation of storage may take. Leases are made of it.
     pub storage_timeout: Duration,
+    /// When uploads are looked at that nobody asks for.
+    pub sweeper: SweepSettings,
     /// What happened.
     pub metrics: Metrics,
 }
@@ -208,7 +209,7 @@ impl Uploads {
         if next == tracked.upload.state {
             return Ok(Attempt::Settled(tracked));
         }
-        let due = next_look(&tracked.upload, &next, now);
+        let due = self.next_look(&tracked.upload, &next);
         match self.store.advance(&tracked, next, due, &[], now).await? {
             Advanced::Done(advanced) => {
                 self.metrics.observe_transition(&tracked.upload.state, &advanced.upload);
@@ -226,9 +227,4 @@ enum Attempt {
     Settled(Tracked),
     /// Another request came first; this is what it made of the upload.
     Overtaken(Tracked),
-}
-
-/// When an upload in the state `next` is to be looked at: after a silence, at its end at the latest; never once final.
-fn next_look(upload: &Upload, next: &UploadState, now: Timestamp) -> Option<Timestamp> {
-    (!next.is_final()).then(|| now.plus(LOOK_AFTER).min(upload.expires_at))
 }

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 use tracing::info;
 
-use super::{ATTACH_ATTEMPTS, ATTACH_PAUSE, Error, TRANSITION_ATTEMPTS, Uploads, next_look};
+use super::{ATTACH_ATTEMPTS, ATTACH_PAUSE, Error, TRANSITION_ATTEMPTS, Uploads};
 use crate::model::id::UploadId;
 use crate::model::principal::Principal;
 use crate::model::secret::SessionUri;
@@ -106,7 +106,7 @@ impl Uploads {
         let Ok(next) = tracked.upload.state.after(Evidence::SessionRenewed, now) else {
             return Ok(Advanced::Conflict(tracked.clone()));
         };
-        let due = next_look(&tracked.upload, &next, now);
+        let due = self.next_look(&tracked.upload, &next);
         let mut swapped = self.store.renew(tracked, next.clone(), fresh, due, now).await;
         for _ in 1..ATTACH_ATTEMPTS {
             let Err(error) = &swapped else { break };

@@ -5,11 +5,16 @@ use std::sync::Arc;
 
 use super::*;
 use crate::emulator::{self, BucketSettings, Emulator};
+use crate::model::limits::{Enforcement, Limits};
 use crate::model::principal::PrincipalId;
 use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
-use crate::model::upload::{Breach, BreachCode, NewUpload, StoredObject, TransferKind};
+use crate::model::time::Timestamp;
+use crate::model::upload::{
+    Attributes, Breach, BreachCode, NewUpload, Promise, PromisedSize, StoredObject, TransferKind, UploadState,
+};
 use crate::storage::{self, Signing};
+use crate::store::{Admitted, Intent};
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
@@ -58,11 +63,14 @@ async fn uploads() -> (Emulator, Arc<Uploads>) {
         clock,
         randomness: Randomness::seeded(2),
         policies: Policies::new(&[toml::from_str(policy).unwrap()]).unwrap(),
-        store: Store::open(&toml::from_str("url = \"memory\"").unwrap(), Randomness::seeded(3)).await.unwrap(),
+        store: Arc::new(
+            Store::open(&toml::from_str("url = \"memory\"").unwrap(), Randomness::seeded(3)).await.unwrap(),
+        ),
         storage,
         regions: vec![region.clone()],
         region,
         storage_timeout: Duration::from_secs(2),
+        sweeper: SweepSettings::default(),
         metrics: Metrics::default(),
     };
     (emulator, Arc::new(uploads))
@@ -164,4 +172,75 @@ async fn a_region_does_not_renew_what_another_one_took() {
     );
     assert_eq!(elsewhere.store.find(created.upload.id).await.unwrap(), Some(created));
     assert_eq!(emulator.sessions(), 1, "and the session works on");
+}
+
+/// Admits an upload and goes no further, as a broker does that dies before its session is recorded.
+async fn interrupted(uploads: &Arc<Uploads>) -> Upload {
+    let ada = ada();
+    let now = uploads.clock.now();
+    let id = UploadId::new(ada.id.partition(), uploads.randomness.bytes());
+    let upload = Upload {
+        id,
+        principal: ada.id,
+        policy: "streams".parse().unwrap(),
+        region: uploads.region.name.clone(),
+        bucket: uploads.region.bucket.clone(),
+        object: id.to_string().parse().unwrap(),
+        promise: Promise {
+            content_type: "video/mp4".parse().unwrap(),
+            size: PromisedSize::Exactly(ByteCount(3)),
+            md5: None,
+            crc32c: None,
+        },
+        attributes: Attributes::default(),
+        transfer: TransferKind::Resumable,
+        created_at: now,
+        expires_at: now.plus(Duration::from_secs(86_400)),
+        state: UploadState::Admitted { lease_until: now.plus(Duration::from_secs(20)) },
+    };
+    let intent = Intent {
+        upload: &upload,
+        owner: ada.owner(),
+        reserve: ByteCount(3),
+        limits: Limits { max_active: None, rate: None, daily_bytes: None },
+        enforcement: Enforcement::Enforce,
+        idempotency: None,
+        now,
+    };
+    assert!(matches!(uploads.store.admit(&intent).await.unwrap(), Admitted::Granted { .. }));
+    upload
+}
+
+#[tokio::test]
+async fn an_interrupted_creation_is_withdrawn_once_nobody_repeats_it() {
+    let (_emulator, uploads) = uploads().await;
+    let upload = interrupted(&uploads).await;
+    uploads.clock.advance(Duration::from_secs(20));
+    let round = uploads.sweep().await;
+    assert_eq!((round.due, round.failed), (1, 0));
+    assert!(uploads.store.find(upload.id).await.unwrap().is_some(), "its client may repeat it with its key");
+    uploads.clock.advance(Duration::from_secs(600));
+    assert_eq!(uploads.sweep().await.due, 1);
+    assert_eq!(uploads.store.find(upload.id).await.unwrap(), None);
+    uploads.clock.advance(Duration::from_secs(86_400));
+    assert_eq!(uploads.sweep().await.due, 0);
+}
+
+/// The store had acknowledged the session, and has lost it since; its client has it, and was quick.
+#[tokio::test]
+async fn what_an_interrupted_creation_has_left_at_storage_is_adopted() {
+    let (emulator, uploads) = uploads().await;
+    let upload = interrupted(&uploads).await;
+    let session = uploads.open_transfer(&upload, None, soon()).await.unwrap();
+    let sent = reqwest::Client::builder().build().unwrap().put(session.expose()).body("abc").send().await.unwrap();
+    assert_eq!(sent.status(), 200);
+    uploads.clock.advance(Duration::from_secs(20));
+    assert_eq!(uploads.sweep().await.failed, 0);
+    let found = uploads.store.find(upload.id).await.unwrap().unwrap();
+    assert!(
+        matches!(&found.upload.state, UploadState::Completed { witness: Witness::Sweep, .. }),
+        "{:?}",
+        found.upload.state
+    );
+    assert!(emulator.object("media-eu", upload.object.as_str()).is_some());
 }

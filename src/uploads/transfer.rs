@@ -8,9 +8,10 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::{Error, Uploads};
+use crate::model::id::UploadId;
 use crate::model::secret::SessionUri;
 use crate::model::time::Timestamp;
-use crate::model::upload::{Attributes, TransferKind, Upload};
+use crate::model::upload::{Attributes, MAX_METADATA_BYTES, TransferKind, UPLOAD_HINT, UPLOAD_NOTE, Upload};
 use crate::policy::{ViolatedLimit, Violation};
 use crate::storage::{self, Initiation, SignedMethod};
 use crate::store::Tracked;
@@ -43,7 +44,7 @@ impl<'a> Offer<'a> {
         let uri = session.as_ref().filter(|_| !upload.state.is_final())?;
         let (method, headers) = match signed_method(upload.transfer) {
             None => ("PUT", BTreeMap::from([("content-type".to_owned(), upload.promise.content_type.to_string())])),
-            Some(method) => (method.as_str(), storage::signed_headers(method, &initiation(upload, None))),
+            Some(method) => (method.as_str(), storage::signed_headers(method, &initiation(upload, None, None))),
         };
         // Of a session, the upload's end is all that is known; it need not be taken apart to find that out.
         let until = upload.transfer.is_signed().then(|| storage::signed_until(uri)).flatten();
@@ -62,10 +63,11 @@ const fn signed_method(transfer: TransferKind) -> Option<SignedMethod> {
 }
 
 /// What storage is told of the upload.
-fn initiation<'a>(upload: &'a Upload, origin: Option<&'a str>) -> Initiation<'a> {
+fn initiation<'a>(upload: &'a Upload, note: Option<&'a str>, origin: Option<&'a str>) -> Initiation<'a> {
     let Attributes { metadata, cache_control, overwrite } = &upload.attributes;
     Initiation {
         id: upload.id,
+        note,
         bucket: &upload.bucket,
         object: &upload.object,
         promise: &upload.promise,
@@ -76,6 +78,12 @@ fn initiation<'a>(upload: &'a Upload, origin: Option<&'a str>) -> Initiation<'a>
     }
 }
 
+/// Whether a note finds room beside the other metadata. Without one, the upload is lost if the store loses it.
+fn fits(note: &str, attributes: &Attributes) -> bool {
+    let others: usize = attributes.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+    others + UPLOAD_HINT.len() + UploadId::TEXT_LEN + UPLOAD_NOTE.len() + note.len() <= MAX_METADATA_BYTES
+}
+
 impl Uploads {
     /// Opens a session for the upload, or signs a URL: whatever its bytes travel by.
     pub(super) async fn open_transfer(
@@ -84,10 +92,13 @@ impl Uploads {
         origin: Option<&str>,
         deadline: Instant,
     ) -> Result<SessionUri, Error> {
-        let initiation = initiation(upload, origin);
         let Some(method) = signed_method(upload.transfer) else {
+            let note = self.store.note(upload)?.filter(|note| fits(note, &upload.attributes));
+            let initiation = initiation(upload, note.as_deref(), origin);
             return Ok(self.storage.initiate(&initiation, deadline).await?);
         };
+        // The client has to send all that is signed, and is told it anew whenever it asks: a note is another each time.
+        let initiation = initiation(upload, None, origin);
         let now = self.clock.now();
         // A signature is for whole seconds, and for one at least.
         let lifetime = upload.expires_at.since(now).clamp(Duration::from_secs(1), SIGNED_LIFETIME);

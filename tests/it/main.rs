@@ -20,5 +20,6 @@ mod retries;
 mod secrets;
 mod sizes;
 mod support;
+mod sweeps;
 mod transfers;
 mod wire;

@@ -8,7 +8,7 @@ const MISTAKES: &[(&str, usize, &str, &str)] = &[
     ("a key twice", 4, "public_url = \"https://a.example\"\n[store]", "broker.toml:4:1: duplicate key"),
     ("an open string", 5, "url = \"memory", "broker.toml:5:"),
     ("an unknown key at the top", 1, "region = \"eu\"\nregoin = 1", "broker.toml:2:1: regoin: unknown key"),
-    ("an unknown section", 4, "[sweeper]\n[store]", "broker.toml:4:2: sweeper: unknown key"),
+    ("an unknown section", 4, "[sweepers]\n[store]", "broker.toml:4:2: sweepers: unknown key"),
     ("an unknown key", 5, "url = \"memory\"\nulr = 1", "broker.toml:6:1: store.ulr: unknown key `ulr`"),
     (
         "an unknown key inside",

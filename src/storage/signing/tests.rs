@@ -257,6 +257,7 @@ fn what_is_signed_is_worked_out_by_hand_too() {
         };
         let (bucket, object) = ("media-eu".parse().unwrap(), own.object.parse().unwrap());
         let initiation = Initiation {
+            note: None,
             id: UploadId::new(Partition(0x3f), [7; 16]),
             bucket: &bucket,
             object: &object,

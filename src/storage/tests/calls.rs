@@ -9,6 +9,7 @@ async fn an_initiation_has_the_documented_form_on_the_wire() {
     let storage = client(&server).await;
     let (promise, metadata) = (full_promise(), full_metadata());
     let initiation = Initiation {
+        note: None,
         id: UploadId::new(Partition(0x3f), [7; 16]),
         bucket: &bucket(),
         object: &object(),

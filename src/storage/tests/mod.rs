@@ -91,6 +91,7 @@ async fn initiate(storage: &Storage, deadline: Instant) -> Result<SessionUri, Er
         crc32c: None,
     };
     let initiation = Initiation {
+        note: None,
         id: UploadId::new(Partition(0x3f), [7; 16]),
         bucket: &bucket(),
         object: &object(),

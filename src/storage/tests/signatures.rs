@@ -52,6 +52,7 @@ fn small<'a>(
     metadata: &'a BTreeMap<String, String>,
 ) -> Initiation<'a> {
     Initiation {
+        note: None,
         id: UploadId::new(Partition(0x3f), [7; 16]),
         bucket,
         object,

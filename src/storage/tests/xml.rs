@@ -20,6 +20,7 @@ async fn an_initiation_says_all_in_headers() {
     assert!(!client(&server).await.initiates_by_headers());
     let (promise, metadata) = (full_promise(), full_metadata());
     let initiation = Initiation {
+        note: None,
         id: UploadId::new(Partition(0x3f), [7; 16]),
         bucket: &bucket(),
         object: &object(),
@@ -229,6 +230,7 @@ fn the_longest_name_with_all_the_metadata_keys_fits_in_a_signed_url() {
         crc32c: Some("yZRlqg==".parse().unwrap()),
     };
     let initiation = Initiation {
+        note: None,
         id: UploadId::new(Partition(0x3f), [7; 16]),
         bucket: &bucket,
         object: &object,

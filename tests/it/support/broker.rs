@@ -8,12 +8,13 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use upload_broker::app::{App, Ended, World};
+use upload_broker::app::{App, Background, Ended, World};
 use upload_broker::clock::{Clock, Randomness};
 use upload_broker::config;
 use upload_broker::emulator::{self, BucketSettings, Emulator};
 use upload_broker::http::gate::Transport;
 use upload_broker::model::time::Timestamp;
+use upload_broker::uploads::{Round, Uploads};
 
 use super::{AUDIENCE, BUCKET, ISSUER, User, issuer_key};
 
@@ -59,6 +60,7 @@ pub struct Broker {
     pub clock: Clock,
     pub address: SocketAddr,
     pub operations: SocketAddr,
+    uploads: Arc<Uploads>,
     stop: CancellationToken,
     serving: JoinHandle<Ended>,
     _files: TempDir,
@@ -95,12 +97,13 @@ impl Broker {
             randomness: Randomness::System,
             environment: upload_broker::storage::Environment::default(),
             transport: Transport::PlainOnLoopback,
+            background: Background::OnDemand,
         };
         let app = App::bind(&config, world).await.unwrap();
-        let (address, operations) = (app.public_addr(), app.operations_addr());
+        let (address, operations, uploads) = (app.public_addr(), app.operations_addr(), app.uploads());
         let stop = CancellationToken::new();
         let serving = tokio::spawn(app.serve(stop.clone(), Duration::ZERO));
-        let broker = Self { storage, clock, address, operations, stop, serving, _files: files };
+        let broker = Self { storage, clock, address, operations, uploads, stop, serving, _files: files };
         broker.ready().await;
         broker
     }
@@ -119,6 +122,16 @@ impl Broker {
     /// Somebody with a token that names no more than the subject.
     pub fn user(&self, subject: &str) -> User {
         User::new(format!("http://{}", self.address), subject, self.clock.now())
+    }
+
+    /// Settles all that is due now, as an instance does every few seconds by itself.
+    pub async fn sweep(&self) -> Round {
+        self.uploads.sweep().await
+    }
+
+    /// Moves the time of the broker and of storage.
+    pub fn pass(&self, time: Duration) {
+        self.clock.advance(time);
     }
 
     /// Asks on the operators' listener.

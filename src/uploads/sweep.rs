@@ -1,0 +1,379 @@
+//! What is done without being asked: uploads reach their end although clients, notifications and brokers are lost.
+//!
+//! A round walks over the partitions, in another order each time, claims what is due there and settles it: an upload that
+//! was silent is looked at, one that ran out is ended, an interrupted creation is adopted or withdrawn, and one that ended
+//! otherwise than completed is looked at again until nothing can write its object any more. Whatever fails is due again
+//! when its claim ends. Any number of instances may sweep at once; each operation here is one that requests use, too, or
+//! is as safe to repeat.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, info, warn};
+
+use super::complete::Looked;
+use super::{Error, Uploads};
+use crate::model::chain;
+use crate::model::id::{Partition, UploadId};
+use crate::model::secret::SessionUri;
+use crate::model::time::{Span, Timestamp};
+use crate::model::upload::{Evidence, PromisedSize, TransferKind, Upload, UploadState, Witness};
+use crate::storage::{self, Progress};
+use crate::store::{Due, Lease, Tracked};
+
+/// How long after one round the next one begins, on average: what an end that nobody asked for is late by, at the most.
+const ROUND_EVERY: Duration = Duration::from_secs(10);
+
+/// How many uploads are claimed at a time. With [`AT_ONCE`], settling them takes a fraction of [`CLAIM`].
+const BATCH: u32 = 32;
+
+/// How many uploads one instance settles at once.
+const AT_ONCE: usize = 16;
+
+/// How long a claim lasts. Should two instances settle the same upload, nothing is lost but their time.
+const CLAIM: Duration = Duration::from_secs(120);
+
+/// How long an interrupted creation is kept beyond its lease, for a client that repeats it with its idempotency key. It
+/// reserves nothing in this time.
+const REPEAT_GRACE: Duration = Duration::from_secs(600);
+
+/// The shortest pause between two looks at an upload of unknown size, which storage does not bound.
+const UNBOUNDED_PAUSE: Duration = Duration::from_secs(60);
+
+/// The longest pause between two looks at an upload that is under way.
+const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 3600);
+
+/// How long after its end an upload is looked at again, to see whether anything was left.
+const FIRST_CLEAN_UP: Duration = Duration::from_secs(60);
+
+/// The longest pause between two such looks.
+const LONGEST_CLEAN_UP_PAUSE: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a session lives (storage documentation, "Resumable uploads"), which a client may have opened with a signed URL
+/// in its last moment.
+const SESSION_LIFE: Duration = Duration::from_secs(7 * 86_400);
+
+/// How long a request may take that began with a signed URL in its last moment.
+const LAST_REQUEST: Duration = Duration::from_secs(3600);
+
+/// The `[sweeper]` section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SweepSettings {
+    /// Storage is asked about uploads that were silent for this long.
+    #[serde(default = "default_idle_after")]
+    pub idle_after: Span,
+}
+
+const fn default_idle_after() -> Span {
+    Span::seconds(15 * 60)
+}
+
+impl Default for SweepSettings {
+    fn default() -> Self {
+        Self { idle_after: default_idle_after() }
+    }
+}
+
+/// What was done about an upload that was due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Settled {
+    /// It has reached a final state.
+    Ended,
+    /// It is under way.
+    UnderWay,
+    /// A creation that was interrupted was withdrawn, or is left to be repeated.
+    Interrupted,
+    /// It had ended; nothing was left of it.
+    Clean,
+    /// It had ended; a session was revoked or an object deleted that were there all the same.
+    Cleaned,
+    /// It is known no more.
+    Forgotten,
+}
+
+/// What a round came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// How many uploads were due.
+    pub due: usize,
+    /// How many of them are due again because something failed.
+    pub failed: usize,
+    /// How long the oldest of them had been due.
+    pub oldest: Duration,
+}
+
+impl Uploads {
+    /// Sweeps until `stop`, round by round. A round that is under way is ended at once; what it claimed comes back.
+    pub async fn keep_sweeping(self: Arc<Self>, stop: CancellationToken) {
+        let sweeping = async {
+            loop {
+                let [chance] = self.randomness.bytes::<1>();
+                // Between a half and one and a half of it, so that instances do not walk in step.
+                tokio::time::sleep(ROUND_EVERY.mul_f64(0.5 + f64::from(chance) / 256.0)).await;
+                self.sweep().await;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = sweeping => {}
+        }
+    }
+
+    /// One round: settles everything that is due.
+    pub async fn sweep(self: &Arc<Self>) -> Round {
+        let [first] = self.randomness.bytes::<1>();
+        let mut round = Round::default();
+        let mut unreachable = None;
+        for partition in (0..=u8::MAX).map(|offset| Partition(first.wrapping_add(offset))) {
+            if let Err(error) = self.sweep_partition(partition, &mut round).await {
+                unreachable = Some(error);
+            }
+        }
+        // One each time: within the hour all have had their turn.
+        if let Err(error) = self.store.forget_owners(Partition(first)).await {
+            unreachable.get_or_insert(error.into());
+        }
+        if let Some(error) = unreachable {
+            warn!(error = chain(&error), "some uploads could not be swept, and wait for the next round");
+        }
+        self.metrics.observe_round(&round);
+        round
+    }
+
+    async fn sweep_partition(self: &Arc<Self>, partition: Partition, round: &mut Round) -> Result<(), Error> {
+        loop {
+            let now = self.clock.now();
+            let region = &self.region.name;
+            let claimed = self.store.claim_due(partition, region, BATCH, now, now.plus(CLAIM)).await?;
+            let is_last = claimed.len() < BATCH as usize;
+            self.settle_all(claimed, now, round).await;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn settle_all(self: &Arc<Self>, claimed: Vec<Due>, now: Timestamp, round: &mut Round) {
+        let mut settling = JoinSet::new();
+        let mut count = |failed: Option<bool>| round.failed += usize::from(failed.unwrap_or(true));
+        for due in claimed {
+            round.due += 1;
+            round.oldest = round.oldest.max(now.since(due.since));
+            if settling.len() == AT_ONCE {
+                count(settling.join_next().await.and_then(Result::ok));
+            }
+            let uploads = Arc::clone(self);
+            settling.spawn(async move { uploads.settle(due).await }.in_current_span());
+        }
+        while let Some(failed) = settling.join_next().await {
+            count(failed.ok());
+        }
+    }
+
+    /// Settles one upload, and gives whether that failed.
+    async fn settle(&self, Due { id, .. }: Due) -> bool {
+        // As much as a request has: a look, and what follows from it.
+        let deadline = Instant::now() + 2 * self.storage_timeout;
+        let settled = self.settle_within(id, deadline).await;
+        self.metrics.observe_settled(settled.as_ref().ok().copied());
+        match settled {
+            // Somebody else is at it at this moment, and it is due again soon.
+            Ok(_) | Err(Error::Contended | Error::NotFound) => false,
+            Err(error) => {
+                info!(upload.id = %id, error = chain(&error), "an upload that was due is not settled, and is due again");
+                true
+            }
+        }
+    }
+
+    async fn settle_within(&self, id: UploadId, deadline: Instant) -> Result<Settled, Error> {
+        let Some(tracked) = self.store.find(id).await? else {
+            self.store.unschedule(id, &self.region.name).await?;
+            return Ok(Settled::Forgotten);
+        };
+        match &tracked.upload.state {
+            UploadState::Admitted { lease_until } => {
+                let lease_until = *lease_until;
+                self.settle_interrupted(tracked, lease_until, deadline).await
+            }
+            UploadState::Pending | UploadState::Uploading { .. } if self.has_run_out(&tracked.upload) => {
+                self.end(tracked, Evidence::TimeRanOut, Witness::Sweep, deadline).await?;
+                Ok(Settled::Ended)
+            }
+            UploadState::Pending | UploadState::Uploading { .. } => {
+                // That the session is lost is for the client to find, and to mend by a renewal; its time runs on.
+                let (Looked::Progressed(tracked) | Looked::Lost(tracked)) =
+                    self.look(tracked, Witness::Sweep, deadline).await?;
+                if tracked.upload.state.is_final() {
+                    return Ok(Settled::Ended);
+                }
+                self.store.schedule(&tracked, self.next_look(&tracked.upload, &tracked.upload.state)).await?;
+                Ok(Settled::UnderWay)
+            }
+            UploadState::Completed { .. } => {
+                self.store.schedule(&tracked, None).await?;
+                Ok(Settled::Clean)
+            }
+            UploadState::Rejected { at, .. } | UploadState::Cancelled { at, .. } | UploadState::Expired { at, .. } => {
+                let ended_at = *at;
+                let settled = self.clean_up(&tracked, deadline).await?;
+                let next = next_clean_up(&tracked, ended_at, settled, self.clock.now());
+                self.store.schedule(&tracked, next).await?;
+                Ok(settled)
+            }
+        }
+    }
+
+    /// Adopts what a creation has left at storage that was interrupted, or withdraws it.
+    ///
+    /// Nobody was told of its session, unless the store has lost what it had acknowledged: then there may be an object.
+    async fn settle_interrupted(
+        &self,
+        tracked: Tracked,
+        lease_until: Timestamp,
+        deadline: Instant,
+    ) -> Result<Settled, Error> {
+        let now = self.clock.now();
+        if lease_until > now {
+            self.store.schedule(&tracked, Some(lease_until)).await?;
+            return Ok(Settled::Interrupted);
+        }
+        if let Some(object) = self.arrived(&tracked.upload, deadline).await? {
+            self.judge(tracked, object, Witness::Sweep, deadline).await?;
+            return Ok(Settled::Ended);
+        }
+        let withdrawn_at = lease_until.plus(REPEAT_GRACE).min(tracked.upload.expires_at);
+        if withdrawn_at > now {
+            self.store.schedule(&tracked, Some(withdrawn_at)).await?;
+        } else if let Some(lease) = Lease::of(&tracked) {
+            self.store.abandon(&lease, &tracked.upload).await?;
+        }
+        Ok(Settled::Interrupted)
+    }
+
+    /// Takes away what an upload that was cancelled, rejected or has expired has left: a session that works all the same,
+    /// or an object that came late.
+    pub(super) async fn clean_up(&self, tracked: &Tracked, deadline: Instant) -> Result<Settled, Error> {
+        let Tracked { upload, session, .. } = tracked;
+        let mut settled = Settled::Clean;
+        let revocable = session.as_ref().filter(|_| !upload.transfer.is_signed());
+        let object = match revocable {
+            Some(session) => match self.revoked_again(upload, session, deadline).await? {
+                Leftover::Session => {
+                    settled = Settled::Cleaned;
+                    self.arrived_for_certain(upload, deadline).await?
+                }
+                Leftover::Object(generation) => Some(generation),
+                Leftover::Nothing => self.arrived_for_certain(upload, deadline).await?,
+            },
+            None => self.arrived_for_certain(upload, deadline).await?,
+        };
+        if let Some(generation) = object
+            && self.delete_stray(upload, generation, deadline).await?
+        {
+            settled = Settled::Cleaned;
+        }
+        Ok(settled)
+    }
+
+    async fn revoked_again(&self, upload: &Upload, session: &SessionUri, deadline: Instant) -> Result<Leftover, Error> {
+        match self.storage.look(session, deadline).await {
+            Ok(Progress::Finished(Some(made))) => return Ok(Leftover::Object(made.generation)),
+            Ok(Progress::Finished(None) | Progress::Gone) => return Ok(Leftover::Nothing),
+            // A session that cannot be asked can be cancelled all the same.
+            Ok(Progress::Persisted(_)) | Err(storage::Error::Refused { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match self.storage.cancel(session, deadline).await {
+            Ok(storage::Cancelled::Ended) => {
+                info!(upload.id = %upload.id, "a session that was to be dead was revoked again");
+                Ok(Leftover::Session)
+            }
+            Ok(storage::Cancelled::WasGone | storage::Cancelled::Finished) => Ok(Leftover::Nothing),
+            // To repeat it is of no use.
+            Err(error @ storage::Error::Refused { .. }) => {
+                warn!(upload.id = %upload.id, error = %error, "a session that was to be dead cannot be revoked");
+                Ok(Leftover::Nothing)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The generation of the object of that name, where the name is this upload's alone. Where names repeat, an object is
+    /// another upload's until the session itself says otherwise.
+    async fn arrived_for_certain(&self, upload: &Upload, deadline: Instant) -> Result<Option<i64>, Error> {
+        if !upload.object.as_str().contains(&upload.id.to_string()) {
+            return Ok(None);
+        }
+        Ok(self.arrived(upload, deadline).await?.map(|object| object.generation))
+    }
+
+    /// Deletes an object that came too late, and gives whether it is gone.
+    async fn delete_stray(&self, upload: &Upload, generation: i64, deadline: Instant) -> Result<bool, Error> {
+        match self.storage.delete(&upload.bucket, &upload.object, generation, deadline).await {
+            Ok(_) => {
+                info!(upload.id = %upload.id, object.generation = generation, "an object that came too late was deleted");
+                Ok(true)
+            }
+            // Such as under a hold, which the operator has set, and must know of.
+            Err(error @ storage::Error::Refused { .. }) => {
+                warn!(
+                    upload.id = %upload.id, object.generation = generation, error = %error,
+                    "an object that came too late stays, since storage does not delete it"
+                );
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// When an upload is to be looked at that is in the state `next` now. One that is under way after a silence, which may
+    /// grow with its age, and at its end at the latest; one that ended otherwise than completed, once more.
+    pub(super) fn next_look(&self, upload: &Upload, next: &UploadState) -> Option<Timestamp> {
+        let now = self.clock.now();
+        match next {
+            UploadState::Completed { .. } => None,
+            UploadState::Rejected { .. } | UploadState::Cancelled { .. } | UploadState::Expired { .. } => {
+                Some(now.plus(FIRST_CLEAN_UP))
+            }
+            UploadState::Admitted { .. } | UploadState::Pending | UploadState::Uploading { .. } => {
+                let (age, idle_after) = (now.since(upload.created_at), self.sweeper.idle_after.0);
+                let pause = match upload.promise.size {
+                    PromisedSize::Exactly(_) => idle_after.max((age / 8).min(LONGEST_PAUSE)),
+                    PromisedSize::Between { .. } => idle_after.min(UNBOUNDED_PAUSE.max(age / 16)),
+                };
+                Some(now.plus(pause).min(upload.expires_at))
+            }
+        }
+    }
+}
+
+/// What an upload that has ended had left at storage.
+enum Leftover {
+    Nothing,
+    /// A session that took more.
+    Session,
+    /// What the session made, by its generation.
+    Object(i64),
+}
+
+/// When an upload that ended at `ended_at` is to be cleaned up again: until nothing can write its object any more.
+fn next_clean_up(tracked: &Tracked, ended_at: Timestamp, settled: Settled, now: Timestamp) -> Option<Timestamp> {
+    let pause = now.since(ended_at).clamp(FIRST_CLEAN_UP, LONGEST_CLEAN_UP_PAUSE);
+    let url = tracked.session.as_ref().filter(|_| tracked.upload.transfer.is_signed());
+    let Some(url_until) = url.and_then(storage::signed_until) else {
+        // Once a session is dead it stays so.
+        return (settled != Settled::Clean).then(|| now.plus(pause));
+    };
+    let session_life = match tracked.upload.transfer {
+        TransferKind::SignedResumable => SESSION_LIFE,
+        TransferKind::Simple | TransferKind::Resumable => Duration::ZERO,
+    };
+    let powerless_at = url_until.plus(session_life + LAST_REQUEST);
+    (now < powerless_at).then(|| now.plus(pause).min(powerless_at.max(now.plus(FIRST_CLEAN_UP))))
+}
