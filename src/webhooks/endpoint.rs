@@ -1,0 +1,120 @@
+//! The receivers: each with its client, its secrets and its share of attempts.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+
+use super::address::Reach;
+use super::event::EventKind;
+use super::outage::Outage;
+use super::queue::Queue;
+use super::send::Sender;
+use super::settings::{EndpointName, Fault, MAX_ENDPOINTS, SettingsError, WebhookSettings};
+use super::sign::Secrets;
+use crate::model::endpoint::EndpointId;
+use crate::model::upload::StateKind;
+
+/// How many attempts one endpoint may have under way. One that hangs takes up its own share, and nobody else's.
+pub(super) const ATTEMPTS_AT_ONCE: usize = 16;
+
+/// One receiver of events.
+pub struct Endpoint {
+    pub(super) id: EndpointId,
+    pub(super) name: EndpointName,
+    pub(super) events: Vec<EventKind>,
+    pub(super) sender: Sender,
+    /// The partitions in which something may be due for it.
+    pub(super) queue: Queue,
+    /// Whether it accepts events, as far as the log has it.
+    pub(super) outage: Outage,
+    position: usize,
+    secret_file: PathBuf,
+}
+
+/// Shows what it is called, and nothing of its address, which may hold a secret.
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("name", &self.name).field("events", &self.events).finish_non_exhaustive()
+    }
+}
+
+/// Why endpoints cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A value of the configuration is refused.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The HTTP client cannot be set up.
+    #[error("the HTTP client for webhooks cannot be set up")]
+    Client(#[from] reqwest::Error),
+}
+
+impl Endpoint {
+    /// Sets up the endpoint of each section, in their order. Reads the secrets, and asks nothing of the network.
+    ///
+    /// # Errors
+    /// When a section or a file that it names cannot be used, or two sections have one name.
+    pub fn open_all(
+        settings: &[WebhookSettings],
+        trusted_ca: &[CertificateDer<'static>],
+        user_agent: &str,
+    ) -> Result<Vec<Arc<Self>>, OpenError> {
+        let mut endpoints: Vec<Arc<Self>> = Vec::with_capacity(settings.len());
+        for (index, section) in settings.iter().enumerate() {
+            let refuse = |fault: Fault| fault.at(index);
+            if index == MAX_ENDPOINTS {
+                return Err(refuse(Fault::new("url", format!("is one too many: {MAX_ENDPOINTS} can be told"))).into());
+            }
+            section.check_address().map_err(refuse)?;
+            let name = section.endpoint_name().map_err(refuse)?;
+            if endpoints.iter().any(|earlier| earlier.name == name) {
+                return Err(refuse(Fault::new("name", format!("{name:?} is the name of an earlier endpoint"))).into());
+            }
+            let secrets = secrets(&section.secret_file).map_err(refuse)?;
+            let reach = if section.allow_private_addresses { Reach::Anywhere } else { Reach::Public };
+            let roots = trusted_ca.iter().map(|root| reqwest::Certificate::from_der(root)).collect::<Result<_, _>>()?;
+            let url = section.url.as_url().clone();
+            endpoints.push(Arc::new(Self {
+                id: name.id(),
+                name,
+                events: section.events.clone(),
+                sender: Sender::new(url, secrets, reach, roots, user_agent, ATTEMPTS_AT_ONCE)?,
+                queue: Queue::new(),
+                outage: Outage::default(),
+                position: index,
+                secret_file: section.secret_file.clone(),
+            }));
+        }
+        Ok(endpoints)
+    }
+
+    /// What stands for it in what is stored.
+    pub fn id(&self) -> EndpointId {
+        self.id
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &EndpointName {
+        &self.name
+    }
+
+    /// The final states that it is told of.
+    pub fn states(&self) -> impl Iterator<Item = StateKind> {
+        self.events.iter().map(|event| event.state())
+    }
+
+    /// Reads the secrets anew, for all messages from now on.
+    ///
+    /// # Errors
+    /// When the file cannot be used. The secrets stay as they are then.
+    pub fn reload_secrets(&self) -> Result<(), SettingsError> {
+        let secrets = secrets(&self.secret_file).map_err(|fault| fault.at(self.position))?;
+        self.sender.sign_with(secrets);
+        Ok(())
+    }
+}
+
+fn secrets(file: &Path) -> Result<Secrets, Fault> {
+    Secrets::read(file).map_err(|invalid| Fault::new("secret_file", invalid.to_string()))
+}
