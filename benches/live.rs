@@ -220,6 +220,7 @@ async fn uploads(clock: Clock, store: Arc<Store>, emulator: &Emulator) -> anyhow
         regions: vec![region.clone()],
         region,
         endpoints: Vec::new(),
+        ended: tokio::sync::mpsc::channel(1).0,
         storage_timeout: Duration::from_secs(10),
         sweeper: SweepSettings::default(),
         metrics: Metrics::default(),

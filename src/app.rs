@@ -9,7 +9,7 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -21,11 +21,13 @@ use crate::http::operations::{self, Operations};
 use crate::http::push::Receiver;
 use crate::http::{self, Observer, Services};
 use crate::identity::Identity;
+use crate::model::id::Partition;
 use crate::policy::{Policies, PolicySettings};
 use crate::server::{Limits, Listener, TlsCertificate, TlsError};
 use crate::storage::{self, Signing, Storage};
 use crate::store::{self, Store};
-use crate::uploads::{Region, Uploads};
+use crate::uploads::{self, Region, Uploads};
+use crate::webhooks::{self, Endpoint, Webhooks};
 
 /// How many requests may be answered at once, those that only read included: as many as the operations that storage
 /// takes on, and far fewer than the store does. One more is refused here, before anything is reserved for it. Only
@@ -134,6 +136,8 @@ pub struct App {
     uploads: Arc<Uploads>,
     background: Background,
     receiver: Option<Arc<Receiver>>,
+    webhooks: Arc<Webhooks>,
+    endings: mpsc::Receiver<Partition>,
 }
 
 /// How a service ended.
@@ -156,12 +160,23 @@ impl App {
         let receiver = open_receiver(config, &identity)?.map(Arc::new);
         let policies = compile_policies(config)?;
         let store = Arc::new(Store::open(&config.store, world.randomness.clone()).await?);
+        let endpoints = open_endpoints(config, &extra_roots)?;
         let storage = open_storage(config, &world, extra_roots).await?;
         let certificate = config.server.tls.as_ref().map(TlsCertificate::load).transpose()?;
 
         let regions: Vec<Region> = config.regions.iter().map(region).collect();
         let region = config.own_region().map(region);
         let region = region.ok_or_else(|| config.error("region", None, "", "is not among [[regions]]"))?;
+        let told_endpoints = endpoints.iter().map(|endpoint| told(endpoint)).collect();
+        let (ended, endings) = mpsc::channel(webhooks::ENDINGS_AT_ONCE);
+        let webhooks = Arc::new(Webhooks {
+            clock: world.clock.clone(),
+            randomness: world.randomness.clone(),
+            store: Arc::clone(&store),
+            endpoints,
+            render: http::wire::as_event,
+            metrics: webhooks::Metrics::default(),
+        });
         let uploads = Arc::new(Uploads {
             clock: world.clock.clone(),
             randomness: world.randomness.clone(),
@@ -170,7 +185,8 @@ impl App {
             storage,
             region,
             regions,
-            endpoints: Vec::new(),
+            endpoints: told_endpoints,
+            ended,
             storage_timeout: config.storage.timeout.0,
             sweeper: config.sweeper,
             metrics: crate::uploads::Metrics::default(),
@@ -185,6 +201,7 @@ impl App {
         uploads.store.metrics().register(own);
         uploads.storage.metrics().register(own);
         identity.metrics().register(own);
+        webhooks.metrics.register(own);
         if let Some(receiver) = &receiver {
             receiver.metrics.register(own);
         }
@@ -218,6 +235,8 @@ impl App {
             identity,
             receiver,
             uploads,
+            webhooks,
+            endings,
             background,
         })
     }
@@ -252,6 +271,8 @@ impl App {
         if let Some(certificate) = &self.certificate {
             tokio::spawn(certificate.clone().watch(CERTIFICATE_POLL, stop_public.clone()));
         }
+        let stop_webhooks = CancellationToken::new();
+        let webhooks = tokio::spawn(self.webhooks.run(self.endings, stop_webhooks.clone()));
         let identity = Arc::clone(&self.identity);
         tokio::spawn(async move { identity.warm_up().await });
         if self.background == Background::ByItself {
@@ -271,6 +292,9 @@ impl App {
         tokio::time::sleep(notice).await;
         stop_public.cancel();
         let drained = public.await;
+        // The last requests may have ended uploads: what is not told by then is told by another instance.
+        stop_webhooks.cancel();
+        let _ = webhooks.await;
         stop_operations.cancel();
         let _ = operations.await;
         match drained {
@@ -291,6 +315,7 @@ pub async fn mistakes(config: &Config, world: &World) -> Vec<StartError> {
         Err(mistake) => mistakes.push(mistake),
     }
     mistakes.extend(compile_policies(config).err());
+    mistakes.extend(open_endpoints(config, &roots).err());
     mistakes.extend(Store::open(&config.store, world.randomness.clone()).await.err().map(StartError::from));
     mistakes.extend(open_storage(config, world, roots).await.err());
     mistakes.extend(config.server.tls.as_ref().and_then(|tls| TlsCertificate::load(tls).err()).map(StartError::from));
@@ -323,6 +348,25 @@ fn open_receiver(config: &Config, identity: &Identity) -> Result<Option<Receiver
 fn compile_policies(config: &Config) -> Result<Policies, StartError> {
     Policies::new(&config.policies)
         .map_err(|error| config.error("policies", Some(error.index), error.key, error.reason).into())
+}
+
+fn open_endpoints(config: &Config, extra_roots: &[CertificateDer<'static>]) -> Result<Vec<Arc<Endpoint>>, StartError> {
+    Endpoint::open_all(&config.webhooks, extra_roots, USER_AGENT).map_err(|error| match error {
+        webhooks::OpenError::Settings(error) => {
+            config.error("webhooks", Some(error.index), error.key, error.reason).into()
+        }
+        webhooks::OpenError::Client(error) => error.into(),
+    })
+}
+
+/// What uploads know of an endpoint.
+fn told(endpoint: &Endpoint) -> uploads::Endpoint {
+    uploads::Endpoint {
+        id: endpoint.id(),
+        name: endpoint.name().to_string(),
+        host: endpoint.host().to_owned(),
+        states: endpoint.states().collect(),
+    }
 }
 
 async fn open_storage(

@@ -27,6 +27,7 @@ use crate::identity::IssuerSettings;
 use crate::model::name::{BucketName, RegionName};
 use crate::policy::PolicySettings;
 use crate::uploads::SweepSettings;
+use crate::webhooks::WebhookSettings;
 use crate::{server, storage, store};
 use document::Origins;
 
@@ -57,6 +58,8 @@ pub struct Config {
     pub policies: Vec<PolicySettings>,
     /// The `[sweeper]` section.
     pub sweeper: SweepSettings,
+    /// The `[[webhooks]]` sections.
+    pub webhooks: Vec<WebhookSettings>,
     /// The `[notifications]` section; without it nobody may push.
     pub notifications: Option<push::Settings>,
     origins: Origins,

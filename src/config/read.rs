@@ -16,7 +16,7 @@ use crate::uploads::SweepSettings;
 use crate::{server, storage, store};
 
 /// The keys and sections of the top level.
-pub(super) const TOP_LEVEL: [&str; 10] = [
+pub(super) const TOP_LEVEL: [&str; 11] = [
     "region",
     "trusted_ca",
     "server",
@@ -27,6 +27,7 @@ pub(super) const TOP_LEVEL: [&str; 10] = [
     "policies",
     "notifications",
     "sweeper",
+    "webhooks",
 ];
 
 /// Reads everything, and gives all mistakes together.
@@ -53,6 +54,7 @@ pub(super) fn read(
     let regions = reader.sections("regions");
     let policies = reader.sections("policies");
     let sweeper = reader.optional::<SweepSettings>("sweeper");
+    let webhooks = if reader.table.contains_key("webhooks") { reader.sections("webhooks") } else { Some(Vec::new()) };
     let notifications = reader.optional::<push::Settings>("notifications");
 
     // What could be read is checked even if something else could not.
@@ -86,7 +88,7 @@ pub(super) fn read(
     }
 
     let (Some(region), Some(server), Some(store)) = (region, server, store) else { return Err(reader.errors.into()) };
-    let (Some(issuers), Some(regions), Some(policies)) = (issuers, regions, policies) else {
+    let (Some(issuers), Some(regions), Some(policies), Some(webhooks)) = (issuers, regions, policies, webhooks) else {
         return Err(reader.errors.into());
     };
     if !reader.errors.is_empty() {
@@ -105,6 +107,7 @@ pub(super) fn read(
         policies,
         notifications,
         sweeper,
+        webhooks,
         origins,
     };
     make_absolute(&mut config, directory);
@@ -123,7 +126,10 @@ fn make_absolute(config: &mut Config, directory: &Path) {
     };
     let store_tls = config.store.tls.iter_mut().flat_map(|tls| [&mut tls.ca, &mut tls.certificate, &mut tls.key]);
     let store_tls = store_tls.flatten();
-    for path in tls.chain(keys).chain(store_tls).chain(key_sets).chain(credentials).chain(&mut config.trusted_ca) {
+    let secrets = config.webhooks.iter_mut().map(|endpoint| &mut endpoint.secret_file);
+    let of_store = keys.chain(store_tls);
+    let others = key_sets.chain(credentials).chain(secrets).chain(&mut config.trusted_ca);
+    for path in tls.chain(of_store).chain(others) {
         *path = directory.join(&*path);
     }
     config.store.trusted_ca.clone_from(&config.trusted_ca);

@@ -421,6 +421,12 @@ pub struct UploadList {
     next_cursor: Option<String>,
 }
 
+/// The upload as events have it: as the API shows it, and never with how its bytes are sent.
+pub(crate) fn as_event(tracked: &Tracked) -> serde_json::Value {
+    // A struct of texts and numbers always becomes JSON.
+    serde_json::to_value(Upload::of(&tracked.upload)).unwrap_or_default()
+}
+
 impl UploadList {
     pub(super) const fn new(uploads: Vec<Upload>, next_cursor: Option<String>) -> Self {
         Self { uploads, next_cursor }

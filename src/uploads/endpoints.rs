@@ -106,6 +106,9 @@ impl Uploads {
     /// [`Error::Store`] when the store fails. Repeating the call is safe.
     pub async fn replay(&self, administrator: &Principal, endpoint: &Endpoint, id: UploadId) -> Result<bool, Error> {
         let replayed = self.store.replay(id, endpoint.id, self.clock.now()).await?;
+        if replayed {
+            self.hint_at(id);
+        }
         info!(
             target: AUDIT, administrator = %administrator.id, action = "replay", endpoint = endpoint.name,
             upload.id = %id, replayed, "an administrator asked for a delivery to be made again"
@@ -132,6 +135,7 @@ impl Uploads {
         let page = self.store.parked(endpoint.id, None, REPLAY_AT_ONCE).await?;
         for parked in page.parked {
             replayed.count += u32::from(self.store.replay(parked.id, endpoint.id, self.clock.now()).await?);
+            self.hint_at(parked.id);
         }
         replayed.remaining = page.next.is_some();
         Ok(())

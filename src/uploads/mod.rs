@@ -23,6 +23,7 @@ mod usage;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::info;
 
@@ -37,7 +38,7 @@ pub use transfer::Offer;
 pub use usage::{Sum, SumBy, SumOf, UsagePage, UsageRow, sums};
 
 use crate::clock::{Clock, Randomness};
-use crate::model::id::UploadId;
+use crate::model::id::{Partition, UploadId};
 use crate::model::name::{BucketName, RegionName};
 use crate::model::principal::Principal;
 use crate::model::upload::{Evidence, Upload, Witness};
@@ -74,6 +75,8 @@ pub struct Uploads {
     pub regions: Vec<Region>,
     /// Who is told how uploads end.
     pub endpoints: Vec<Endpoint>,
+    /// Hears of the partitions in which somebody is to be told now; others find it later.
+    pub ended: mpsc::Sender<Partition>,
     /// How long one operation of storage may take. Leases are made of it.
     pub storage_timeout: Duration,
     /// When uploads are looked at that nobody asks for.
@@ -212,6 +215,11 @@ impl Uploads {
         Err(Error::Contended)
     }
 
+    /// Has deliveries about the upload made now. Where too many others are waiting, they are found a little later.
+    fn hint_at(&self, id: UploadId) {
+        let _ = self.ended.try_send(id.partition());
+    }
+
     /// Records what `evidence` makes of the upload, unless someone else has changed it since it was read.
     async fn attempt(&self, tracked: Tracked, evidence: Evidence) -> Result<Attempt, Error> {
         let now = self.clock.now();
@@ -224,6 +232,9 @@ impl Uploads {
         match self.store.advance(&tracked, next, due, &tell, now).await? {
             Advanced::Done(advanced) => {
                 self.metrics.observe_transition(&tracked.upload.state, &advanced.upload);
+                if !tell.is_empty() {
+                    self.hint_at(advanced.upload.id);
+                }
                 Ok(Attempt::Settled(advanced))
             }
             Advanced::Conflict(current) => Ok(Attempt::Overtaken(current)),

@@ -67,6 +67,7 @@ pub(crate) async fn uploads() -> (Emulator, Arc<Uploads>) {
         storage,
         regions: vec![region.clone()],
         endpoints: Vec::new(),
+        ended: mpsc::channel(1).0,
         region,
         storage_timeout: Duration::from_secs(2),
         sweeper: SweepSettings::default(),

@@ -25,14 +25,14 @@ use crate::model::chain;
 use crate::model::endpoint::EndpointId;
 use crate::model::id::{Partition, UploadId};
 use crate::model::time::Timestamp;
-use crate::store::{self, Attempted, Delivery, Failures, ParkedPage, Store, Tracked, Wanted};
+use crate::store::{self, Attempted, Delivery, Failures, Store, Tracked, Wanted};
 
 /// How long what was taken belongs to whoever took it: longer than an attempt takes, and reading what it is about and
 /// saying what came of it, from and to a store that answers late.
 pub(super) const LEASE: Duration = ATTEMPT_TIME.saturating_add(Duration::from_secs(43));
 
 /// How often every partition is looked into, for what was to be tried again, and for what another instance left.
-pub(super) const POLL: Duration = Duration::from_secs(5);
+pub(super) const POLL: Duration = Duration::from_secs(10);
 
 /// The most that chance adds to [`POLL`], as a part of it.
 pub(super) const JITTER: f64 = 0.5;
@@ -80,39 +80,6 @@ impl Webhooks {
             }
         }
         while servants.join_next().await.is_some() {}
-    }
-
-    /// The endpoint of this name.
-    pub fn endpoint(&self, name: &str) -> Option<&Arc<Endpoint>> {
-        self.endpoints.iter().find(|endpoint| endpoint.name.as_str() == name)
-    }
-
-    /// Some of the events that `endpoint` did not accept and that are not sent any more: up to `limit`, those behind
-    /// `after`.
-    ///
-    /// # Errors
-    /// When the store cannot tell.
-    pub async fn parked(
-        &self,
-        endpoint: &Endpoint,
-        after: Option<UploadId>,
-        limit: usize,
-    ) -> Result<ParkedPage, store::Error> {
-        self.store.parked(endpoint.id, after, limit).await
-    }
-
-    /// Sends the event of an upload again that was given up. It gets one attempt where its 72 hours are over. Gives
-    /// whether there was such an event.
-    ///
-    /// # Errors
-    /// When the store cannot tell. Repeating the call is safe.
-    pub async fn replay(&self, endpoint: &Endpoint, upload: UploadId) -> Result<bool, store::Error> {
-        let is_replayed = self.store.replay(upload, endpoint.id, self.clock.now()).await?;
-        if is_replayed {
-            self.metrics.count(&endpoint.name, DeliveryResult::Replayed);
-            endpoint.queue.push(upload.partition());
-        }
-        Ok(is_replayed)
     }
 
     /// Takes what is due for one endpoint, as much as may be under way, for as long as there is something.

@@ -99,6 +99,11 @@ impl Endpoint {
         &self.name
     }
 
+    /// The host that it is at. The rest of its address may hold a secret.
+    pub fn host(&self) -> &str {
+        self.sender.host()
+    }
+
     /// The final states that it is told of.
     pub fn states(&self) -> impl Iterator<Item = StateKind> {
         self.events.iter().map(|event| event.state())

@@ -38,12 +38,10 @@ pub(super) enum DeliveryResult {
     Failed,
     /// It did not for so long that it is not asked any more.
     Parked,
-    /// It is asked again after all, as an operator wished.
-    Replayed,
 }
 
 impl DeliveryResult {
-    const ALL: [Self; 4] = [Self::Accepted, Self::Failed, Self::Parked, Self::Replayed];
+    const ALL: [Self; 3] = [Self::Accepted, Self::Failed, Self::Parked];
 }
 
 impl EncodeLabelValue for DeliveryResult {
@@ -53,7 +51,6 @@ impl EncodeLabelValue for DeliveryResult {
             Self::Accepted => "accepted",
             Self::Failed => "failed",
             Self::Parked => "parked",
-            Self::Replayed => "replayed",
         })
     }
 }

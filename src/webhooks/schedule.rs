@@ -18,6 +18,9 @@ const PAUSES: [Duration; 7] = [
 /// How long an event is tried for: a receiver may be down over a weekend.
 pub(super) const TRIED_FOR: Duration = Duration::from_secs(72 * 3600);
 
+/// How many attempts an event has at least, also one that is older than that: its receiver may have been repaired since.
+pub(super) const LEAST_ATTEMPTS: u32 = 3;
+
 /// The longest pause that a receiver can ask for.
 pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
@@ -43,7 +46,7 @@ pub(super) fn after_failure(
     retry_after: Option<Duration>,
     chance: f64,
 ) -> Next {
-    if now.since(happened_at) >= TRIED_FOR {
+    if now.since(happened_at) >= TRIED_FOR && attempt >= LEAST_ATTEMPTS {
         return Next::Park;
     }
     let position = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX).min(PAUSES.len() - 1);
@@ -87,7 +90,13 @@ mod tests {
     fn an_event_is_tried_for_72_hours_and_then_parked() {
         let just_before = EVENT.plus(TRIED_FOR).minus(Duration::from_millis(1));
         assert!(matches!(after_failure(40, EVENT, just_before, None, 0.9), Next::Again(_)));
-        assert_eq!(after_failure(1, EVENT, EVENT.plus(TRIED_FOR), None, 0.9), Next::Park);
+        assert_eq!(after_failure(40, EVENT, EVENT.plus(TRIED_FOR), None, 0.9), Next::Park);
+        // One that is replayed has a handful of attempts, however old it is.
+        assert_eq!(
+            after_failure(1, EVENT, EVENT.plus(TRIED_FOR), None, 0.0),
+            Next::Again(EVENT.plus(TRIED_FOR + SECONDS(5)))
+        );
+        assert_eq!(after_failure(3, EVENT, EVENT.plus(TRIED_FOR), None, 0.9), Next::Park);
         // An instance whose clock is behind gives nothing up.
         assert!(matches!(after_failure(1, EVENT, EVENT.minus(TRIED_FOR), None, 0.9), Next::Again(_)));
     }

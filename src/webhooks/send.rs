@@ -116,6 +116,11 @@ impl Sender {
         Ok(Self { client, url, secrets: ArcSwap::from_pointee(secrets) })
     }
 
+    /// The host that messages go to.
+    pub(super) fn host(&self) -> &str {
+        self.url.host_str().unwrap_or_default()
+    }
+
     /// Signs with other secrets from now on.
     pub(super) fn sign_with(&self, secrets: Secrets) {
         self.secrets.store(Arc::new(secrets));

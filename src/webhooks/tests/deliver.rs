@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::model::endpoint::EndpointId;
+
 use super::super::deliver::{GRACE, JITTER, LEASE, POLL};
 use super::super::endpoint::ATTEMPTS_AT_ONCE;
 use super::super::event_id;
@@ -133,7 +135,7 @@ async fn after_72_hours_an_event_is_parked_and_an_operator_can_have_it_sent() {
     let receiver = Receiver::start().await;
     receiver.says(Answer::status(503));
     let instance = scene.tell(&[("backend", &receiver)]);
-    let endpoint = instance.webhooks.endpoint("backend").unwrap();
+    let endpoint = EndpointId::of("backend");
     let id = scene.cancelled_upload(1, &["backend"]).await;
     let other = scene.cancelled_upload(2, &["backend"]).await;
     for (after, failed, parked) in [(Duration::ZERO, 2, 0), (TRIED_FOR / 2, 4, 0), (TRIED_FOR / 2, 4, 2)] {
@@ -144,21 +146,21 @@ async fn after_72_hours_an_event_is_parked_and_an_operator_can_have_it_sent() {
         instance.shows(&format!(r#"webhook_deliveries_total{{endpoint="backend",result="failed"}} {failed}"#)).await;
         instance.shows(&format!(r#"webhook_deliveries_total{{endpoint="backend",result="parked"}} {parked}"#)).await;
     }
-    let page = instance.webhooks.parked(endpoint, None, 1).await.unwrap();
+    let page = scene.store.parked(endpoint, None, 1).await.unwrap();
     let [first] = page.parked.try_into().unwrap();
     assert_eq!((first.id, first.since), (id, scene.clock.now()));
     assert_eq!((first.failures.count, first.failures.last.as_str()), (3, "answered 503"));
-    assert_eq!(instance.webhooks.parked(endpoint, page.next, 9).await.unwrap().parked[0].id, other);
+    assert_eq!(scene.store.parked(endpoint, page.next, 9).await.unwrap().parked[0].id, other);
     scene.clock.advance(TRIED_FOR);
     assert!(scene.take_due(id.partition(), "backend").await.is_empty(), "what is parked is sent by itself");
 
     receiver.says(Answer::status(200));
-    assert!(instance.webhooks.replay(endpoint, id).await.unwrap());
+    assert!(scene.store.replay(id, endpoint, scene.clock.now()).await.unwrap());
+    instance.notice(id).await;
     receiver.arrivals(1).await;
     instance.shows(r#"webhook_deliveries_total{endpoint="backend",result="accepted"} 1"#).await;
-    instance.shows(r#"webhook_deliveries_total{endpoint="backend",result="replayed"} 1"#).await;
     assert_eq!(receiver.received().pop().unwrap().id(), event_id(id));
-    assert!(!instance.webhooks.replay(endpoint, id).await.unwrap(), "it was accepted");
+    assert!(!scene.store.replay(id, endpoint, scene.clock.now()).await.unwrap(), "it was accepted");
 }
 
 #[tokio::test]
