@@ -99,10 +99,6 @@ export class Machine {
     return this.#reached;
   }
 
-  get renewals(): number {
-    return this.#renewals;
-  }
-
   /** After a reload: `received` is what the last page knew. */
   resumed(received: number): Move {
     this.#reached = received;
@@ -134,7 +130,9 @@ export class Machine {
     switch (move.do) {
       case 'create': return this.#enter(outcome.upload, outcome.isReplay ? 'known' : 'new');
       case 'find': return this.#enter(outcome.upload, 'known');
-      case 'renew': return this.#enter(outcome.upload, 'new');
+      case 'renew':
+        this.#renewals += 1;
+        return this.#enter(outcome.upload, 'new');
       case 'look': return isFinal(outcome.upload) ? { do: 'end', upload: outcome.upload } : { do: 'send', offset: move.offset };
       case 'complete':
         return isFinal(outcome.upload) ? { do: 'end', upload: outcome.upload } : this.#wait(move, unaware());
@@ -193,7 +191,7 @@ export class Machine {
       case 200: case 201: return this.#stored();
       case 308: return this.#afterPersisted(move, range, retryAfterMs);
       case 412: return { do: 'complete', after: { how: 'exists' } };
-      case 404: case 410: case 499: return { do: 'renew' };
+      case 404: case 410: case 499: return this.#renew();
     }
     if (isTransient(status)) return this.#wait({ do: 'ask' }, busy(status), retryAfterMs);
     const at = move.do === 'send' ? move.offset : this.#reached;
@@ -255,7 +253,7 @@ export class Machine {
         if (move.do === 'complete') return this.#afterNotComplete(move, problem);
         break;
       case 'session-lost':
-        if (move.do === 'complete') return { do: 'renew' };
+        if (move.do === 'complete') return this.#renew();
         break;
       case 'invalid-state':
         // It ended otherwise in the meantime, or a renewal found it final: what it is now is the answer.
@@ -287,7 +285,7 @@ export class Machine {
         // Storage, whose clock is another, may find a URL ended before the broker does. That is not so of two in a row.
         const isFirst = !this.#wasRefused && (after.status === 400 || after.status === 403);
         this.#wasRefused = true;
-        if (isFirst) return { do: 'renew' };
+        if (isFirst) return this.#renew();
         return { do: 'fail', error: new UploadBrokerError('storage-refused', `storage refused the signed URL with status ${after.status}`, { status: after.status }) };
       }
     }
@@ -308,14 +306,11 @@ export class Machine {
     }
   }
 
-  /** Whether the session may be renewed once more, or why not. */
-  renewing(): UploadBrokerError | undefined {
-    if (this.#bytes.keptFrom > 0) {
-      return new UploadBrokerError('source-lost', 'the session was lost, and a stream cannot be read again');
-    }
-    this.#renewals += 1;
-    if (this.#renewals <= MOST_RENEWALS) return undefined;
-    return new UploadBrokerError('session-lost-again', `the session was lost ${this.#renewals} times`, { retryable: true });
+  #renew(): Move {
+    if (this.#bytes.keptFrom > 0) return fail('source-lost', 'the session was lost, and a stream cannot be read again');
+    if (this.#renewals < MOST_RENEWALS) return { do: 'renew' };
+    const detail = `the session was lost ${this.#renewals + 1} times`;
+    return { do: 'fail', error: new UploadBrokerError('session-lost-again', detail, { retryable: true }) };
   }
 
   #wait(then: Move, error: UploadBrokerError, retryAfterMs?: number): Move {

@@ -1,6 +1,7 @@
 /** One upload: does what the machine says, tells what happens, and can be stopped at any point. */
 import type { Fetch, Nowhere } from './broker.js';
 import { BrokerClient, retryAfterMs } from './broker.js';
+import { Control, STOPPED } from './control.js';
 import { UploadBrokerError } from './errors.js';
 import type { ClientState, EventOf, Progress, UploadEvent } from './events.js';
 import { Events, Speed } from './events.js';
@@ -8,7 +9,7 @@ import type { Move, Outcome, StorageAnswer } from './machine.js';
 import { Machine } from './machine.js';
 import type { Content, UploadOptions } from './order.js';
 import { isStream, orderOf } from './order.js';
-import { ChunkSizer, PATIENCE, Pace, answerWithin } from './pace.js';
+import { ChunkSizer, PATIENCE, Pace } from './pace.js';
 import type { Patience } from './pace.js';
 import { Records } from './records.js';
 import { nearest, withoutSlash } from './route.js';
@@ -16,9 +17,6 @@ import type { Part, Source } from './source.js';
 import { BlobSource, StreamSource, unreadable } from './source.js';
 import type { BrokerUpload, CompletedUpload, CreateUpload, Transfer } from './wire.js';
 import { isFinal } from './wire.js';
-
-/** Why a request of ours was cut off, where it was not the network. */
-const STOPPED = Symbol('stopped');
 
 /** So often is a cancellation sent; whom it does not reach, the upload's own expiry will. */
 const CANCEL_ATTEMPTS = 3;
@@ -42,7 +40,8 @@ export class Upload implements AsyncIterable<UploadEvent> {
   readonly #speed = new Speed();
   readonly #broker: BrokerClient;
   readonly #records: Records;
-  readonly #onOnline = (): void => this.#wakeFromNetwork();
+  readonly #control: Control;
+  readonly #onOnline = (): void => this.#control.online();
   readonly #onAbort = (): void => void this.cancel();
 
   #state: ClientState = 'preparing';
@@ -60,18 +59,13 @@ export class Upload implements AsyncIterable<UploadEvent> {
   #transfer: Transfer | undefined;
   /** Where chunks go: the session of the broker, or that which a signed URL opened. */
   #session: string | undefined;
-  #isPaused = false;
-  #isCancelled = false;
   #move: Move['do'] = 'create';
-  #request: AbortController | undefined;
-  /** Ends a pause, whoever made it. */
-  #wake: (() => void) | undefined;
-  #waitsForNetwork = false;
 
   constructor(content: Content, options: UploadOptions) {
     this.#content = content;
     this.#options = options;
     this.#patience = { ...PATIENCE, ...options.patience };
+    this.#control = new Control(this.#patience);
     this.#fetch = options.fetch ?? ((url, init) => fetch(url, init));
     this.#broker = new BrokerClient(withoutSlash(options.broker ?? options.regions?.[0] ?? ''), options.token, this.#fetch);
     this.#records = new Records(options.store, (cause) => this.#events.emit({ type: 'unsaved', cause }));
@@ -107,17 +101,11 @@ export class Upload implements AsyncIterable<UploadEvent> {
 
   /** Stops sending. What storage has stays; the chunk under way is sent again. */
   pause(): void {
-    if (this.#isPaused || this.#isOver) return;
-    this.#isPaused = true;
-    this.#request?.abort(STOPPED);
-    this.#wake?.();
-    this.#become('paused');
+    if (!this.#isOver && this.#control.pause()) this.#become('paused');
   }
 
   resume(): void {
-    if (!this.#isPaused) return;
-    this.#isPaused = false;
-    this.#wake?.();
+    this.#control.resume();
   }
 
   /**
@@ -125,12 +113,8 @@ export class Upload implements AsyncIterable<UploadEvent> {
    * unless the last byte was faster.
    */
   async cancel(): Promise<void> {
-    if (!this.#isOver) {
-      this.#isCancelled = true;
-      // A creation is left to finish, or nobody would know what to cancel.
-      if (this.#move !== 'create') this.#request?.abort(STOPPED);
-      this.#wake?.();
-    }
+    // A creation is left to finish, or nobody would know what to cancel.
+    if (!this.#isOver) this.#control.cancel(this.#move === 'create' ? 'finish' : 'cut off');
     await this.done.then(() => {}, () => {});
   }
 
@@ -143,7 +127,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
     const { signal } = this.#options;
     target.addEventListener?.('online', this.#onOnline);
     signal?.addEventListener('abort', this.#onAbort);
-    if (signal?.aborted) this.#isCancelled = true;
+    if (signal?.aborted) this.#control.cancel('cut off');
     try {
       const upload = await this.#drive();
       return this.#completed(upload);
@@ -173,16 +157,15 @@ export class Upload implements AsyncIterable<UploadEvent> {
   }
 
   async #drive(): Promise<CompletedUpload> {
-    const { regions, digest = 'final' } = this.#options;
+    const { regions } = this.#options;
     const order = orderOf(this.#content, this.#options);
-    await this.#gate();
+    await this.#control.gate();
     if (regions?.length && !this.#options.broker) {
-      await this.#cuttable(0, async (signal) => (this.#broker.base = await nearest(regions, this.#fetch, signal)));
+      await this.#control.cuttable(0, async (signal) => (this.#broker.base = await nearest(regions, this.#fetch, signal)));
     }
     let move = await this.#begin(order);
-    if (digest === 'declare' && move.do === 'create' && !isStream(this.#content)) await this.#declare();
     for (;;) {
-      if (await this.#gate()) move = this.#machine.interrupted(move);
+      if (await this.#control.gate()) move = this.#machine.interrupted(move);
       this.#move = move.do;
       this.#become(STATES[move.do]);
       if (move.do === 'end') {
@@ -199,14 +182,12 @@ export class Upload implements AsyncIterable<UploadEvent> {
       }
       if (move.do === 'wait') {
         this.#events.emit({ type: 'retry', error: move.error, waitMs: move.ms, attempt: this.#pace.failures });
-        await this.#sleep(move.ms, move.error.status === 0);
+        const isOffline = await this.#control.sleep(move.ms, move.error.status === 0);
+        // Without a network it may take hours, which cost no patience.
+        if (isOffline) this.#pace.progressed();
         // Woken by a pause, it stays a wait, which the gate then takes for interrupted.
-        if (!this.#isPaused && !this.#isCancelled) move = move.then;
+        if (!this.#control.isStopped) move = move.then;
         continue;
-      }
-      if (move.do === 'renew') {
-        const error = this.#machine.renewing();
-        if (error) throw error;
       }
       const outcome = await this.#make(move);
       if (outcome === STOPPED) {
@@ -237,6 +218,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
       : new BlobSource(this.#content, record?.digest);
     this.#pace = new Pace(this.#patience, Math.random);
     this.#machine = new Machine(this.#source, this.#pace);
+    if (!record && this.#options.digest === 'declare' && !isStream(this.#content)) await this.#declare();
     if (!record?.uploadId) return { do: 'create' };
     this.#id = record.uploadId;
     const move = this.#machine.resumed(record.receivedBytes);
@@ -258,7 +240,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
     const size = this.#source!.size!;
     let to = 0;
     do {
-      await this.#gate();
+      await this.#control.gate();
       to = Math.min(size, to + 64 * 1024 * 1024);
       await this.#source!.digestTo(to);
     } while (to < size);
@@ -322,11 +304,11 @@ export class Upload implements AsyncIterable<UploadEvent> {
   #make(move: Move): Promise<Outcome | typeof STOPPED> {
     const id = this.#id!;
     switch (move.do) {
-      case 'create': return this.#cuttable(0, (signal) => this.#broker.create(this.#records.order, this.#records.key, signal));
-      case 'find': return this.#cuttable(0, (signal) => this.#broker.find(id, signal));
-      case 'look': return this.#cuttable(0, (signal) => this.#broker.look(id, signal));
-      case 'complete': return this.#cuttable(0, (signal) => this.#broker.complete(id, signal));
-      case 'renew': return this.#cuttable(0, (signal) => this.#broker.renew(id, signal));
+      case 'create': return this.#control.cuttable(0, (signal) => this.#broker.create(this.#records.order, this.#records.key, signal));
+      case 'find': return this.#control.cuttable(0, (signal) => this.#broker.find(id, signal));
+      case 'look': return this.#control.cuttable(0, (signal) => this.#broker.look(id, signal));
+      case 'complete': return this.#control.cuttable(0, (signal) => this.#broker.complete(id, signal));
+      case 'renew': return this.#control.cuttable(0, (signal) => this.#broker.renew(id, signal));
       case 'start': return this.#storage(this.#transfer!.uri, { method: this.#transfer!.method, headers: this.#transfer!.headers }, 0);
       case 'ask': {
         // With a declared size, `bytes */N` is a mere question until N bytes are there; then it finishes. Of a stream it
@@ -381,7 +363,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
   }
 
   #storage(url: string, init: RequestInit, bytes: number): Promise<StorageAnswer | Nowhere | typeof STOPPED> {
-    return this.#cuttable(bytes, async (signal) => {
+    return this.#control.cuttable(bytes, async (signal) => {
       try {
         // No redirect is followed: a 308 here has no Location, and is handed over as it is.
         const response = await this.#fetch(url, { ...init, signal, credentials: 'omit', cache: 'no-store' });
@@ -394,52 +376,6 @@ export class Upload implements AsyncIterable<UploadEvent> {
         return { from: 'nowhere', error: new UploadBrokerError('gave-up', 'the connection to storage failed', { retryable: true, cause }) } as const;
       }
     });
-  }
-
-  /** A request that a pause, a cancellation or the time that it takes cuts off. */
-  async #cuttable<T>(bytes: number, ask: (signal: AbortSignal) => Promise<T>): Promise<T | typeof STOPPED> {
-    if (this.#isPaused || this.#isCancelled) return STOPPED;
-    const request = (this.#request = new AbortController());
-    const timer = setTimeout(() => request.abort(), answerWithin(this.#patience, bytes));
-    try {
-      const answer = await ask(request.signal);
-      return request.signal.reason === STOPPED && (answer as Outcome).from === 'nowhere' ? STOPPED : answer;
-    } finally {
-      clearTimeout(timer);
-      this.#request = undefined;
-    }
-  }
-
-  /** Waits while it is paused; tells whether it was. */
-  async #gate(): Promise<boolean> {
-    let wasPaused = false;
-    while (this.#isPaused && !this.#isCancelled) {
-      wasPaused = true;
-      await this.#sleep(undefined, false);
-    }
-    if (this.#isCancelled) throw STOPPED;
-    return wasPaused;
-  }
-
-  /** Until the time is over or somebody wakes it; while the platform says that there is no network, for as long as that is so. */
-  async #sleep(ms: number | undefined, forNetwork: boolean): Promise<void> {
-    // A listener may have stopped it just now, when there was nothing to wake.
-    if (this.#isCancelled || (ms !== undefined && this.#isPaused)) return;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    this.#waitsForNetwork = forNetwork;
-    await new Promise<void>((resolve) => {
-      this.#wake = resolve;
-      const isOffline = forNetwork && typeof navigator !== 'undefined' && navigator.onLine === false;
-      // Timers take no more than 2^31 - 1 ms.
-      if (ms !== undefined && !isOffline) timer = setTimeout(resolve, Math.min(ms, 2 ** 31 - 1));
-    });
-    clearTimeout(timer);
-    this.#wake = undefined;
-    this.#waitsForNetwork = false;
-  }
-
-  #wakeFromNetwork(): void {
-    if (this.#waitsForNetwork) this.#wake?.();
   }
 
   async #settle(upload: BrokerUpload): Promise<CompletedUpload> {
@@ -473,7 +409,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
       if ('upload' in answer) return answer.upload;
       if ('problem' in answer && !answer.problem.retryable) return undefined;
       const ms = pace.next();
-      if (ms === undefined || !this.#isCancelled) return undefined;
+      if (ms === undefined || !this.#control.isCancelled) return undefined;
       await new Promise((resolve) => setTimeout(resolve, ms));
     }
     return undefined;

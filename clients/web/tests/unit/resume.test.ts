@@ -107,6 +107,14 @@ describe('what was begun before', () => {
     expect(script.seen[0]!.headers.get('idempotency-key')).toBe(record.key);
   });
 
+  it('is forgotten, and the digest declared again where that is wanted', async () => {
+    const store = memoryStore();
+    await left(store);
+    const { script, error } = await play(file(SIZE), [[FIND, problem(404, 'not-found')], ...ALL], { store, digest: 'declare' });
+    expect(error).toBeUndefined();
+    expect(JSON.parse(script.seen[1]!.body).crc32c).toMatch(/^.{6}==$/);
+  });
+
   it('is another upload when it was ordered otherwise', async () => {
     const store = memoryStore();
     await left(store);

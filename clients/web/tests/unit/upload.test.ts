@@ -91,6 +91,14 @@ describe('the rules of storage', () => {
     expect(error?.retryable).toBe(true);
   });
 
+  it('count a session as lost once, however often its renewal is tried', async () => {
+    const tries: Step[] = Array.from({ length: 8 }, (): Step => [RENEW, problem(503, 'storage-unavailable')]);
+    const { error } = await play(file(5), [
+      [CREATE, admitted()], ['PUT bytes 0-4/5', status(410)], ...tries, [RENEW, found()], ['PUT bytes 0-4/5', stored], [COMPLETE, completed(5)],
+    ]);
+    expect(error).toBeUndefined();
+  });
+
   it('give up with an error that can be retried when nothing is gained for too long', async () => {
     const { error, upload } = await play(file(5), [[CREATE, lost], [CREATE, lost], [CREATE, lost]], { patience: { firstPauseMs: 1, longestPauseMs: 1, giveUpAfterMs: 2 } });
     expect(error?.code).toBe('gave-up');
@@ -451,6 +459,18 @@ describe('pause, resume and cancel', () => {
       const { error } = await play(file(5), [[CREATE, lost], [CREATE, admitted()], ['PUT bytes 0-4/5', stored], [COMPLETE, completed(5)]],
         { patience: { firstPauseMs: 1e6, longestPauseMs: 1e6, giveUpAfterMs: 1e9 } },
         (upload) => upload.on('retry', () => setTimeout(() => target.dispatchEvent(new Event('online')))));
+      expect(error).toBeUndefined();
+    } finally {
+      vi.unstubAllGlobals();
+    }
+  });
+
+  it('loses no patience while there is no network', async () => {
+    vi.stubGlobal('navigator', { onLine: false });
+    try {
+      const many = Array.from({ length: 10 }, (): Step => [CREATE, lost]);
+      const { error } = await play(file(5), [...many, [CREATE, admitted()], ['PUT bytes 0-4/5', stored], [COMPLETE, completed(5)]],
+        { patience: { firstPauseMs: 1, longestPauseMs: 1, giveUpAfterMs: 2 } });
       expect(error).toBeUndefined();
     } finally {
       vi.unstubAllGlobals();
