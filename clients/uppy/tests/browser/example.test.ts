@@ -1,0 +1,77 @@
+/** The example in Chromium: two files are dropped, paused, resumed, and survive a reload. */
+import { fileURLToPath } from 'node:url';
+import type { Browser, Page } from 'playwright-core';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { launch, Site } from '../../../support/page.js';
+import { World } from '../../../support/servers.js';
+
+const MIB = 1024 * 1024;
+/** One chunk and a half. Golden Retriever keeps files of up to 10 MiB. */
+const SIZE = 9.5 * MIB;
+
+let world: World;
+let site: Site;
+let browser: Browser;
+let page: Page;
+const errors: string[] = [];
+const requests = new Set<string>();
+
+beforeAll(async () => {
+  [site, browser] = await Promise.all([new Site([fileURLToPath(new URL('../../example/dist', import.meta.url))], { '/token': () => world.token() }).start(), launch()]);
+  world = await World.start({ origins: [site.origin], asInProduction: true });
+  page = await (await browser.newContext({ ignoreHTTPSErrors: true })).newPage();
+  page.on('pageerror', (error) => errors.push(error.message));
+  page.on('request', (request) => requests.add(new URL(request.url()).origin));
+});
+afterAll(async () => {
+  await browser?.close();
+  await Promise.all([world?.stop(), site?.stop()]);
+});
+
+const open = async (): Promise<void> => void (await page.goto(`${site.origin}/?broker=${encodeURIComponent(world.broker)}`));
+const button = (name: string) => page.getByRole('button', { name, exact: true });
+
+const drop = (names: string[]): Promise<void> => page.evaluate(([names, size]) => {
+  const dataTransfer = new DataTransfer();
+  for (const name of names) dataTransfer.items.add(new File([new Uint8Array(size).fill(name.length)], name, { type: 'video/mp4', lastModified: 1 }));
+  const target = document.querySelector('.uppy-Dashboard-AddFiles')!;
+  for (const type of ['dragenter', 'dragover', 'drop']) target.dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+}, [names, SIZE] as const);
+
+/** How many sessions have had their first chunk. */
+const halves = async (): Promise<number> => (await world.journal()).filter(({ operation, persisted }) => operation === 'chunk' && persisted === 8 * MIB).length;
+
+it('two files are dropped, paused, resumed, survive a reload and are done', async () => {
+  await open();
+  await world.faults({ operation: 'chunk', skip: 2, count: null, action: { kind: 'hold' } });
+  await drop(['first.mp4', 'second one.mp4']);
+  await button('Upload 2 files').click();
+  await expect.poll(halves, { timeout: 20_000 }).toBe(2);
+
+  await button('Pause').click();
+  await page.getByText('Paused').first().waitFor();
+  await button('Resume').click();
+  await page.getByText(/^Uploading/).first().waitFor();
+
+  await open();
+  await world.mend();
+  await world.forgetJournal();
+  // Golden Retriever has brought both back.
+  await page.getByText('first.mp4').first().waitFor();
+  await page.getByText('second one.mp4').first().waitFor();
+  await page.getByText('You can now resume the upload').waitFor();
+  await button('Upload 2 files').click();
+  await page.getByText('first.mp4 is stored as').waitFor();
+  await page.getByText('second one.mp4 is stored as').waitFor();
+  await page.getByText(/^Complete/).first().waitFor();
+
+  const journal = await world.journal();
+  const chunks = journal.filter(({ operation, status }) => operation === 'chunk' && status !== undefined);
+  // Of what was under way at the reload, storage may have kept a part as well.
+  const begins = chunks.map(({ content_range }) => Number(/^bytes (\d+)-/.exec(content_range ?? '')?.[1]));
+  expect(begins.length).toBeGreaterThanOrEqual(2);
+  expect(Math.min(...begins), 'what was there was not sent again').toBeGreaterThanOrEqual(8 * MIB);
+  expect(journal.filter(({ operation }) => operation === 'initiate'), 'no new upload was begun').toEqual([]);
+  expect(errors).toEqual([]);
+  expect([...requests].sort(), 'no external assets').toEqual([site.origin, world.storage, world.broker].sort());
+});

@@ -1,0 +1,442 @@
+/** One upload: does what the machine says, tells what happens, and can be stopped at any point. */
+import type { Fetch, Nowhere } from './broker.js';
+import { BrokerClient, retryAfterMs } from './broker.js';
+import { Control, STOPPED } from './control.js';
+import { UploadBrokerError } from './errors.js';
+import type { ClientState, EventOf, Progress, UploadEvent } from './events.js';
+import { Events, Speed } from './events.js';
+import type { Move, Outcome, StorageAnswer } from './machine.js';
+import { Machine } from './machine.js';
+import type { Content, UploadOptions } from './order.js';
+import { isStream, orderOf } from './order.js';
+import { ChunkSizer, PATIENCE, Pace } from './pace.js';
+import type { Patience } from './pace.js';
+import { Records } from './records.js';
+import { nearest, withoutSlash } from './route.js';
+import type { Part, Source } from './source.js';
+import { BlobSource, StreamSource, unreadable } from './source.js';
+import type { BrokerUpload, CompletedUpload, CreateUpload, Transfer } from './wire.js';
+import { isFinal } from './wire.js';
+
+/** So often is a cancellation sent; whom it does not reach, the upload's own expiry will. */
+const CANCEL_ATTEMPTS = 3;
+
+const STATES: Partial<Record<Move['do'], ClientState>> = {
+  create: 'preparing', find: 'preparing', start: 'preparing',
+  put: 'uploading', ask: 'uploading', send: 'uploading', look: 'uploading', renew: 'uploading',
+  complete: 'verifying', wait: 'waiting',
+};
+
+/** An upload under way. It begins by itself. */
+export class Upload implements AsyncIterable<UploadEvent> {
+  /** The upload, as soon as the broker has verified it. Rejects with an `UploadBrokerError`. */
+  readonly done: Promise<CompletedUpload>;
+
+  readonly #content: Content;
+  readonly #options: UploadOptions;
+  readonly #patience: Patience;
+  readonly #fetch: Fetch;
+  readonly #events = new Events();
+  readonly #speed = new Speed();
+  readonly #broker: BrokerClient;
+  readonly #records: Records;
+  readonly #control: Control;
+  readonly #onOnline = (): void => this.#control.online();
+  readonly #onAbort = (): void => void this.cancel();
+
+  #state: ClientState = 'preparing';
+  #progress: Progress;
+  #id: string | undefined;
+  #upload: BrokerUpload | undefined;
+  /** An earlier page began it, and the broker has not said yet that it goes on. */
+  #isFromBefore = false;
+  /** The brokers that sent this upload elsewhere, so that it is not sent in circles. */
+  readonly #wasSent = new Set<string>();
+  #source: Source | undefined;
+  #machine!: Machine;
+  #pace!: Pace;
+  #sizer: ChunkSizer | undefined;
+  #transfer: Transfer | undefined;
+  /** Where chunks go: the session of the broker, or that which a signed URL opened. */
+  #session: string | undefined;
+  #move: Move['do'] = 'create';
+
+  constructor(content: Content, options: UploadOptions) {
+    this.#content = content;
+    this.#options = options;
+    this.#patience = { ...PATIENCE, ...options.patience };
+    this.#control = new Control(this.#patience);
+    this.#fetch = options.fetch ?? ((url, init) => fetch(url, init));
+    this.#broker = new BrokerClient(withoutSlash(options.broker ?? options.regions?.[0] ?? ''), options.token, this.#fetch);
+    this.#records = new Records(options.store, (cause) => this.#events.emit({ type: 'unsaved', cause }));
+    const totalBytes = isStream(content) ? options.size : content.size;
+    this.#progress = { receivedBytes: 0, totalBytes, bytesPerSecond: undefined, secondsLeft: undefined };
+    // A turn later, so that whoever made it can listen first.
+    this.done = Promise.resolve().then(() => this.#run());
+    this.done.catch(() => {});
+  }
+
+  /** The broker's id of the upload, as soon as there is one. */
+  get id(): string | undefined {
+    return this.#id;
+  }
+
+  get state(): ClientState {
+    return this.#state;
+  }
+
+  get progress(): Progress {
+    return this.#progress;
+  }
+
+  /** Calls `listener` at each event of that type; gives what ends that. */
+  on<T extends UploadEvent['type']>(type: T, listener: (event: EventOf<T>) => void): () => void {
+    return this.#events.on(type, listener);
+  }
+
+  /** All events from now on, to the last, `completed` or `failed`. */
+  [Symbol.asyncIterator](): AsyncGenerator<UploadEvent, void, void> {
+    return this.#events[Symbol.asyncIterator]();
+  }
+
+  /** Stops sending. What storage has stays; the chunk under way is sent again. */
+  pause(): void {
+    if (!this.#isOver && this.#control.pause()) this.#become('paused');
+  }
+
+  resume(): void {
+    this.#control.resume();
+  }
+
+  /**
+   * Ends the upload for good: the broker cancels the session and frees the quota. `done` then rejects with `cancelled`,
+   * unless the last byte was faster.
+   */
+  async cancel(): Promise<void> {
+    // A creation is left to finish, or nobody would know what to cancel.
+    if (!this.#isOver) this.#control.cancel(this.#move === 'create' ? 'finish' : 'cut off');
+    await this.done.then(() => {}, () => {});
+  }
+
+  get #isOver(): boolean {
+    return this.#state === 'completed' || this.#state === 'failed' || this.#state === 'cancelled';
+  }
+
+  async #run(): Promise<CompletedUpload> {
+    const target = globalThis as Partial<EventTarget>;
+    const { signal } = this.#options;
+    target.addEventListener?.('online', this.#onOnline);
+    signal?.addEventListener('abort', this.#onAbort);
+    if (signal?.aborted) this.#control.cancel('cut off');
+    try {
+      const upload = await this.#drive();
+      return this.#completed(upload);
+    } catch (thrown) {
+      const error = thrown === STOPPED ? new UploadBrokerError('cancelled', 'the upload was cancelled') : asError(thrown);
+      // Later is another time, and a stream will not be there then.
+      const isForLater = error.retryable && !isStream(this.#content);
+      const late = isForLater ? undefined : await this.#abandon();
+      if (late?.state === 'completed' && thrown === STOPPED) return this.#completed(late as CompletedUpload);
+      this.#become(error.code === 'cancelled' ? 'cancelled' : 'failed');
+      this.#events.emit({ type: 'failed', error });
+      throw error;
+    } finally {
+      target.removeEventListener?.('online', this.#onOnline);
+      signal?.removeEventListener('abort', this.#onAbort);
+      this.#source?.close();
+      this.#records.release();
+    }
+  }
+
+  #completed(upload: CompletedUpload): CompletedUpload {
+    this.#advance(upload.result.size_bytes);
+    this.#become('completed');
+    const told = { ...upload };
+    this.#events.emit({ type: 'completed', upload: told });
+    return told;
+  }
+
+  async #drive(): Promise<CompletedUpload> {
+    const { regions } = this.#options;
+    const order = orderOf(this.#content, this.#options);
+    await this.#control.gate();
+    if (regions?.length && !this.#options.broker) {
+      await this.#control.cuttable(0, async (signal) => (this.#broker.base = await nearest(regions, this.#fetch, signal)));
+    }
+    let move = await this.#begin(order);
+    for (;;) {
+      if (await this.#control.gate()) move = this.#machine.interrupted(move);
+      this.#move = move.do;
+      this.#become(STATES[move.do]);
+      if (move.do === 'end') {
+        const anew = this.#isFromBefore && move.upload.state !== 'completed';
+        if (!anew) return this.#settle(move.upload);
+        move = await this.#anew(order, 'ended', `the upload begun before is ${move.upload.state}`);
+        continue;
+      }
+      if (move.do === 'fail') {
+        const anew = this.#isFromBefore && move.error.code === 'not-found';
+        if (!anew) throw move.error;
+        move = await this.#anew(order, 'forgotten', 'the broker does not know the upload begun before');
+        continue;
+      }
+      if (move.do === 'wait') {
+        this.#events.emit({ type: 'retry', error: move.error, waitMs: move.ms, attempt: this.#pace.failures });
+        const isOffline = await this.#control.sleep(move.ms, move.error.status === 0);
+        // Without a network it may take hours, which cost no patience.
+        if (isOffline) this.#pace.progressed();
+        // Woken by a pause, it stays a wait, which the gate then takes for interrupted.
+        if (!this.#control.isStopped) move = move.then;
+        continue;
+      }
+      const outcome = await this.#make(move);
+      if (outcome === STOPPED) {
+        move = this.#machine.interrupted(move);
+        continue;
+      }
+      if (move.do === 'create' && 'problem' in outcome && (await this.#mended(outcome.problem))) continue;
+      const before = move.do;
+      move = this.#machine.after(move, outcome);
+      await this.#observed(before, outcome);
+    }
+  }
+
+  /** Goes on with what an earlier page began, or begins. */
+  async #begin(order: CreateUpload): Promise<Move> {
+    const found = isStream(this.#content) ? { record: undefined } : await this.#records.find(this.#broker.base, this.#content, order, this.#options.regions);
+    if (found.anew) this.#events.emit({ type: 'anew', ...found.anew });
+    const { record } = found;
+    this.#isFromBefore = record !== undefined;
+    if (record) {
+      this.#broker.base = record.broker;
+    } else {
+      await this.#records.begin(this.#broker.base, order);
+    }
+    this.#source?.close();
+    this.#source = isStream(this.#content)
+      ? new StreamSource(this.#content, this.#options.size)
+      : new BlobSource(this.#content, record?.digest);
+    this.#pace = new Pace(this.#patience, Math.random);
+    this.#machine = new Machine(this.#source, this.#pace);
+    if (!record && this.#options.digest === 'declare' && !isStream(this.#content)) await this.#declare();
+    if (!record?.uploadId) return { do: 'create' };
+    this.#id = record.uploadId;
+    const move = this.#machine.resumed(record.receivedBytes);
+    this.#advance(record.receivedBytes);
+    return move;
+  }
+
+  async #anew(order: CreateUpload, reason: EventOf<'anew'>['reason'], detail: string): Promise<Move> {
+    await this.#records.forget();
+    this.#id = this.#upload = undefined;
+    this.#advance(0);
+    this.#events.emit({ type: 'anew', reason, detail });
+    return this.#begin(order);
+  }
+
+  /** Digests everything, for the creation to declare it. */
+  async #declare(): Promise<void> {
+    // In pieces, so that a pause need not wait for the end.
+    const size = this.#source!.size!;
+    let to = 0;
+    do {
+      await this.#control.gate();
+      to = Math.min(size, to + 64 * 1024 * 1024);
+      await this.#source!.digestTo(to);
+    } while (to < size);
+    await this.#records.reorder({ ...this.#records.order, crc32c: this.#source!.crc32c! });
+  }
+
+  /** Whether the order was refused for something that could be mended, and was. */
+  async #mended(problem: UploadBrokerError): Promise<boolean> {
+    const { regions = [], digest } = this.#options;
+    const { order } = this.#records;
+    const elsewhere = problem.code === 'misdirected' && problem.problem?.url ? withoutSlash(problem.problem.url) : undefined;
+    if (elsewhere && elsewhere !== this.#broker.base && !this.#wasSent.has(elsewhere) && regions.map(withoutSlash).includes(elsewhere)) {
+      this.#wasSent.add(elsewhere);
+      this.#broker.base = elsewhere;
+      await this.#records.moved(elsewhere);
+      return true;
+    }
+    const isOfDigest = problem.violations.length > 0 && problem.violations.every(({ limit }) => limit === 'digest');
+    if (problem.code !== 'policy-violation' || !isOfDigest) return false;
+    const isForbidden = problem.violations.every(({ allowed }) => allowed === 'none');
+    if (isForbidden && order.crc32c !== undefined) {
+      const { crc32c: _, ...rest } = order;
+      await this.#records.reorder(rest);
+      return true;
+    }
+    if (isForbidden || order.crc32c !== undefined || digest === 'none' || isStream(this.#content)) return false;
+    await this.#declare();
+    return true;
+  }
+
+  /** Takes note of what a move brought, before the next one. */
+  async #observed(move: Move['do'], outcome: Outcome): Promise<void> {
+    if (outcome.from === 'broker' && 'upload' in outcome) {
+      const { upload } = outcome;
+      const isFirst = this.#upload === undefined;
+      this.#upload = upload;
+      this.#id = upload.id;
+      if (upload.transfer && move !== 'complete' && move !== 'look') {
+        this.#transfer = upload.transfer;
+        this.#session = upload.transfer.kind === 'resumable' ? upload.transfer.uri : undefined;
+        this.#sizer = new ChunkSizer(upload.transfer, this.#options.chunk ?? {}, this.#source!.mostBytes);
+      }
+      if (!isFinal(upload)) {
+        // From here on it is this page's own, whatever an earlier one began.
+        if (isFirst) this.#events.emit({ type: 'admitted', upload: { ...upload, transfer: undefined }, isResumed: this.#isFromBefore });
+        this.#isFromBefore = false;
+      }
+      if (move === 'renew' && !isFinal(upload)) this.#events.emit({ type: 'renewed' });
+    } else if (outcome.from === 'storage' && outcome.location) {
+      this.#session = outcome.location;
+    }
+    const received = this.#machine.received;
+    if (received > this.#source!.keptFrom) this.#source!.confirmed(received);
+    this.#advance(received);
+    await this.#records.progressed({
+      uploadId: this.#id, receivedBytes: received, digest: this.#source!.digestState,
+      expiresAt: this.#upload && Date.parse(this.#upload.expires_at),
+    });
+  }
+
+  #make(move: Move): Promise<Outcome | typeof STOPPED> {
+    const id = this.#id!;
+    switch (move.do) {
+      case 'create': return this.#control.cuttable(0, (signal) => this.#broker.create(this.#records.order, this.#records.key, signal));
+      case 'find': return this.#control.cuttable(0, (signal) => this.#broker.find(id, signal));
+      case 'look': return this.#control.cuttable(0, (signal) => this.#broker.look(id, signal));
+      case 'complete': return this.#control.cuttable(0, (signal) => this.#broker.complete(id, signal));
+      case 'renew': return this.#control.cuttable(0, (signal) => this.#broker.renew(id, signal));
+      case 'start': return this.#storage(this.#transfer!.uri, { method: this.#transfer!.method, headers: this.#transfer!.headers }, 0);
+      case 'ask': {
+        // With a declared size, `bytes */N` is a mere question until N bytes are there; then it finishes. Of a stream it
+        // would make an object of whatever is there.
+        const total = this.#source!.isStream ? '*' : this.#source!.size;
+        return this.#storage(this.#session!, { method: 'PUT', headers: { 'content-range': `bytes */${total}` } }, 0);
+      }
+      case 'put': return this.#put();
+      case 'send': return this.#send(move.offset);
+      default: throw new UploadBrokerError('unexpected-answer', `nothing can be made of ${move.do}`);
+    }
+  }
+
+  async #put(): Promise<Outcome | typeof STOPPED> {
+    const { method, headers, uri } = this.#transfer!;
+    const part = await this.#source!.part(0, Infinity);
+    await this.#digest(part);
+    return this.#sent(uri, { method, headers }, part);
+  }
+
+  async #send(offset: number): Promise<Outcome | typeof STOPPED> {
+    const part = await this.#source!.part(offset, this.#sizer!.bytes);
+    await this.#digest(part);
+    const headers: Record<string, string> = this.#transfer!.kind === 'resumable' ? { ...this.#transfer!.headers } : {};
+    const range = contentRange(part);
+    if (range) headers['content-range'] = range;
+    const crc32c = part.isLast && this.#options.digest !== 'none' ? this.#source!.crc32c : undefined;
+    // Storage compares before there is an object (storage documentation, "Data validation and change detection").
+    if (crc32c !== undefined) headers['x-goog-hash'] = `crc32c=${crc32c}`;
+    return this.#sent(this.#session!, { method: 'PUT', headers }, part);
+  }
+
+  /** Before it is sent: what the network costs is far more, and bytes that could not be read were not sent. */
+  async #digest({ offset, length }: Part): Promise<void> {
+    if (this.#options.digest !== 'none') await this.#source!.digestTo(offset + length);
+  }
+
+  async #sent(url: string, init: RequestInit, part: Part): Promise<Outcome | typeof STOPPED> {
+    const began = performance.now();
+    const answer = await this.#storage(url, { ...init, body: part.body ?? null }, part.length);
+    if (answer === STOPPED) return answer;
+    const ms = performance.now() - began;
+    if (answer.from === 'nowhere' || answer.status >= 400) {
+      this.#sizer?.failed();
+      // The file may be why: browsers do not tell it from a lost network.
+      await this.#source!.check(part.offset);
+    } else {
+      this.#sizer?.sent(part.length, ms);
+      this.#speed.measured(part.length, ms);
+    }
+    return answer;
+  }
+
+  #storage(url: string, init: RequestInit, bytes: number): Promise<StorageAnswer | Nowhere | typeof STOPPED> {
+    return this.#control.cuttable(bytes, async (signal) => {
+      try {
+        // No redirect is followed: a 308 here has no Location, and is handed over as it is.
+        const response = await this.#fetch(url, { ...init, signal, credentials: 'omit', cache: 'no-store' });
+        const { status, headers } = response;
+        // Its body says nothing that counts. It is read so that the connection can be used again.
+        await response.arrayBuffer().catch(() => {});
+        return { from: 'storage', status, range: headers.get('range'), location: headers.get('location'), retryAfterMs: retryAfterMs(headers) } as const;
+      } catch (cause) {
+        // The message of `cause` may hold the URL, which is a secret: it stays out of the detail.
+        return { from: 'nowhere', error: new UploadBrokerError('gave-up', 'the connection to storage failed', { retryable: true, cause }) } as const;
+      }
+    });
+  }
+
+  async #settle(upload: BrokerUpload): Promise<CompletedUpload> {
+    await this.#records.forget();
+    this.#upload = upload;
+    switch (upload.state) {
+      case 'completed': {
+        const { result } = upload;
+        if (!result) throw new UploadBrokerError('unexpected-answer', 'the upload is completed without a result', { upload });
+        const { size, crc32c } = this.#source!;
+        const isOther = result.size_bytes !== size || (crc32c !== undefined && result.crc32c !== undefined && crc32c !== result.crc32c);
+        if (isOther) throw new UploadBrokerError('content-mismatch', 'what is stored is not this file', { upload });
+        return upload as CompletedUpload;
+      }
+      case 'rejected': throw new UploadBrokerError('rejected', upload.rejection?.detail ?? 'the upload was rejected', { upload });
+      case 'expired': throw new UploadBrokerError('expired', 'the upload took longer than its policy allows', { upload });
+      default: throw new UploadBrokerError('cancelled', 'the upload was cancelled', { upload });
+    }
+  }
+
+  /** The upload is of no more use: nobody is to continue it, and its quota is to be free. */
+  async #abandon(): Promise<BrokerUpload | undefined> {
+    await this.#records.forget();
+    if (!this.#id || (this.#upload && isFinal(this.#upload))) return this.#upload;
+    const pace = new Pace(this.#patience, Math.random);
+    for (let attempt = 0; attempt < CANCEL_ATTEMPTS; attempt++) {
+      const controller = new AbortController();
+      const timer = setTimeout(() => controller.abort(), this.#patience.answerWithinMs);
+      const answer = await this.#broker.cancel(this.#id, controller.signal);
+      clearTimeout(timer);
+      if ('upload' in answer) return answer.upload;
+      if ('problem' in answer && !answer.problem.retryable) return undefined;
+      const ms = pace.next();
+      if (ms === undefined || !this.#control.isCancelled) return undefined;
+      await new Promise((resolve) => setTimeout(resolve, ms));
+    }
+    return undefined;
+  }
+
+  #advance(receivedBytes: number): void {
+    const totalBytes = this.#source ? this.#source.size : this.#progress.totalBytes;
+    const { bytesPerSecond } = this.#speed;
+    const secondsLeft = bytesPerSecond && totalBytes !== undefined ? (totalBytes - receivedBytes) / bytesPerSecond : undefined;
+    const isNews = receivedBytes !== this.#progress.receivedBytes || totalBytes !== this.#progress.totalBytes;
+    this.#progress = { receivedBytes, totalBytes, bytesPerSecond, secondsLeft };
+    if (isNews) this.#events.emit({ type: 'progress', ...this.#progress });
+  }
+
+  #become(state: ClientState | undefined): void {
+    if (state === undefined || state === this.#state) return;
+    this.#state = state;
+    this.#events.emit({ type: 'state', state });
+  }
+}
+
+/** `Content-Range` of a part. A stream that ended on the border of a chunk is closed by its size alone; what is empty is sent without. */
+function contentRange({ offset, length, total, isLast }: Part): string | undefined {
+  if (length > 0) return `bytes ${offset}-${offset + length - 1}/${total ?? '*'}`;
+  return isLast && offset > 0 ? `bytes */${total}` : undefined;
+}
+
+const asError = (thrown: unknown): UploadBrokerError =>
+  thrown instanceof UploadBrokerError ? thrown : thrown instanceof DOMException ? unreadable(thrown)
+    : new UploadBrokerError('unexpected-answer', 'the upload failed in a way that it should not', { cause: thrown });
