@@ -1,0 +1,74 @@
+"""The rendered configuration is the one that was given, and the broker takes it."""
+
+import tempfile
+import tomllib
+import unittest
+from pathlib import Path
+
+import yaml
+
+from chart import SETS, configuration, objects, template
+from files import BINARY, lay_out, run
+
+
+def given(name):
+    """`config` as the value files of a set have it, later ones over earlier ones."""
+    merged = {}
+    for file in SETS[name]:
+        overlay(merged, yaml.safe_load(file.read_text()).get("config", {}))
+    return merged
+
+
+def overlay(below, above):
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            overlay(below[key], value)
+        else:
+            below[key] = value
+
+
+def check(found):
+    """What `upload-broker check` says of the configuration in a pod."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, environment = lay_out(found, Path(folder))
+        return run(BINARY, "check", "--config", path, env=environment)
+
+
+class Configuration(unittest.TestCase):
+    def setUp(self):
+        self.assertTrue(Path(BINARY).exists(), f"{BINARY} is not there: cargo build, or name another in UPLOAD_BROKER")
+
+    def test_toml_says_what_the_values_say(self):
+        for name in SETS:
+            with self.subTest(name):
+                written = tomllib.loads(configuration(objects(name))["data"]["config.toml"])
+                expected = given(name)
+                server = {"listen": "0.0.0.0:8443", "admin_listen": "0.0.0.0:9090", **expected["server"]}
+                [own] = [region["url"] for region in expected["regions"] if region["name"] == expected["region"]]
+                self.assertEqual(written, {**expected, "server": {"public_url": own, **server}})
+
+    def test_numbers_stay_what_they_are(self):
+        numbers = {"whole": 5, "large": 5497558138880, "negative": -1, "half": 0.5, "zero": 0, "lists": [[1, 2.5], [3]]}
+        for name in (" written in a file", " set on the command line"):
+            found = template(SETS["minimal"], {"config": {"sweeper": numbers}})
+            written = tomllib.loads(configuration(found)["data"]["config.toml"])["sweeper"]
+            for key, value in numbers.items():
+                self.assertEqual((written[key], type(written[key])), (value, type(value)), key + name)
+            self.assertEqual([[type(item) for item in inner] for inner in written["lists"]], [[int, float], [int]])
+
+    def test_the_broker_takes_every_rendered_configuration(self):
+        for name in SETS:
+            with self.subTest(name):
+                done = check(objects(name))
+                self.assertEqual((done.returncode, done.stderr), (0, ""))
+                self.assertIn("nothing wrong", done.stdout)
+
+    def test_a_wrong_configuration_is_noticed_here(self):
+        for name, section in [
+            ("a key that there is not", {"server": {"pubic_url": "https://eu.example.com"}}),
+            ("a section of a later version", {"policies": [{"name": "videos", "object": "videos/no-id"}]}),
+        ]:
+            with self.subTest(name):
+                done = check(template(SETS["minimal"], {"config": section}))
+                self.assertEqual(done.returncode, 2, done.stdout)
+                self.assertIn("config.toml", done.stderr)
