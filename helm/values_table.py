@@ -4,8 +4,8 @@
     python3 helm/values_table.py            writes it
     python3 helm/values_table.py --check    fails if it is not up to date
 
-It reads the plain form that values.yaml is kept in, and so needs nothing but Python: keys, two spaces for each level, and
-above each value the comment that is its description. A list or map that does not fit a line is shown as it stands.
+It reads the plain form that values.yaml is kept in, and so needs nothing but Python: keys, two spaces for each level,
+and above each value the comment that is its description. A list or map that does not fit a line is not shown.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Runs the tests of the chart: target/clients/chart/bin/python helm/tests [NAME…]
+"""Runs the tests of the chart: target/clients/chart/bin/python -B helm/tests [NAME…]
 
 A name picks the tests that have it in theirs. The last line counts what passed and failed.
 """

@@ -48,7 +48,9 @@ def helm(*arguments):
     """Runs Helm, without settings, plugins and repositories of whoever runs the tests."""
     with tempfile.TemporaryDirectory() as home:
         environment = {"PATH": os.environ["PATH"], "HOME": home}
-        return subprocess.run([HELM, *map(str, arguments)], capture_output=True, text=True, env=environment, check=False)
+        return subprocess.run(
+            [HELM, *map(str, arguments)], capture_output=True, text=True, env=environment, check=False
+        )
 
 
 def template(files, values=None, kubernetes="1.34", release=RELEASE):

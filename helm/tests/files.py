@@ -28,11 +28,24 @@ def made(command, **options):
 
 def make_material(folder):
     """A certificate, an issuer's key set and a token of it."""
-    made([
-        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"),
-        *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
-        *("-keyout", folder / "tls.key", "-out", folder / "tls.crt"),
-    ])
+    made(
+        [
+            *(
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+                "-days",
+                "2",
+            ),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+            *("-keyout", folder / "tls.key", "-out", folder / "tls.crt"),
+        ]
+    )
     (folder / "jwks.json").write_text(made([BINARY, "token", "--key", folder / "issuer.pem", "--jwks"]))
 
 

@@ -1,4 +1,4 @@
-"""The restricted pod security standard (Kubernetes documentation, "Pod Security Standards"), as a list of what breaks it."""
+"""The restricted standard (Kubernetes documentation, "Pod Security Standards"), as a list of what breaks it."""
 
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 

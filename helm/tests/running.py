@@ -86,7 +86,16 @@ def exported():
         folder = Path(name)
         path, environment = lay_out(template(SETS["nothing"], {"config": {"policies": POLICIES}}), folder)
         emulator = stack.enter_context(
-            process(BINARY, "emulator", "--port", 0, "--bucket", "media-eu", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            process(
+                BINARY,
+                "emulator",
+                "--port",
+                0,
+                "--bucket",
+                "media-eu",
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
         )
         storage = re.search(r"http://\S+", emulator.stdout.readline())[0]
         material = folder / "material"

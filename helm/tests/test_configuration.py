@@ -49,12 +49,16 @@ class Configuration(unittest.TestCase):
 
     def test_numbers_stay_what_they_are(self):
         numbers = {"whole": 5, "large": 5497558138880, "negative": -1, "half": 0.5, "zero": 0, "lists": [[1, 2.5], [3]]}
-        for name in (" written in a file", " set on the command line"):
-            found = template(SETS["minimal"], {"config": {"sweeper": numbers}})
-            written = tomllib.loads(configuration(found)["data"]["config.toml"])["sweeper"]
-            for key, value in numbers.items():
-                self.assertEqual((written[key], type(written[key])), (value, type(value)), key + name)
-            self.assertEqual([[type(item) for item in inner] for inner in written["lists"]], [[int, float], [int]])
+        found = template(SETS["minimal"], {"config": {"sweeper": numbers}})
+        written = tomllib.loads(configuration(found)["data"]["config.toml"])["sweeper"]
+        for key, value in numbers.items():
+            self.assertEqual((written[key], type(written[key])), (value, type(value)), key)
+        self.assertEqual([[type(item) for item in inner] for inner in written["lists"]], [[int, float], [int]])
+
+    def test_files_beside_it_are_what_was_given(self):
+        texts = {"a": "  indented\n\tfirst\n", "b": "no end of line", "c": "", "d": "<&> {{ .Values }} ü\n\n"}
+        data = configuration(template(SETS["minimal"], {"configFiles": texts}))["data"]
+        self.assertEqual({name: text for name, text in data.items() if name != "config.toml"}, texts)
 
     def test_the_broker_takes_every_rendered_configuration(self):
         for name in SETS:
@@ -66,7 +70,7 @@ class Configuration(unittest.TestCase):
     def test_a_wrong_configuration_is_noticed_here(self):
         for name, section in [
             ("a key that there is not", {"server": {"pubic_url": "https://eu.example.com"}}),
-            ("a section of a later version", {"policies": [{"name": "videos", "object": "videos/no-id"}]}),
+            ("a policy that would overwrite", {"policies": [{"name": "videos", "object": "videos/no-id"}]}),
         ]:
             with self.subTest(name):
                 done = check(template(SETS["minimal"], {"config": section}))

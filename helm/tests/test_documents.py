@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 import unittest
 
 import yaml
@@ -26,7 +27,10 @@ def keys(values, path=""):
 class Documents(unittest.TestCase):
     def test_the_table_of_values_is_up_to_date(self):
         done = subprocess.run(
-            [sys.executable, REPOSITORY / "helm" / "values_table.py", "--check"], capture_output=True, text=True, check=False
+            [sys.executable, REPOSITORY / "helm" / "values_table.py", "--check"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         self.assertEqual((done.returncode, done.stderr), (0, ""))
 
@@ -35,6 +39,11 @@ class Documents(unittest.TestCase):
         for key in keys(yaml.safe_load((CHART / "values.yaml").read_text())):
             above = {key.rsplit(".", drop)[0] for drop in range(key.count(".") + 1)}
             self.assertTrue(above & rows, f"{key} is in no row")
+
+    def test_the_chart_is_for_the_version_that_is_built_here(self):
+        described = yaml.safe_load((CHART / "Chart.yaml").read_text())
+        built = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["package"]
+        self.assertEqual((described["name"], described["appVersion"]), (built["name"], built["version"]))
 
     def test_every_alert_has_a_paragraph_in_the_runbook_and_every_paragraph_an_alert(self):
         names = [rule["alert"] for group in ALERTS["groups"] for rule in group["rules"]]

@@ -121,7 +121,9 @@ class Pods(unittest.TestCase):
         found = objects("minimal")
         container = broker(found)
         [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == "config"]
-        [volume] = [v for v in only(found, "Deployment")["spec"]["template"]["spec"]["volumes"] if v["name"] == "config"]
+        [volume] = [
+            v for v in only(found, "Deployment")["spec"]["template"]["spec"]["volumes"] if v["name"] == "config"
+        ]
         self.assertEqual(volume["configMap"]["name"], configuration(found)["metadata"]["name"])
         self.assertEqual(container["args"], ["serve", "--config", f"{mount['mountPath']}/config.toml"])
 
@@ -209,7 +211,9 @@ class Wiring(unittest.TestCase):
         [port] = public["spec"]["ports"]
         for rule in only(found, "Ingress")["spec"]["rules"]:
             [path] = rule["http"]["paths"]
-            self.assertEqual(path["backend"]["service"], {"name": public["metadata"]["name"], "port": {"name": port["name"]}})
+            self.assertEqual(
+                path["backend"]["service"], {"name": public["metadata"]["name"], "port": {"name": port["name"]}}
+            )
         [rule] = only(found, "HTTPRoute")["spec"]["rules"]
         self.assertEqual(rule["backendRefs"], [{"name": public["metadata"]["name"], "port": port["port"]}])
         self.assertEqual(only(found, "HTTPRoute")["spec"]["hostnames"], ["eu.uploads.example.com"])
@@ -245,7 +249,11 @@ class Wiring(unittest.TestCase):
         self.assertEqual(only(found, "Deployment")["spec"]["template"]["metadata"]["labels"][label], "upload-broker")
         found = template(SETS["minimal"], {"serviceMonitor": {"enabled": True}})
         monitor = only(found, "ServiceMonitor")["spec"]
-        chosen = [one for one in of_kind(found, "Service") if monitor["selector"]["matchLabels"].items() <= one["metadata"]["labels"].items()]
+        chosen = [
+            one
+            for one in of_kind(found, "Service")
+            if monitor["selector"]["matchLabels"].items() <= one["metadata"]["labels"].items()
+        ]
         self.assertEqual([one["metadata"]["labels"][monitor["jobLabel"]] for one in chosen], ["upload-broker"])
         self.assertEqual([one["spec"]["ports"][0]["name"] for one in chosen], [monitor["endpoints"][0]["port"]])
 

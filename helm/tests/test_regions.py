@@ -57,7 +57,9 @@ class Regions(unittest.TestCase):
             self.assertEqual(unexpected, [], f"{one} and {other}")
             # And there they must: a copied file with one place forgotten would pass otherwise.
             for allowed in ALLOWED:
-                self.assertTrue(any(fnmatch.fnmatch(path, allowed) for path in differing), f"{allowed} of {one} and {other}")
+                self.assertTrue(
+                    any(fnmatch.fnmatch(path, allowed) for path in differing), f"{allowed} of {one} and {other}"
+                )
 
     def test_each_region_is_called_by_its_own_address(self):
         for region in REGIONS:

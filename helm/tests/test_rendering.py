@@ -35,8 +35,13 @@ class Rendering(unittest.TestCase):
                 self.assertEqual({one["kind"] for one in objects(name)}, kinds)
 
     def test_defaults_alone_are_refused_with_all_that_is_missing(self):
+        switches = ("ingress", "httpRoute", "podMonitor", "prometheusRule", "dashboards", "autoscaling")
+        for values in ({}, {switch: {"enabled": True} for switch in switches}):
+            self.misses_what_is_needed(values)
+
+    def misses_what_is_needed(self, values):
         with self.assertRaises(Refused) as refused:
-            template([])
+            template([], values)
         for missing in (
             "image.repository is needed",
             "config.region is needed",
@@ -52,7 +57,11 @@ class Rendering(unittest.TestCase):
     def test_values_that_contradict_each_other_are_refused_by_name(self):
         secret = "/run/secrets/upload-broker"
         for name, values, said in [
-            ("a budget that lets nobody go", {"podDisruptionBudget": {"minAvailable": 3}}, "minAvailable (3) must be below"),
+            (
+                "a budget that lets nobody go",
+                {"podDisruptionBudget": {"minAvailable": 3}},
+                "minAvailable (3) must be below",
+            ),
             (
                 "a budget as large as the smallest scale",
                 {"autoscaling": {"enabled": True, "minReplicas": 2}},
@@ -63,18 +72,30 @@ class Rendering(unittest.TestCase):
                 {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 4}},
                 "minReplicas must not be above",
             ),
-            ("a region that is not one", {"config": {"region": "mars-north1"}}, "no name in config.regions (europe-west1)"),
+            (
+                "a region that is not one",
+                {"config": {"region": "mars-north1"}},
+                "no name in config.regions (europe-west1)",
+            ),
             ("no end of TLS", {"config": {"server": {"trusted_proxies": []}}}, "every request is refused"),
             ("a memory of several", {"config": {"store": {"url": "memory"}}}, "serves one instance"),
             ("two addresses of Redis", {"secrets": {"redisUrl": {"name": "redis"}}}, "leave out config.store.url"),
             (
                 "a password for nothing",
-                {"replicas": 1, "config": {"store": {"url": "memory"}}, "secrets": {"redisPassword": {"name": "redis"}}},
+                {
+                    "replicas": 1,
+                    "config": {"store": {"url": "memory"}},
+                    "secrets": {"redisPassword": {"name": "redis"}},
+                },
                 "secrets.redisPassword is for a config.store.url of Redis",
             ),
             (
                 "a Secret that is not mounted",
-                {"config": {"server": {"tls": {"certificate": f"{secret}/tls/tls.crt", "key": f"{secret}/tls/tls.key"}}}},
+                {
+                    "config": {
+                        "server": {"tls": {"certificate": f"{secret}/tls/tls.crt", "key": f"{secret}/tls/tls.key"}}
+                    }
+                },
                 'secrets.files has no "tls"',
             ),
             (
@@ -82,8 +103,16 @@ class Rendering(unittest.TestCase):
                 {"config": {"telemetry": {"certificate": f"{secret}/otlp/ca.crt"}}},
                 'secrets.files has no "otlp"',
             ),
-            ("roots that are not there", {"config": {"trusted_ca": "roots.pem"}}, '"roots.pem", which is no name in configFiles'),
-            ("too little time to drain", {"preStopSleepSeconds": 11}, "terminationGracePeriodSeconds must be at least 41"),
+            (
+                "roots that are not there",
+                {"config": {"trusted_ca": "roots.pem"}},
+                '"roots.pem", which is no name in configFiles',
+            ),
+            (
+                "too little time to drain",
+                {"preStopSleepSeconds": 11},
+                "terminationGracePeriodSeconds must be at least 41",
+            ),
             (
                 "two monitors",
                 {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}},
@@ -118,7 +147,9 @@ class Rendering(unittest.TestCase):
             "sweeper": {"idle_after": "15m"},
             "telemetry": {"otlp_endpoint": "http://collector:4317"},
             "notifications": {"audience": "https://eu.uploads.example.com/v1/notifications/storage"},
-            "webhooks": [{"url": "https://backend.example.com/hooks", "secret_file": "/run/secrets/upload-broker/webhooks/a"}],
+            "webhooks": [
+                {"url": "https://backend.example.com/hooks", "secret_file": "/run/secrets/upload-broker/webhooks/a"}
+            ],
         }
         found = template(SETS["minimal"], {"config": sections, "secrets": {"files": {"webhooks": "webhooks"}}})
         [text] = [one["data"]["config.toml"] for one in found if one["kind"] == "ConfigMap"]
@@ -138,7 +169,9 @@ class Rendering(unittest.TestCase):
             notes = {}
             for name, files in SETS.items():
                 chosen = [argument for file in files for argument in ("--values", file)]
-                done = helm("template", "eu", copy, "--kube-version", "1.34.0", "--show-only", "templates/notes.yaml", *chosen)
+                done = helm(
+                    "template", "eu", copy, "--kube-version", "1.34.0", "--show-only", "templates/notes.yaml", *chosen
+                )
                 self.assertEqual(done.returncode, 0, done.stderr)
                 notes[name] = yaml.safe_load(done.stdout)["text"]
         self.assertIn("serves region us-east4 at https://us-east4.uploads.example.com.", notes["us-east4"])
@@ -155,6 +188,11 @@ class Rendering(unittest.TestCase):
             with tarfile.open(archive) as packed:
                 names = set(packed.getnames())
                 described = yaml.safe_load(packed.extractfile("upload-broker/Chart.yaml"))
-        for file in ("values.schema.json", "files/alerts.yaml", "files/dashboards/users.json", "templates/tests/ready.yaml"):
+        for file in (
+            "values.schema.json",
+            "files/alerts.yaml",
+            "files/dashboards/users.json",
+            "templates/tests/ready.yaml",
+        ):
             self.assertIn(f"upload-broker/{file}", names)
         self.assertEqual(described["name"], "upload-broker")

@@ -40,7 +40,9 @@ class Schema(unittest.TestCase):
             for key, value in values.items():
                 inner = resolved(schema["properties"][key])
                 if isinstance(value, dict):
-                    self.assertTrue(key in FREE or inner.keys() & {"additionalProperties", "allOf"}, f"{key} takes any key")
+                    self.assertTrue(
+                        key in FREE or inner.keys() & {"additionalProperties", "allOf"}, f"{key} takes any key"
+                    )
                     compare(inner, value, f"{path}.{key}" if path else key)
 
         compare(SCHEMA, VALUES, "")
@@ -51,7 +53,10 @@ class Schema(unittest.TestCase):
             ("image", {"image": {"tags": "1"}}),
             ("a section of the configuration", config(polices=[])),
             ("a key of server.tls", config(server={"tls": {"cert": "x", "key": secret_file("tls/tls.key")}})),
-            ("a key of an encryption key", config(store={"encryption_keys": [{"id": "k1", "file": secret_file("s/k"), "x": 1}]})),
+            (
+                "a key of an encryption key",
+                config(store={"encryption_keys": [{"id": "k1", "file": secret_file("s/k"), "x": 1}]}),
+            ),
             ("a Secret", {"secrets": {"redis": {"name": "x"}}}),
             ("a peer", {"networkPolicy": {"adminFrom": [{"nameSpaceSelector": {}}]}}),
             ("a monitor", {"podMonitor": {"enable": True}}),
@@ -69,7 +74,11 @@ class Schema(unittest.TestCase):
                 config(store={"url": "redis+sentinel://a:26379/main?sentinel_password=hunter2"}),
                 "/config/store/url",
             ),
-            ("a key in place of its file", config(store={"encryption_keys": [{"id": "k1", "key": "hunter2"}]}), "/encryption_keys"),
+            (
+                "a key in place of its file",
+                config(store={"encryption_keys": [{"id": "k1", "key": "hunter2"}]}),
+                "/encryption_keys",
+            ),
             (
                 "a sealing key beside the configuration",
                 config(store={"encryption_keys": [{"id": "k1", "file": "session.key"}]}),
@@ -90,15 +99,27 @@ class Schema(unittest.TestCase):
                 config(webhooks=[{"url": "https://backend.example.com", "secret_file": "whsec_hunter2"}]),
                 "/webhooks/0/secret_file",
             ),
-            ("credentials in line", config(storage={"credentials": {"private_key": "hunter2"}}), "/storage/credentials"),
+            (
+                "credentials in line",
+                config(storage={"credentials": {"private_key": "hunter2"}}),
+                "/storage/credentials",
+            ),
             ("a private key in a file", {"configFiles": {"key.pem": pem}}, "/configFiles/key.pem"),
             (
                 "a service account's key in a file",
                 {"configFiles": {"sa.json": '{"type": "service_account", "private_key": "hunter2"}'}},
                 "/configFiles/sa.json",
             ),
-            ("a person's login in a file", {"configFiles": {"adc.json": '{"refresh_token": "hunter2"}'}}, "/configFiles/adc.json"),
-            ("a password in a variable", {"env": {"REDIS_PASSWORD": "hunter2"}}, "invalid propertyName 'REDIS_PASSWORD'"),
+            (
+                "a person's login in a file",
+                {"configFiles": {"adc.json": '{"refresh_token": "hunter2"}'}},
+                "/configFiles/adc.json",
+            ),
+            (
+                "a password in a variable",
+                {"env": {"REDIS_PASSWORD": "hunter2"}},
+                "invalid propertyName 'REDIS_PASSWORD'",
+            ),
             (
                 "configuration in a variable",
                 {"env": {"UPLOAD_BROKER_STORE__URL": "redis://:hunter2@redis"}},
@@ -110,9 +131,17 @@ class Schema(unittest.TestCase):
 
     def test_what_the_chart_has_fixed_cannot_be_changed(self):
         for name, values, place in [
-            ("probes that nobody reaches", config(server={"admin_listen": "127.0.0.1:9090"}), "/config/server/admin_listen"),
+            (
+                "probes that nobody reaches",
+                config(server={"admin_listen": "127.0.0.1:9090"}),
+                "/config/server/admin_listen",
+            ),
             ("another public port", config(server={"listen": "0.0.0.0:443"}), "/config/server/listen"),
-            ("a public address in the clear", config(server={"public_url": "http://eu.example.com"}), "/config/server/public_url"),
+            (
+                "a public address in the clear",
+                config(server={"public_url": "http://eu.example.com"}),
+                "/config/server/public_url",
+            ),
             (
                 "a label that selectors need",
                 {"podLabels": {"app.kubernetes.io/name": "other"}},
@@ -124,7 +153,11 @@ class Schema(unittest.TestCase):
                 {"extraVolumeMounts": [{"name": "x", "mountPath": "/x", "subPath": "y"}]},
                 "/extraVolumeMounts/0",
             ),
-            ("the configuration twice", {"configFiles": {"config.toml": "x = 1"}}, "invalid propertyName 'config.toml'"),
+            (
+                "the configuration twice",
+                {"configFiles": {"config.toml": "x = 1"}},
+                "invalid propertyName 'config.toml'",
+            ),
             (
                 "a Secret over the federation's token",
                 {"secrets": {"files": {"federation": "x"}}},
