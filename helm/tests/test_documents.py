@@ -1,0 +1,59 @@
+"""Documents that must say what the chart does."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import unittest
+
+import yaml
+
+from chart import CHART, REPOSITORY
+
+ALERTS = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+RUNBOOK = (REPOSITORY / "docs" / "runbook.md").read_text()
+DEPLOYING = (REPOSITORY / "docs" / "deploying.md").read_text()
+
+
+def keys(values, path=""):
+    """The paths of all values that are not maps with keys."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from keys(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}"
+
+
+class Documents(unittest.TestCase):
+    def test_the_table_of_values_is_up_to_date(self):
+        done = subprocess.run(
+            [sys.executable, REPOSITORY / "helm" / "values_table.py", "--check"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_every_value_is_in_the_table(self):
+        rows = set(re.findall(r"^\| `([^`]+)` \|", (CHART / "README.md").read_text(), re.MULTILINE))
+        for key in keys(yaml.safe_load((CHART / "values.yaml").read_text())):
+            above = {key.rsplit(".", drop)[0] for drop in range(key.count(".") + 1)}
+            self.assertTrue(above & rows, f"{key} is in no row")
+
+    def test_the_chart_is_for_the_version_that_is_built_here(self):
+        described = yaml.safe_load((CHART / "Chart.yaml").read_text())
+        built = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["package"]
+        self.assertEqual((described["name"], described["appVersion"]), (built["name"], built["version"]))
+
+    def test_every_alert_has_a_paragraph_in_the_runbook_and_every_paragraph_an_alert(self):
+        names = [rule["alert"] for group in ALERTS["groups"] for rule in group["rules"]]
+        self.assertEqual(len(names), len(set(names)))
+        described = re.findall(r"^### (UploadBroker\w+)\n\n(\S.+)", RUNBOOK, re.MULTILINE)
+        self.assertEqual([name for name, _ in described], names)
+
+    def test_the_pages_name_files_that_there_are(self):
+        for text in (RUNBOOK, DEPLOYING):
+            for path in re.findall(r"(?:helm/upload-broker|docs)/[-\w./]+\.(?:yaml|md|json)", text):
+                self.assertTrue((REPOSITORY / path).exists(), path)
+            for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+                self.assertTrue((REPOSITORY / "docs" / target).exists(), target)

@@ -1,0 +1,198 @@
+"""What Helm makes of values: a release, or a refusal that says what to do."""
+
+import shutil
+import tarfile
+import tempfile
+import unittest
+from pathlib import Path
+
+import yaml
+
+from chart import CHART, SETS, Refused, helm, objects, template
+
+ALWAYS = {"ConfigMap", "Deployment", "Pod", "Service"}
+EXPECTED = {
+    "minimal": ALWAYS | {"NetworkPolicy", "PodDisruptionBudget", "ServiceAccount"},
+    "nothing": ALWAYS,
+    "everything": ALWAYS
+    | {"HTTPRoute", "HorizontalPodAutoscaler", "Ingress", "NetworkPolicy", "PodDisruptionBudget", "PodMonitor"}
+    | {"PrometheusRule", "ServiceAccount"},
+}
+
+
+class Rendering(unittest.TestCase):
+    def test_lint_finds_nothing(self):
+        for name, files in SETS.items():
+            with self.subTest(name):
+                chosen = [argument for file in files for argument in ("--values", file)]
+                done = helm("lint", "--strict", CHART, "--kube-version", "1.34.0", *chosen)
+                self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+                self.assertNotIn("[WARNING]", done.stdout)
+
+    def test_each_set_of_values_makes_the_kinds_of_objects_that_it_asks_for(self):
+        for name, kinds in EXPECTED.items():
+            with self.subTest(name):
+                self.assertEqual({one["kind"] for one in objects(name)}, kinds)
+
+    def test_defaults_alone_are_refused_with_all_that_is_missing(self):
+        switches = ("ingress", "httpRoute", "podMonitor", "prometheusRule", "dashboards", "autoscaling")
+        for values in ({}, {switch: {"enabled": True} for switch in switches}):
+            self.misses_what_is_needed(values)
+
+    def misses_what_is_needed(self, values):
+        with self.assertRaises(Refused) as refused:
+            template([], values)
+        for missing in (
+            "image.repository is needed",
+            "config.region is needed",
+            "config.regions is needed",
+            "config.issuers is needed",
+            "config.policies is needed",
+            "config.server.tls or config.server.trusted_proxies is needed",
+            "config.store.url or secrets.redisUrl.name is needed",
+            "config.store.encryption_keys is needed",
+        ):
+            self.assertIn(missing, str(refused.exception))
+
+    def test_values_that_contradict_each_other_are_refused_by_name(self):
+        secret = "/run/secrets/upload-broker"
+        for name, values, said in [
+            (
+                "a budget that lets nobody go",
+                {"podDisruptionBudget": {"minAvailable": 3}},
+                "minAvailable (3) must be below",
+            ),
+            (
+                "a budget as large as the smallest scale",
+                {"autoscaling": {"enabled": True, "minReplicas": 2}},
+                "minAvailable (2) must be below the number of instances (2)",
+            ),
+            (
+                "a scale upside down",
+                {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 4}},
+                "minReplicas must not be above",
+            ),
+            (
+                "a region that is not one",
+                {"config": {"region": "mars-north1"}},
+                "no name in config.regions (europe-west1)",
+            ),
+            ("no end of TLS", {"config": {"server": {"trusted_proxies": []}}}, "every request is refused"),
+            ("a memory of several", {"config": {"store": {"url": "memory"}}}, "serves one instance"),
+            ("two addresses of Redis", {"secrets": {"redisUrl": {"name": "redis"}}}, "leave out config.store.url"),
+            (
+                "a password for nothing",
+                {
+                    "replicas": 1,
+                    "config": {"store": {"url": "memory"}},
+                    "secrets": {"redisPassword": {"name": "redis"}},
+                },
+                "secrets.redisPassword is for a config.store.url of Redis",
+            ),
+            (
+                "a Secret that is not mounted",
+                {
+                    "config": {
+                        "server": {"tls": {"certificate": f"{secret}/tls/tls.crt", "key": f"{secret}/tls/tls.key"}}
+                    }
+                },
+                'secrets.files has no "tls"',
+            ),
+            (
+                "the same in a section that the chart does not know",
+                {"config": {"telemetry": {"certificate": f"{secret}/otlp/ca.crt"}}},
+                'secrets.files has no "otlp"',
+            ),
+            (
+                "roots that are not there",
+                {"config": {"trusted_ca": "roots.pem"}},
+                '"roots.pem", which is no name in configFiles',
+            ),
+            (
+                "too little time to drain",
+                {"preStopSleepSeconds": 11},
+                "terminationGracePeriodSeconds must be at least 41",
+            ),
+            (
+                "two monitors",
+                {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}},
+                "would count everything twice",
+            ),
+            ("a route of no gateway", {"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is needed"),
+            (
+                "a password in a section that the chart does not know",
+                {"config": {"telemetry": {"otlp_endpoint": "https://me:hunter2@collector"}}},
+                "config holds a password or a key",
+            ),
+            (
+                "a key in the configuration",
+                {"config": {"sweeper": {"note": "-----BEGIN EC PRIVATE KEY-----"}}},
+                "config holds a password or a key",
+            ),
+        ]:
+            with self.subTest(name):
+                with self.assertRaises(Refused) as refused:
+                    template(SETS["minimal"], values)
+                self.assertIn(said, str(refused.exception))
+                self.assertNotIn("hunter2", str(refused.exception))
+
+    def test_an_old_cluster_is_refused(self):
+        with self.assertRaises(Refused) as refused:
+            template(SETS["minimal"], kubernetes="1.29")
+        self.assertIn("requires kubeVersion", str(refused.exception))
+
+    def test_sections_of_later_versions_are_passed_on(self):
+        sections = {
+            "routing": {"misdirected": "forward"},
+            "sweeper": {"idle_after": "15m"},
+            "telemetry": {"otlp_endpoint": "http://collector:4317"},
+            "notifications": {"audience": "https://eu.uploads.example.com/v1/notifications/storage"},
+            "webhooks": [
+                {"url": "https://backend.example.com/hooks", "secret_file": "/run/secrets/upload-broker/webhooks/a"}
+            ],
+        }
+        found = template(SETS["minimal"], {"config": sections, "secrets": {"files": {"webhooks": "webhooks"}}})
+        [text] = [one["data"]["config.toml"] for one in found if one["kind"] == "ConfigMap"]
+        for said in ("[routing]", "[sweeper]", "[telemetry]", "[notifications]", "[[webhooks]]", "webhooks/a"):
+            self.assertIn(said, text)
+
+    def test_long_names_of_releases_leave_room_for_what_is_added(self):
+        for one in template(SETS["everything"], release="r" * 53):
+            self.assertLessEqual(len(one["metadata"]["name"]), 63, one["kind"])
+
+    def test_notes_tell_where_the_release_is_and_how_to_look_at_it(self):
+        # Helm shows notes only beside a cluster: a copy of the chart makes an object of them.
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(shutil.copytree(CHART, Path(folder) / "upload-broker"))
+            include = '{{ include (print $.Template.BasePath "/NOTES.txt") . | toJson }}'
+            (copy / "templates" / "notes.yaml").write_text(f"kind: Notes\ntext: {include}\n")
+            notes = {}
+            for name, files in SETS.items():
+                chosen = [argument for file in files for argument in ("--values", file)]
+                done = helm(
+                    "template", "eu", copy, "--kube-version", "1.34.0", "--show-only", "templates/notes.yaml", *chosen
+                )
+                self.assertEqual(done.returncode, 0, done.stderr)
+                notes[name] = yaml.safe_load(done.stdout)["text"]
+        self.assertIn("serves region us-east4 at https://us-east4.uploads.example.com.", notes["us-east4"])
+        self.assertIn("helm --namespace default test eu", notes["us-east4"])
+        self.assertIn("must exist: upload-broker-session-keys, upload-broker-tls.", notes["us-east4"])
+        self.assertNotIn("Nobody reads its metrics", notes["us-east4"])
+        self.assertIn("Nobody reads its metrics", notes["minimal"])
+
+    def test_the_package_holds_what_templates_read(self):
+        with tempfile.TemporaryDirectory() as folder:
+            done = helm("package", CHART, "--destination", folder)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            [archive] = Path(folder).iterdir()
+            with tarfile.open(archive) as packed:
+                names = set(packed.getnames())
+                described = yaml.safe_load(packed.extractfile("upload-broker/Chart.yaml"))
+        for file in (
+            "values.schema.json",
+            "files/alerts.yaml",
+            "files/dashboards/users.json",
+            "templates/tests/ready.yaml",
+        ):
+            self.assertIn(f"upload-broker/{file}", names)
+        self.assertEqual(described["name"], "upload-broker")

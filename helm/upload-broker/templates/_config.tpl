@@ -1,0 +1,165 @@
+{{/* The configuration of the broker, and what must hold before anything is rendered from it. */}}
+
+{{/* The configuration as JSON, with the region's address as the public one where none is given. */}}
+{{- define "upload-broker.config" -}}
+{{- $config := deepCopy .Values.config }}
+{{- if not $config.server.public_url }}
+{{- range $config.regions }}
+{{- if eq (toString .name) (toString $config.region) }}{{ $_ := set $config.server "public_url" .url }}{{ end }}
+{{- end }}
+{{- end }}
+{{- $config | toJson }}
+{{- end }}
+
+{{/*
+Makes whole numbers in .value integers again, in place: Helm reads every number of a values file as a float, which TOML
+tells apart.
+*/}}
+{{- define "upload-broker.wholeNumbers" -}}
+{{- $holder := . }}
+{{- $value := .value }}
+{{- if kindIs "map" $value }}
+{{- range $key, $inner := $value }}
+{{- $entry := dict "value" $inner }}
+{{- include "upload-broker.wholeNumbers" $entry }}
+{{- $_ := set $value $key $entry.value }}
+{{- end }}
+{{- else if kindIs "slice" $value }}
+{{- $items := list }}
+{{- range $value }}
+{{- $entry := dict "value" . }}
+{{- include "upload-broker.wholeNumbers" $entry }}
+{{- $items = append $items $entry.value }}
+{{- end }}
+{{- $_ := set $holder "value" $items }}
+{{- else if kindIs "float64" $value }}
+{{- if eq $value (floor $value) }}{{ $_ := set $holder "value" (int64 $value) }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* The configuration as TOML. */}}
+{{- define "upload-broker.toml" -}}
+{{- $holder := dict "value" (include "upload-broker.config" . | fromJson) }}
+{{- include "upload-broker.wholeNumbers" $holder }}
+{{- toToml $holder.value }}
+{{- end }}
+
+{{/* Of what a change must replace the pods: all that the broker does not read again by itself. */}}
+{{- define "upload-broker.fixedConfig" -}}
+{{- $config := include "upload-broker.config" . | fromJson }}
+{{- range .Values.reloadedSections }}{{ $_ := unset $config . }}{{ end }}
+{{- toJson (list $config .Values.configFiles) | sha256sum }}
+{{- end }}
+
+{{/*
+The address of Redis, where a Secret has its password: the kubelet puts the password in. Percent-encoding is the Secret's.
+*/}}
+{{- define "upload-broker.redisUrl" -}}
+{{- $credentials := printf "%s:$(REDIS_PASSWORD)@" .Values.secrets.redisPassword.username }}
+{{- regexReplaceAll "^([a-z+]+://)" .Values.config.store.url (printf "${1}%s" ($credentials | replace "$" "$$")) }}
+{{- end }}
+
+{{/* Writes every text at or below .value into .texts. */}}
+{{- define "upload-broker.texts" -}}
+{{- $texts := .texts }}
+{{- if kindIs "map" .value }}
+{{- range .value }}{{ include "upload-broker.texts" (dict "value" . "texts" $texts) }}{{ end }}
+{{- else if kindIs "slice" .value }}
+{{- range .value }}{{ include "upload-broker.texts" (dict "value" . "texts" $texts) }}{{ end }}
+{{- else if kindIs "string" .value }}
+{{- $_ := set $texts .value true }}
+{{- end }}
+{{- end }}
+
+{{/* Fails with all that is wrong at once, each with the value to look at. */}}
+{{- define "upload-broker.validate" -}}
+{{- $values := .Values }}
+{{- $config := include "upload-broker.config" . | fromJson }}
+{{- $store := default dict $config.store }}
+{{- $wrong := list }}
+
+{{- if not $values.image.repository }}
+{{- $wrong = append $wrong "image.repository is needed: where you pushed the image" }}
+{{- end }}
+{{- if not $config.region }}
+{{- $wrong = append $wrong "config.region is needed: the region that this release serves" }}
+{{- end }}
+{{- range list "regions" "issuers" "policies" }}
+{{- if not (get $config .) }}{{ $wrong = append $wrong (printf "config.%s is needed: at least one" .) }}{{ end }}
+{{- end }}
+
+{{- $names := list }}
+{{- range $config.regions }}{{ $names = append $names (toString .name) }}{{ end }}
+{{- if and $config.region $names (ne $config.region "auto") (not (has $config.region $names)) }}
+{{- $wrong = append $wrong (printf "config.region is %q, which is no name in config.regions (%s)" $config.region (join ", " $names)) }}
+{{- else if and $config.region $names (not $config.server.public_url) }}
+{{- $wrong = append $wrong "config.server.public_url is needed: what clients call this region's broker" }}
+{{- end }}
+{{- if not (or $config.server.tls $config.server.trusted_proxies) }}
+{{- $wrong = append $wrong "config.server.tls or config.server.trusted_proxies is needed: without either, every request is refused" }}
+{{- end }}
+
+{{- $redisUrl := $values.secrets.redisUrl.name }}
+{{- $redisPassword := $values.secrets.redisPassword.name }}
+{{- if and $redisUrl (or $store.url $redisPassword) }}
+{{- $wrong = append $wrong "secrets.redisUrl stands for the whole address: leave out config.store.url and secrets.redisPassword" }}
+{{- else if not (or $redisUrl $store.url) }}
+{{- $wrong = append $wrong "config.store.url or secrets.redisUrl.name is needed: where Redis is" }}
+{{- else if and $redisPassword (not (hasPrefix "redis" (toString $store.url))) }}
+{{- $wrong = append $wrong "secrets.redisPassword is for a config.store.url of Redis" }}
+{{- end }}
+{{- if eq (toString $store.url) "memory" }}
+{{- if or $values.autoscaling.enabled (gt (int $values.replicas) 1) }}
+{{- $wrong = append $wrong "config.store.url \"memory\" serves one instance: set replicas to 1, and autoscaling.enabled to false" }}
+{{- end }}
+{{- else if not $store.encryption_keys }}
+{{- $wrong = append $wrong "config.store.encryption_keys is needed: session URIs are sealed with them" }}
+{{- end }}
+
+{{- $texts := dict }}
+{{- include "upload-broker.texts" (dict "value" $config "texts" $texts) }}
+{{- range $text := keys $texts | sortAlpha }}
+{{- if regexMatch "PRIVATE KEY|://[^/@ ]*:[^/@ ]*@|^whsec_" $text }}
+{{- $wrong = append $wrong "config holds a password or a key: put it into a Secret, and name that in secrets" }}
+{{- end }}
+{{- if hasPrefix "/run/secrets/upload-broker/" $text }}
+{{- $directory := trimPrefix "/run/secrets/upload-broker/" $text | splitList "/" | first }}
+{{- $mounted := or (hasKey $values.secrets.files $directory) (and (eq $directory "federation") $values.federation.audience) }}
+{{- if not $mounted }}
+{{- $wrong = append $wrong (printf "config names %s, but secrets.files has no %q" $text $directory) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $files := list (list "trusted_ca" $config.trusted_ca) }}
+{{- range $index, $issuer := $config.issuers }}
+{{- $files = append $files (list (printf "issuers[%d].jwks_file" $index) $issuer.jwks_file) }}
+{{- end }}
+{{- range $files }}
+{{- $file := last . }}
+{{- if and $file (not (hasPrefix "/" $file)) (not (hasKey $values.configFiles $file)) }}
+{{- $wrong = append $wrong (printf "config.%s is %q, which is no name in configFiles" (first .) $file) }}
+{{- end }}
+{{- end }}
+
+{{- $fewest := include "upload-broker.fewest" . | int }}
+{{- if and $values.podDisruptionBudget.enabled (ge (int $values.podDisruptionBudget.minAvailable) $fewest) }}
+{{- $wrong = append $wrong (printf "podDisruptionBudget.minAvailable (%d) must be below the number of instances (%d), or no node can be drained" (int $values.podDisruptionBudget.minAvailable) $fewest) }}
+{{- end }}
+{{- if and $values.autoscaling.enabled (gt (int $values.autoscaling.minReplicas) (int $values.autoscaling.maxReplicas)) }}
+{{- $wrong = append $wrong "autoscaling.minReplicas must not be above autoscaling.maxReplicas" }}
+{{- end }}
+{{- $needed := add 30 (int $values.preStopSleepSeconds) | int }}
+{{- if lt (int $values.terminationGracePeriodSeconds) $needed }}
+{{- $wrong = append $wrong (printf "terminationGracePeriodSeconds must be at least %d: preStopSleepSeconds, and 30 s to drain" $needed) }}
+{{- end }}
+{{- if and $values.podMonitor.enabled $values.serviceMonitor.enabled }}
+{{- $wrong = append $wrong "podMonitor and serviceMonitor would count everything twice: enable one" }}
+{{- end }}
+{{- if and $values.httpRoute.enabled (not $values.httpRoute.parentRefs) }}
+{{- $wrong = append $wrong "httpRoute.parentRefs is needed: the gateways that the route belongs to" }}
+{{- end }}
+
+{{- with $wrong }}
+{{- fail (printf "\n\nThese values do not make a release:\n  - %s\n" (join "\n  - " .)) }}
+{{- end }}
+{{- end }}
