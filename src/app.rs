@@ -24,7 +24,7 @@ use crate::policy::{Policies, PolicySettings};
 use crate::server::{Limits, Listener, TlsCertificate, TlsError};
 use crate::storage::{self, Signing, Storage};
 use crate::store::{self, Store};
-use crate::uploads::{Region, Uploads};
+use crate::uploads::{Region, Uploads, WatchLimits, Watchers};
 
 /// How many requests may be answered at once, those that only read included: as many as the operations that storage
 /// takes on, and far fewer than the store does. One more is refused here, before anything is reserved for it. Only
@@ -57,6 +57,8 @@ pub struct World {
     pub environment: storage::Environment,
     /// Whether plain HTTP will do.
     pub transport: Transport,
+    /// How closely uploads are watched for those who listen.
+    pub watching: WatchLimits,
 }
 
 impl World {
@@ -67,6 +69,7 @@ impl World {
             randomness: Randomness::System,
             environment: config::storage_environment(),
             transport,
+            watching: WatchLimits::default(),
         }
     }
 }
@@ -154,6 +157,7 @@ impl App {
             region,
             regions,
             storage_timeout: config.storage.timeout.0,
+            watchers: Watchers::new(world.watching),
             metrics: crate::uploads::Metrics::default(),
         });
 
@@ -223,6 +227,8 @@ impl App {
         self.operator_state.draining.store(true, Ordering::Relaxed);
         info!(notice_ms = u64::try_from(notice.as_millis()).unwrap_or(u64::MAX), "draining");
         tokio::time::sleep(notice).await;
+        // They would last longer than the drain. Whoever listened comes back at once, and now to another instance.
+        self.operator_state.uploads.watchers.close();
         stop_public.cancel();
         let drained = public.await;
         stop_operations.cancel();
@@ -317,5 +323,12 @@ mod tests {
         let answer = config::check::LONGEST_TIMEOUT.0 + PATIENCE_MARGIN;
         assert!(answer <= limits.drain, "a request is cut although its body had come");
         assert!(BODY_TIMEOUT + answer < limits.stall_timeout, "a request is taken for one that hangs");
+    }
+
+    #[test]
+    fn a_stream_of_events_never_looks_like_one_that_hangs() {
+        let limits = Limits::default();
+        // Any time a heartbeat or two may be late.
+        assert!(3 * WatchLimits::default().heartbeat < limits.stall_timeout);
     }
 }

@@ -22,6 +22,7 @@ use crate::config;
 use crate::emulator::{self, BucketSettings, Emulator};
 use crate::http::gate::Transport;
 use crate::storage;
+use crate::uploads::WatchLimits;
 use issuer::Issuer;
 
 /// The region that the demo plays.
@@ -73,6 +74,7 @@ impl Demo {
             randomness: Randomness::System,
             environment: storage::Environment::default(),
             transport: Transport::PlainOnLoopback,
+            watching: WatchLimits::default(),
         };
         let app = App::bind(&config, world).await?;
         let (broker, operations) = (app.public_addr(), app.operations_addr());

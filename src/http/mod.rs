@@ -1,6 +1,7 @@
 //! The HTTP interface: the only place that knows axum, JSON and status codes.
 
 pub mod docs;
+mod events;
 pub mod extract;
 pub mod gate;
 pub mod observe;

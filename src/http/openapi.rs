@@ -8,7 +8,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Services, policies, uploads};
+use super::{Services, events, policies, uploads, wire};
 
 /// What the document says beside the operations.
 #[derive(OpenApi)]
@@ -27,6 +27,8 @@ token), then complete it. Clients ignore fields and enum values that they do not
         (name = "uploads", description = "Uploads of the caller"),
         (name = "policies", description = "What the caller may upload"),
     ),
+    // What stands in no body of its own: the data of events.
+    components(schemas(wire::UploadProgress)),
     security(("bearer" = [])),
     modifiers(&Bearer),
 )]
@@ -108,6 +110,7 @@ pub(super) fn operations() -> (axum::Router<Services>, utoipa::openapi::OpenApi)
         .routes(routes!(uploads::get, uploads::cancel))
         .routes(routes!(uploads::complete))
         .routes(routes!(uploads::renew))
+        .routes(routes!(events::watch))
         .routes(routes!(policies::list))
         .split_for_parts();
     add_common(&mut document);

@@ -354,7 +354,11 @@ impl RejectionCode {
 impl Upload {
     /// The upload as its owner sees it: with the session's URI while it is not final.
     pub(super) fn for_owner(tracked: &Tracked) -> Self {
-        let upload = &tracked.upload;
+        Self { transfer: Offer::of(tracked).map(Transfer::from), ..Self::without_transfer(&tracked.upload) }
+    }
+
+    /// The upload without what its bytes are sent with.
+    pub(super) fn without_transfer(upload: &upload::Upload) -> Self {
         let result = match &upload.state {
             UploadState::Completed { object, at, witness } => Some(UploadResult {
                 generation: object.generation.to_string(),
@@ -388,10 +392,40 @@ impl Upload {
             received_bytes: upload.state.received().0,
             created_at: upload.created_at.to_string(),
             expires_at: upload.expires_at.to_string(),
-            transfer: Offer::of(tracked).map(Transfer::from),
+            transfer: None,
             routing: Routing { served_by: upload.region.to_string() },
             result,
             rejection,
+        }
+    }
+}
+
+/// The data of a `progress` event.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UploadProgress {
+    /// Names the upload.
+    #[schema(
+        min_length = 34,
+        max_length = 34,
+        pattern = "^[0-9a-f]{34}$",
+        example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8"
+    )]
+    id: String,
+    /// How many bytes storage was last seen to have.
+    #[schema(example = 16_777_216)]
+    received_bytes: u64,
+    /// The declared size; left out where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = 73_400_320)]
+    size_bytes: Option<u64>,
+}
+
+impl From<&upload::Upload> for UploadProgress {
+    fn from(upload: &upload::Upload) -> Self {
+        Self {
+            id: upload.id.to_string(),
+            received_bytes: upload.state.received().0,
+            size_bytes: upload.promise.size.declared().map(|size| size.0),
         }
     }
 }

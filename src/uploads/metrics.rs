@@ -3,6 +3,7 @@
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::model::name::PolicyName;
@@ -16,6 +17,8 @@ pub struct Metrics {
     ended: Family<OutcomeLabels, Counter>,
     reported: Family<LimitLabels, Counter>,
     refused: Family<LimitLabels, Counter>,
+    listeners: Gauge,
+    events: Family<EventLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,6 +46,11 @@ struct LimitLabels {
     limit: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    event: &'static str,
+}
+
 impl Metrics {
     /// Makes the counters visible in `registry`.
     pub fn register(&self, registry: &mut Registry) {
@@ -59,6 +67,8 @@ impl Metrics {
             "Uploads refused because a limit of their policy was reached",
             self.refused.clone(),
         );
+        registry.register("event_listeners", "Streams of events that are open", self.listeners.clone());
+        registry.register("events_sent", "Events given to streams", self.events.clone());
     }
 
     pub(super) fn observe_created(&self, upload: &Upload) {
@@ -79,6 +89,14 @@ impl Metrics {
                 })
                 .inc();
         }
+    }
+
+    pub(super) fn observe_listeners(&self, count: usize) {
+        self.listeners.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn observe_event(&self, event: &'static str) {
+        self.events.get_or_create(&EventLabels { event }).inc();
     }
 
     pub(super) fn observe_report(&self, policy: &PolicyName, limit: &'static str) {

@@ -14,6 +14,7 @@ mod renew;
 #[cfg(feature = "demo")]
 mod tests;
 mod transfer;
+mod watch;
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub use create::{CreateContext, Created};
 pub use error::Error;
 pub use metrics::Metrics;
 pub use transfer::Offer;
+pub use watch::{Listener, Sight, Told, WatchLimits, Watchers};
 
 use crate::clock::{Clock, Randomness};
 use crate::model::id::UploadId;
@@ -67,6 +69,8 @@ pub struct Uploads {
     pub regions: Vec<Region>,
     /// How long one operation of storage may take. Leases are made of it.
     pub storage_timeout: Duration,
+    /// Who listens to which upload.
+    pub watchers: Watchers,
     /// What happened.
     pub metrics: Metrics,
 }
@@ -212,6 +216,7 @@ impl Uploads {
         match self.store.advance(&tracked, next, due, &[], now).await? {
             Advanced::Done(advanced) => {
                 self.metrics.observe_transition(&tracked.upload.state, &advanced.upload);
+                self.watchers.nudge(advanced.upload.id);
                 Ok(Attempt::Settled(advanced))
             }
             Advanced::Conflict(current) => Ok(Attempt::Overtaken(current)),

@@ -63,6 +63,7 @@ async fn uploads() -> (Emulator, Arc<Uploads>) {
         regions: vec![region.clone()],
         region,
         storage_timeout: Duration::from_secs(2),
+        watchers: Watchers::default(),
         metrics: Metrics::default(),
     };
     (emulator, Arc::new(uploads))

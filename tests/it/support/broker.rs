@@ -14,6 +14,7 @@ use upload_broker::config;
 use upload_broker::emulator::{self, BucketSettings, Emulator};
 use upload_broker::http::gate::Transport;
 use upload_broker::model::time::Timestamp;
+use upload_broker::uploads::WatchLimits;
 
 use super::{AUDIENCE, BUCKET, ISSUER, User, issuer_key};
 
@@ -35,6 +36,8 @@ pub struct Settings {
     pub endpoint: Option<String>,
     /// More of the `[storage]` section. `sa.json` is the emulator's own service account, which can sign.
     pub storage: String,
+    /// How closely uploads are watched.
+    pub watching: WatchLimits,
 }
 
 impl Default for Settings {
@@ -49,6 +52,7 @@ impl Default for Settings {
             server: String::new(),
             endpoint: None,
             storage: String::new(),
+            watching: WatchLimits::default(),
         }
     }
 }
@@ -95,6 +99,7 @@ impl Broker {
             randomness: Randomness::System,
             environment: upload_broker::storage::Environment::default(),
             transport: Transport::PlainOnLoopback,
+            watching: settings.watching,
         };
         let app = App::bind(&config, world).await.unwrap();
         let (address, operations) = (app.public_addr(), app.operations_addr());
