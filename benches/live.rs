@@ -223,6 +223,7 @@ async fn uploads(clock: Clock, store: Arc<Store>, emulator: &Emulator) -> anyhow
         ended: tokio::sync::mpsc::channel(1).0,
         storage_timeout: Duration::from_secs(10),
         sweeper: SweepSettings::default(),
+        watchers: upload_broker::uploads::Watchers::default(),
         metrics: Metrics::default(),
     })
 }

@@ -26,7 +26,7 @@ use crate::policy::{Policies, PolicySettings};
 use crate::server::{Limits, Listener, TlsCertificate, TlsError};
 use crate::storage::{self, Signing, Storage};
 use crate::store::{self, Store};
-use crate::uploads::{self, Region, Uploads};
+use crate::uploads::{self, Region, Uploads, WatchLimits, Watchers};
 use crate::webhooks::{self, Endpoint, Webhooks};
 
 /// How many requests may be answered at once, those that only read included: as many as the operations that storage
@@ -62,6 +62,8 @@ pub struct World {
     pub transport: Transport,
     /// Who has work done that no request asks for.
     pub background: Background,
+    /// How closely uploads are watched for those who listen.
+    pub watching: WatchLimits,
 }
 
 /// Who has the work done that no request asks for: sweeps.
@@ -82,6 +84,7 @@ impl World {
             environment: config::storage_environment(),
             transport,
             background: Background::ByItself,
+            watching: WatchLimits::default(),
         }
     }
 }
@@ -189,6 +192,7 @@ impl App {
             ended,
             storage_timeout: config.storage.timeout.0,
             sweeper: config.sweeper,
+            watchers: Watchers::new(world.watching),
             metrics: crate::uploads::Metrics::default(),
         });
 
@@ -290,6 +294,8 @@ impl App {
         self.operator_state.draining.store(true, Ordering::Relaxed);
         info!(notice_ms = u64::try_from(notice.as_millis()).unwrap_or(u64::MAX), "draining");
         tokio::time::sleep(notice).await;
+        // They would last longer than the drain. Whoever listened comes back at once, and now to another instance.
+        self.operator_state.uploads.watchers.close();
         stop_public.cancel();
         let drained = public.await;
         // The last requests may have ended uploads: what is not told by then is told by another instance.
@@ -415,5 +421,12 @@ mod tests {
         let answer = config::check::LONGEST_TIMEOUT.0 + PATIENCE_MARGIN;
         assert!(answer <= limits.drain, "a request is cut although its body had come");
         assert!(BODY_TIMEOUT + answer < limits.stall_timeout, "a request is taken for one that hangs");
+    }
+
+    #[test]
+    fn a_stream_of_events_never_looks_like_one_that_hangs() {
+        let limits = Limits::default();
+        // Any time a heartbeat or two may be late.
+        assert!(3 * WatchLimits::default().heartbeat < limits.stall_timeout);
     }
 }

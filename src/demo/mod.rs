@@ -22,6 +22,7 @@ use crate::config;
 use crate::emulator::{self, BucketSettings, Emulator};
 use crate::http::gate::Transport;
 use crate::storage;
+use crate::uploads::WatchLimits;
 use issuer::Issuer;
 
 /// The region that the demo plays.
@@ -74,6 +75,7 @@ impl Demo {
             environment: storage::Environment::default(),
             transport: Transport::PlainOnLoopback,
             background: Background::ByItself,
+            watching: WatchLimits::default(),
         };
         let app = App::bind(&config, world).await?;
         let (broker, operations) = (app.public_addr(), app.operations_addr());

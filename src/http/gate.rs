@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{ACCEPT, CACHE_CONTROL};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::events;
 use super::problem::{Code, Problem};
 use crate::server::Peer;
 
@@ -47,7 +48,8 @@ pub struct Deadline(pub Instant);
 /// Lets a request in, or refuses it at once.
 ///
 /// # Errors
-/// The refusal: there is too much to do, the connection can be read along, JSON is not acceptable, or time ran out.
+/// The refusal: there is too much to do, the connection can be read along, what the answer would be written in is not
+/// acceptable, or time ran out.
 pub async fn gate(State(gate): State<Gate>, mut request: Request, next: Next) -> Result<Response, Problem> {
     let Ok(_permit) = gate.permits.try_acquire() else {
         return Err(Problem::new(Code::Overloaded).retry_after(Duration::from_secs(1)));
@@ -56,12 +58,15 @@ pub async fn gate(State(gate): State<Gate>, mut request: Request, next: Next) ->
     if !peer.is_some_and(|peer| gate.is_private(peer, request.headers())) {
         return Err(Problem::new(Code::HttpsRequired).detail("call this over HTTPS"));
     }
-    if !accepts_json(request.headers()) {
-        return Err(Problem::new(Code::NotAcceptable).detail("answers are application/json; accept that"));
+    let form = Form::of(&request);
+    if !form.is_accepted(request.headers()) {
+        let detail = format!("answers are {}; accept that", form.media_ranges()[0]);
+        return Err(Problem::new(Code::NotAcceptable).detail(detail));
     }
     let deadline = Instant::now() + gate.patience;
     let late = late(request.method(), request.uri().query());
     request.extensions_mut().insert(Deadline(deadline));
+    // Both end with the head of the answer: a stream of events is bounded by those who listen, not by this.
     match tokio::time::timeout_at(deadline, next.run(request)).await {
         Ok(mut response) => {
             // Answers are one caller's own, and most hold a session URI.
@@ -109,30 +114,56 @@ fn forwarded_over_https(headers: &HeaderMap) -> Option<bool> {
     Some(hops.all(|protocol| protocol.eq_ignore_ascii_case("https")))
 }
 
-/// Whether the client can take `application/json` (RFC 9110, section 12.5.1).
-fn accepts_json(headers: &HeaderMap) -> bool {
-    let mut ranges = headers
-        .get_all(ACCEPT)
-        .iter()
-        .flat_map(|value| value.to_str().unwrap_or_default().split(','))
-        .map(str::trim)
-        .filter(|range| !range.is_empty())
-        .peekable();
-    ranges.peek().is_none()
-        || ranges.any(|range| {
-            let (essence, parameters) = range.split_once(';').unwrap_or((range, ""));
-            let essence = essence.trim().to_ascii_lowercase();
-            let refused =
-                parameters.split(';').map(str::trim).any(|p| matches!(p, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
-            matches!(&essence[..], "*/*" | "application/*" | "application/json" | "application/problem+json")
-                && !refused
-        })
+/// What the answer to a request is written in, where it is no problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    EventStream,
+}
+
+impl Form {
+    fn of(request: &Request) -> Self {
+        match request.extensions().get::<MatchedPath>() {
+            Some(path) if path.as_str() == events::PATH => Self::EventStream,
+            _ => Self::Json,
+        }
+    }
+
+    /// What a client may accept to be given this; its own name comes first.
+    const fn media_ranges(self) -> &'static [&'static str] {
+        match self {
+            Self::Json => &["application/json", "application/problem+json", "application/*", "*/*"],
+            Self::EventStream => &["text/event-stream", "text/*", "*/*"],
+        }
+    }
+
+    /// Whether the client can take it (RFC 9110, section 12.5.1).
+    fn is_accepted(self, headers: &HeaderMap) -> bool {
+        let mut ranges = headers
+            .get_all(ACCEPT)
+            .iter()
+            .flat_map(|value| value.to_str().unwrap_or_default().split(','))
+            .map(str::trim)
+            .filter(|range| !range.is_empty())
+            .peekable();
+        ranges.peek().is_none()
+            || ranges.any(|range| {
+                let (essence, parameters) = range.split_once(';').unwrap_or((range, ""));
+                let essence = essence.trim().to_ascii_lowercase();
+                let refused =
+                    parameters.split(';').map(str::trim).any(|p| matches!(p, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
+                self.media_ranges().contains(&&essence[..]) && !refused
+            })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::Transport::{HttpsOnly, PlainOnLoopback};
     use super::*;
+    use axum::body::Body;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio_util::io::ReaderStream;
     use tower::ServiceExt as _;
 
     fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
@@ -185,10 +216,17 @@ mod tests {
 
     /// What the gate answers to a request that is private, and whose handler does `work` first.
     async fn ask(gate: Gate, method: Method, target: &str, work: Duration) -> Response {
-        let router = axum::Router::new()
-            .fallback(async move || tokio::time::sleep(work).await)
-            .layer(axum::middleware::from_fn_with_state(gate, super::gate));
-        let mut request = Request::builder().method(method).uri(target).body(axum::body::Body::empty()).unwrap();
+        send(gate, async move || tokio::time::sleep(work).await, method, target).await
+    }
+
+    async fn send<H, T>(gate: Gate, handler: H, method: Method, target: &str) -> Response
+    where
+        H: axum::handler::Handler<T, ()>,
+        T: 'static,
+    {
+        let router =
+            axum::Router::new().fallback(handler).layer(axum::middleware::from_fn_with_state(gate, super::gate));
+        let mut request = Request::builder().method(method).uri(target).body(Body::empty()).unwrap();
         request.extensions_mut().insert(Peer { address: "203.0.113.7:1".parse().unwrap(), tls: true });
         router.oneshot(request).await.unwrap()
     }
@@ -210,6 +248,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_stream_holds_no_permit_and_outlives_the_deadline() {
+        let gate = open_gate(1);
+        let stream = async || {
+            let (reading, mut writing) = tokio::io::duplex(64);
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                writing.write_all(b"alive").await
+            });
+            Body::from_stream(ReaderStream::new(reading))
+        };
+        let response = send(gate.clone(), stream, Method::GET, "/").await;
+        assert_eq!(gate.permits.available_permits(), 1);
+        assert_eq!(axum::body::to_bytes(response.into_body(), 64).await.unwrap(), "alive");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn only_what_asks_storage_is_said_to_have_waited_for_it() {
         for (method, target, expected) in [
             (Method::POST, "/v1/uploads", Code::StorageTimeout),
@@ -225,20 +279,25 @@ mod tests {
     }
 
     #[test]
-    fn json_must_be_acceptable() {
-        for (accept, expected) in [
-            (None, true),
-            (Some("*/*"), true),
-            (Some("application/json"), true),
-            (Some("text/html, application/*;q=0.8"), true),
-            (Some("Application/JSON"), true),
-            (Some(""), true),
-            (Some("text/html"), false),
-            (Some("application/json;q=0"), false),
-            (Some("application/xml"), false),
+    fn what_is_answered_must_be_acceptable() {
+        for (accept, json, events) in [
+            (None, true, true),
+            (Some("*/*"), true, true),
+            (Some("application/json"), true, false),
+            (Some("text/event-stream"), false, true),
+            (Some("text/html, application/*;q=0.8"), true, false),
+            (Some("application/xml, text/*;q=0.8"), false, true),
+            (Some("Application/JSON"), true, false),
+            (Some("Text/Event-Stream"), false, true),
+            (Some(""), true, true),
+            (Some("text/html"), false, false),
+            (Some("application/json;q=0"), false, false),
+            (Some("text/event-stream;q=0"), false, false),
+            (Some("application/xml"), false, false),
         ] {
             let headers: HeaderMap = accept.map(|value| (ACCEPT, value.parse().unwrap())).into_iter().collect();
-            assert_eq!(accepts_json(&headers), expected, "{accept:?}");
+            assert_eq!(Form::Json.is_accepted(&headers), json, "JSON for {accept:?}");
+            assert_eq!(Form::EventStream.is_accepted(&headers), events, "events for {accept:?}");
         }
     }
 }

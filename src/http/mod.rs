@@ -2,6 +2,7 @@
 
 mod admin;
 pub mod docs;
+mod events;
 pub mod extract;
 pub mod gate;
 mod notifications;

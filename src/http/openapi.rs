@@ -8,7 +8,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Services, admin, notifications, policies, uploads};
+use super::{Services, admin, events, notifications, policies, uploads, wire};
 
 /// What the document says beside the operations.
 #[derive(OpenApi)]
@@ -29,6 +29,8 @@ token), then complete it. Clients ignore fields and enum values that they do not
         (name = "notifications", description = "For storage, not for clients"),
         (name = "admin", description = "For callers whose issuer's `admin_when` holds; others get 403 `forbidden`"),
     ),
+    // What stands in no body of its own: the data of events.
+    components(schemas(wire::UploadProgress)),
     security(("bearer" = [])),
     modifiers(&SecuritySchemes),
 )]
@@ -109,6 +111,7 @@ pub(super) fn operations() -> (axum::Router<Services>, utoipa::openapi::OpenApi)
         .routes(routes!(uploads::get, uploads::cancel))
         .routes(routes!(uploads::complete))
         .routes(routes!(uploads::renew))
+        .routes(routes!(events::watch))
         .routes(routes!(policies::list))
         .routes(routes!(notifications::receive))
         .routes(routes!(admin::list))

@@ -18,6 +18,9 @@ use crate::{identity, storage, store, uploads};
 /// How long a client is asked to wait where nothing better is known.
 const DEFAULT_RETRY: Duration = Duration::from_secs(5);
 
+/// The same where streams of events are in the way, which end when they end.
+const LISTENERS_RETRY: Duration = Duration::from_secs(10);
+
 /// What went wrong, as a stable code. Clients decide by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -36,7 +39,7 @@ pub enum Code {
     NotFound,
     /// 405.
     MethodNotAllowed,
-    /// 406: only JSON can be had.
+    /// 406: what the answer is written in is not among what the client accepts.
     NotAcceptable,
     /// 408: the request's body did not arrive in time.
     RequestTimeout,
@@ -60,7 +63,7 @@ pub enum Code {
     IdempotencyMismatch,
     /// 429: too many uploads in a short time.
     RateLimited,
-    /// 429: too many uploads under way, or too many bytes today.
+    /// 429: too many uploads under way, too many bytes today, or too many streams of events.
     QuotaExceeded,
     /// 500: a defect of the broker.
     InternalError,
@@ -91,7 +94,7 @@ impl Code {
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here")
             }
-            Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "not-acceptable", "Only JSON can be had"),
+            Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "not-acceptable", "The answer would not be accepted"),
             Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request came too slowly"),
             Self::NotComplete => (StatusCode::CONFLICT, "not-complete", "The upload is not complete"),
             Self::SessionLost => (StatusCode::CONFLICT, "session-lost", "The session is lost"),
@@ -366,14 +369,24 @@ impl Problem {
         };
         let left = if let LimitHit::DailyBytes { left, .. } = hit { left.0 } else { 0 };
         let name = format!("{policy}-{}", hit.name());
-        let seconds = retry_after.as_secs() + 1;
         // draft-ietf-httpapi-ratelimit-headers, sections 3 and 4: structured fields, windows in seconds.
         let window = window.map_or_else(String::new, |seconds| format!(";w={seconds}"));
-        let mut problem = Self::new(code).detail(detail).retry_after(retry_after);
-        problem.limit = Some(hit.name());
+        let problem = Self::new(code).detail(detail);
+        problem.limited(
+            hit.name(),
+            &format!("\"{name}\";q={quota}{window}"),
+            &format!("\"{name}\";r={left}"),
+            retry_after,
+        )
+    }
+
+    /// The same, with the limit that is reached: `rule` says what it is, and `left` what is left of it.
+    fn limited(self, limit: &'static str, rule: &str, left: &str, retry_after: Duration) -> Self {
+        let seconds = retry_after.as_secs() + 1;
+        let mut problem = Self { limit: Some(limit), ..self.retry_after(retry_after) };
         for (header, value) in [
-            (HeaderName::from_static("ratelimit-policy"), format!("\"{name}\";q={quota}{window}")),
-            (HeaderName::from_static("ratelimit"), format!("\"{name}\";r={left};t={seconds}")),
+            (HeaderName::from_static("ratelimit-policy"), rule.to_owned()),
+            (HeaderName::from_static("ratelimit"), format!("{left};t={seconds}")),
         ] {
             if let Ok(value) = HeaderValue::try_from(value) {
                 problem = problem.header(header, value);
@@ -461,6 +474,15 @@ impl From<uploads::Error> for Problem {
             Domain::SessionLost => Self::new(Code::SessionLost)
                 .detail("storage knows neither the session nor the object; renew this upload, and begin anew"),
             Domain::InvalidState { state } => Self::new(Code::InvalidState).detail(format!("the upload is {state}")),
+            Domain::TooManyListeners { limit } => Self::new(Code::QuotaExceeded).detail(error.to_string()).limited(
+                "event_listeners",
+                &format!("\"event_listeners\";q={limit}"),
+                "\"event_listeners\";r=0",
+                LISTENERS_RETRY,
+            ),
+            Domain::NoMoreListeners => {
+                Self::new(Code::Overloaded).detail(error.to_string()).retry_after(LISTENERS_RETRY)
+            }
             Domain::Contended => Self::new(Code::Overloaded)
                 .detail("the upload was changed by other requests at the same time")
                 .retry_after(Duration::from_secs(1)),

@@ -359,16 +359,16 @@ impl RejectionCode {
 impl Upload {
     /// The upload as its owner sees it: with the session's URI while it is not final.
     pub(super) fn for_owner(tracked: &Tracked) -> Self {
-        Self { transfer: Offer::of(tracked).map(Transfer::from), ..Self::of(&tracked.upload) }
+        Self { transfer: Offer::of(tracked).map(Transfer::from), ..Self::without_transfer(&tracked.upload) }
     }
 
     /// The upload as administrators see it: with its owner's names, and never with the session's URI.
     pub(super) fn for_administrator(owned: &Owned) -> Self {
-        Self { owner: Some(UploadOwner::from(&owned.owner)), ..Self::of(&owned.upload) }
+        Self { owner: Some(UploadOwner::from(&owned.owner)), ..Self::without_transfer(&owned.upload) }
     }
 
-    /// The upload as anybody may see it who may see it at all.
-    fn of(upload: &upload::Upload) -> Self {
+    /// The upload without what its bytes are sent with.
+    pub(super) fn without_transfer(upload: &upload::Upload) -> Self {
         let result = match &upload.state {
             UploadState::Completed { object, at, witness } => Some(UploadResult {
                 generation: object.generation.to_string(),
@@ -411,7 +411,37 @@ impl Upload {
     }
 }
 
-/// A page of uploads.
+/// The data of a `progress` event.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UploadProgress {
+    /// Names the upload.
+    #[schema(
+        min_length = 34,
+        max_length = 34,
+        pattern = "^[0-9a-f]{34}$",
+        example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8"
+    )]
+    id: String,
+    /// How many bytes storage was last seen to have.
+    #[schema(example = 16_777_216)]
+    received_bytes: u64,
+    /// The declared size; left out where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = 73_400_320)]
+    size_bytes: Option<u64>,
+}
+
+impl From<&upload::Upload> for UploadProgress {
+    fn from(upload: &upload::Upload) -> Self {
+        Self {
+            id: upload.id.to_string(),
+            received_bytes: upload.state.received().0,
+            size_bytes: upload.promise.size.declared().map(|size| size.0),
+        }
+    }
+}
+
+/// The caller's uploads, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UploadList {
     uploads: Vec<Upload>,
@@ -424,7 +454,7 @@ pub struct UploadList {
 /// The upload as events have it: as the API shows it, and never with how its bytes are sent.
 pub(crate) fn as_event(tracked: &Tracked) -> serde_json::Value {
     // A struct of texts and numbers always becomes JSON.
-    serde_json::to_value(Upload::of(&tracked.upload)).unwrap_or_default()
+    serde_json::to_value(Upload::without_transfer(&tracked.upload)).unwrap_or_default()
 }
 
 impl UploadList {

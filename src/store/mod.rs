@@ -215,6 +215,11 @@ pub struct Revision(u32);
 impl Revision {
     const FIRST: Self = Self(1);
 
+    /// The changes so far, as a number that can be told: the first is 1.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
     const fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
     }

@@ -68,6 +68,15 @@ pub enum Error {
         /// The state, as on the wire.
         state: &'static str,
     },
+    /// The principal listens to as many uploads as one may.
+    #[error("at most {limit} streams of events can be open")]
+    TooManyListeners {
+        /// How many one may.
+        limit: usize,
+    },
+    /// There are as many listeners as this instance takes, or it is about to end.
+    #[error("no more streams of events can be opened here")]
+    NoMoreListeners,
     /// Others changed the upload at the same moment, again and again.
     #[error("the upload was changed by another request at the same time")]
     Contended,

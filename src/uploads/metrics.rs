@@ -23,6 +23,8 @@ pub struct Metrics {
     refused: Family<LimitLabels, Counter>,
     settled: Family<SettledLabels, Counter>,
     oldest_due: Gauge<f64, AtomicU64>,
+    listeners: Gauge,
+    events: Family<EventLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,6 +57,11 @@ struct LimitLabels {
     limit: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    event: &'static str,
+}
+
 impl Metrics {
     /// Makes the counters visible in `registry`.
     pub fn register(&self, registry: &mut Registry) {
@@ -82,6 +89,8 @@ impl Metrics {
             "How long the oldest upload had been due that the last round of this instance found",
             self.oldest_due.clone(),
         );
+        registry.register("event_listeners", "Streams of events that are open", self.listeners.clone());
+        registry.register("events_sent", "Events given to streams", self.events.clone());
     }
 
     /// `None` for what failed.
@@ -124,6 +133,14 @@ impl Metrics {
                 })
                 .inc();
         }
+    }
+
+    pub(super) fn observe_listeners(&self, count: usize) {
+        self.listeners.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn observe_event(&self, event: &'static str) {
+        self.events.get_or_create(&EventLabels { event }).inc();
     }
 
     pub(super) fn observe_report(&self, policy: &PolicyName, limit: &'static str) {

@@ -19,6 +19,7 @@ mod sweep;
 pub(crate) mod tests;
 mod transfer;
 mod usage;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,7 @@ pub use notify::Noticed;
 pub use sweep::{Round, SweepSettings};
 pub use transfer::Offer;
 pub use usage::{Sum, SumBy, SumOf, UsagePage, UsageRow, sums};
+pub use watch::{Listener, Sight, Told, WatchLimits, Watchers};
 
 use crate::clock::{Clock, Randomness};
 use crate::model::id::{Partition, UploadId};
@@ -81,6 +83,8 @@ pub struct Uploads {
     pub storage_timeout: Duration,
     /// When uploads are looked at that nobody asks for.
     pub sweeper: SweepSettings,
+    /// Who listens to which upload.
+    pub watchers: Watchers,
     /// What happened.
     pub metrics: Metrics,
 }
@@ -235,6 +239,7 @@ impl Uploads {
                 if !tell.is_empty() {
                     self.hint_at(advanced.upload.id);
                 }
+                self.watchers.nudge(advanced.upload.id);
                 Ok(Attempt::Settled(advanced))
             }
             Advanced::Conflict(current) => Ok(Attempt::Overtaken(current)),

@@ -114,6 +114,7 @@ impl Uploads {
             tokio::time::sleep(ATTACH_PAUSE).await;
             swapped = self.store.renew(tracked, next.clone(), fresh, due, now).await;
         }
+        self.watchers.nudge(tracked.upload.id);
         swapped
     }
 }

@@ -71,6 +71,7 @@ pub(crate) async fn uploads() -> (Emulator, Arc<Uploads>) {
         region,
         storage_timeout: Duration::from_secs(2),
         sweeper: SweepSettings::default(),
+        watchers: Watchers::default(),
         metrics: Metrics::default(),
     };
     (emulator, Arc::new(uploads))

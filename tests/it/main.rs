@@ -9,6 +9,7 @@ mod api;
 mod command_line;
 mod documents;
 mod endings;
+mod events;
 mod faults;
 mod limits;
 mod nonsense;

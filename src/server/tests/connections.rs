@@ -129,6 +129,27 @@ async fn an_answer_that_is_taken_slowly_is_given_whole() {
 }
 
 #[tokio::test]
+async fn an_answer_that_comes_bit_by_bit_outlives_every_timeout() {
+    // Three times the longest of them, with a bit at every quarter of that.
+    let limits = Limits {
+        header_timeout: SOON,
+        body_timeout: SOON,
+        write_timeout: SOON,
+        idle_timeout: SOON,
+        stall_timeout: 2 * SOON,
+        closing_timeout: SOON,
+        ..patient()
+    };
+    let served = Served::start(limits).await;
+    let client = || reqwest::Client::builder().no_proxy();
+    for (name, client) in [("HTTP/1.1", client().http1_only()), ("HTTP/2", client().http2_prior_knowledge())] {
+        let url = format!("http://{}/beats", served.address);
+        let response = client.build().unwrap().get(url).send().await.unwrap();
+        assert_eq!(soon(name, response.text()).await.unwrap(), ".".repeat(12), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn one_connection_too_many_is_closed_at_once() {
     let served = Served::start(Limits { connections: 2, ..patient() }).await;
     let (mut first, mut second) = (served.connect().await, served.connect().await);

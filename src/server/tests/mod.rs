@@ -82,6 +82,10 @@ impl Served {
             .route("/wait", get(wait))
             .route("/large", get(|| async { Bytes::from(vec![0; 32 << 20]) }))
             .route("/endless", get(|| async { Body::new(Endless) }))
+            .route(
+                "/beats",
+                get(|| async { Body::new(Beats { left: 12, next: Box::pin(tokio::time::sleep(SOON / 2)) }) }),
+            )
             .route("/echo", post(echo))
             .route(
                 "/late-echo",
@@ -120,6 +124,27 @@ impl hyper::body::Body for Endless {
 
     fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; 16 * 1024])))))
+    }
+}
+
+/// A body of so many bytes, one after each pause.
+struct Beats {
+    left: usize,
+    next: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl hyper::body::Body for Beats {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        std::task::ready!(self.next.as_mut().poll(cx));
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        self.left -= 1;
+        self.next = Box::pin(tokio::time::sleep(SOON / 2));
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b".")))))
     }
 }
 

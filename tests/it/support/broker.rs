@@ -14,7 +14,7 @@ use upload_broker::config;
 use upload_broker::emulator::{self, BucketSettings, Emulator};
 use upload_broker::http::gate::Transport;
 use upload_broker::model::time::Timestamp;
-use upload_broker::uploads::{Round, Uploads};
+use upload_broker::uploads::{Round, Uploads, WatchLimits};
 
 use super::{AUDIENCE, BUCKET, ISSUER, User, issuer_key, push_key};
 
@@ -40,6 +40,8 @@ pub struct Settings {
     pub more: String,
     /// More of the `[[issuers]]` section.
     pub issuer: String,
+    /// How closely uploads are watched.
+    pub watching: WatchLimits,
 }
 
 impl Default for Settings {
@@ -56,6 +58,7 @@ impl Default for Settings {
             storage: String::new(),
             more: String::new(),
             issuer: String::new(),
+            watching: WatchLimits::default(),
         }
     }
 }
@@ -104,6 +107,7 @@ impl Broker {
             environment: upload_broker::storage::Environment::default(),
             transport: Transport::PlainOnLoopback,
             background: Background::OnDemand,
+            watching: settings.watching,
         };
         let app = App::bind(&config, world).await.unwrap();
         let (address, operations, uploads) = (app.public_addr(), app.operations_addr(), app.uploads());

@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod door;
+pub mod listening;
 pub mod process;
 pub mod pusher;
 pub mod redis;
