@@ -136,11 +136,11 @@ pub struct App {
     public_router: axum::Router,
     operator_state: Arc<Operations>,
     identity: Arc<Identity>,
-    uploads: Arc<Uploads>,
-    background: Background,
     receiver: Option<Arc<Receiver>>,
+    uploads: Arc<Uploads>,
     webhooks: Arc<Webhooks>,
     endings: mpsc::Receiver<Partition>,
+    background: Background,
 }
 
 /// How a service ended.

@@ -56,12 +56,12 @@ pub struct Config {
     pub regions: Vec<RegionSettings>,
     /// The `[[policies]]` sections, at least one.
     pub policies: Vec<PolicySettings>,
+    /// The `[notifications]` section; without it nobody may push.
+    pub notifications: Option<push::Settings>,
     /// The `[sweeper]` section.
     pub sweeper: SweepSettings,
     /// The `[[webhooks]]` sections.
     pub webhooks: Vec<WebhookSettings>,
-    /// The `[notifications]` section; without it nobody may push.
-    pub notifications: Option<push::Settings>,
     origins: Origins,
 }
 

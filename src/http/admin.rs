@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 
 use super::extract::{Administrator, Deadline, Id, Query};
-use super::problem::{self, Code, Problem};
+use super::problem::{self, Code, FieldError, Problem};
 use super::wire::{Upload, UploadList};
 use super::wire_admin::{
     AdminListQuery, ParkedDeliveryList, ParkedQuery, ReplayedAll, UsageBy, UsageEntry, UsageList, UsageQuery, Webhook,
@@ -122,7 +122,7 @@ pub(super) async fn usage(
     let policy = parsed("policy", query.policy.as_deref())?;
     let limit = limit(query.limit, DEFAULT_PRINCIPALS, MOST_PRINCIPALS)?;
     let after = match place(query.cursor.as_deref(), &whom)? {
-        Some(Place { within: Some(_), .. }) => return Err(foreign_cursor()),
+        Some(Place { within: Some(_), .. }) => return Err(foreign_cursor().into()),
         place => place.map(|place| place.principal),
     };
     let page = uploads.usage(&whom, policy.as_ref(), after, limit).await?;
@@ -168,7 +168,7 @@ pub(super) async fn parked(
     name: Result<Path<String>, PathRejection>,
     Query(query): Query<ParkedQuery>,
 ) -> Result<Json<ParkedDeliveryList>, Problem> {
-    let endpoint = endpoint(&uploads, name.as_deref().map(String::as_str).ok())?;
+    let endpoint = endpoint(&uploads, name.as_deref().map(String::as_str).ok()).ok_or_else(no_webhook)?;
     let limit = limit(query.limit, DEFAULT_PAGE, LARGEST_PAGE)?;
     let after = query.cursor.as_deref().map(str::parse).transpose().map_err(|_| foreign_cursor())?;
     Ok(Json(ParkedDeliveryList::from(&uploads.parked(endpoint, after, limit).await?)))
@@ -195,7 +195,7 @@ pub(super) async fn replay(
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<StatusCode, Problem> {
     let path = path.as_deref().ok();
-    let endpoint = endpoint(&uploads, path.map(|(name, _)| &**name))?;
+    let endpoint = endpoint(&uploads, path.map(|(name, _)| &**name)).ok_or_else(no_webhook)?;
     let is_replayed = match path.and_then(|(_, event_id)| upload_of(event_id)) {
         Some(id) => uploads.replay(&administrator, endpoint, id).await?,
         None => false,
@@ -221,32 +221,31 @@ pub(super) async fn replay_all(
     Administrator(administrator): Administrator,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<(StatusCode, Json<ReplayedAll>), Problem> {
-    let endpoint = endpoint(&uploads, name.as_deref().map(String::as_str).ok())?;
+    let endpoint = endpoint(&uploads, name.as_deref().map(String::as_str).ok()).ok_or_else(no_webhook)?;
     let replayed = uploads.replay_all(&administrator, endpoint).await?;
     Ok((StatusCode::ACCEPTED, Json(ReplayedAll::from(replayed))))
 }
 
 /// The webhook that a path names. What is no text names none.
-fn endpoint<'a>(uploads: &'a Uploads, name: Option<&str>) -> Result<&'a Endpoint, Problem> {
-    let endpoint = name.and_then(|name| uploads.endpoint(name));
-    endpoint.ok_or_else(|| Problem::new(Code::NotFound).detail("there is no such webhook"))
+fn endpoint<'a>(uploads: &'a Uploads, name: Option<&str>) -> Option<&'a Endpoint> {
+    uploads.endpoint(name?)
 }
 
-fn limit(given: Option<u32>, default: usize, largest: usize) -> Result<usize, Problem> {
+fn no_webhook() -> Problem {
+    Problem::new(Code::NotFound).detail("there is no such webhook")
+}
+
+fn limit(given: Option<u32>, default: usize, largest: usize) -> Result<usize, FieldError> {
     let limit = given.map_or(default, |limit| limit as usize);
-    if (1..=largest).contains(&limit) {
-        Ok(limit)
-    } else {
-        Err(Problem::invalid_field("limit", &Invalid(format!("must be from 1 to {largest}"))))
-    }
+    if (1..=largest).contains(&limit) { Ok(limit) } else { Err(wrong("limit", format!("must be from 1 to {largest}"))) }
 }
 
-fn parsed<T: std::str::FromStr<Err = Invalid>>(parameter: &str, text: Option<&str>) -> Result<Option<T>, Problem> {
-    text.map(str::parse).transpose().map_err(|reason| Problem::invalid_field(parameter, &reason))
+fn parsed<T: std::str::FromStr<Err = Invalid>>(parameter: &str, text: Option<&str>) -> Result<Option<T>, FieldError> {
+    text.map(str::parse).transpose().map_err(|reason: Invalid| wrong(parameter, reason.0))
 }
 
 /// Where a walk over principals goes on. One that is about one principal goes on nowhere else.
-fn place(cursor: Option<&str>, whom: &Whom) -> Result<Option<Place>, Problem> {
+fn place(cursor: Option<&str>, whom: &Whom) -> Result<Option<Place>, FieldError> {
     let place: Option<Place> = parsed("cursor", cursor)?;
     match (place, whom.one()) {
         (Some(place), Some(one)) if place.principal != one.principal => Err(foreign_cursor()),
@@ -254,8 +253,12 @@ fn place(cursor: Option<&str>, whom: &Whom) -> Result<Option<Place>, Problem> {
     }
 }
 
-fn foreign_cursor() -> Problem {
-    Problem::invalid_field("cursor", &Invalid::new("the cursor is none that this service gave out for this"))
+fn foreign_cursor() -> FieldError {
+    wrong("cursor", "the cursor is none that this service gave out for this".to_owned())
+}
+
+fn wrong(parameter: &str, detail: String) -> FieldError {
+    FieldError { pointer: parameter.to_owned(), detail }
 }
 
 #[cfg(test)]

@@ -316,6 +316,12 @@ impl IntoResponse for Problem {
     }
 }
 
+impl From<FieldError> for Problem {
+    fn from(error: FieldError) -> Self {
+        Self::invalid_request(vec![error])
+    }
+}
+
 impl From<identity::Error> for Problem {
     fn from(error: identity::Error) -> Self {
         match error {

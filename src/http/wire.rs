@@ -195,7 +195,7 @@ pub enum State {
     Completed,
     /// The object broke its policy or what was declared of it, and was deleted.
     Rejected,
-    /// The owner did not want it any more.
+    /// Its owner, or an administrator, did not want it any more.
     Cancelled,
     /// Its time ran out.
     Expired,

@@ -46,7 +46,7 @@ pub struct AdminListQuery {
 pub struct UsageQuery {
     /// What a row is of.
     #[serde(default)]
-    #[param(required = false)]
+    #[param(inline, required = false, default = "principal")]
     pub(super) by: UsageBy,
     /// Only of principals with this `iss` claim.
     #[serde(default)]

@@ -123,7 +123,7 @@ impl RedisStore {
             .arg(&id.random()[..])
             .arg(revision)
             .arg(due.map(|due| millis(due).to_string()).unwrap_or_default());
-        Ok(Reply(self.script(&call).await?).truth()?)
+        Reply(self.script(&call).await?).truth()
     }
 }
 

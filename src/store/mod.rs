@@ -82,9 +82,9 @@ pub fn wrong_with_hosts(url: &str) -> Option<&'static str> {
 /// Where uploads and limits are kept.
 pub enum Store {
     /// In a Redis server, for any number of instances of the broker.
-    Redis(RedisStore),
+    Redis(Box<RedisStore>),
     /// In this process, and gone with it.
-    Memory(MemoryStore),
+    Memory(Box<MemoryStore>),
 }
 
 /// What is to be admitted.
@@ -265,9 +265,9 @@ impl Store {
     /// When the address or the keys cannot be used.
     pub async fn open(settings: &Settings, randomness: Randomness) -> Result<Self, OpenError> {
         if settings.url == "memory" {
-            return Ok(Self::Memory(MemoryStore::new()));
+            return Ok(Self::Memory(Box::new(MemoryStore::new())));
         }
-        RedisStore::open(settings, randomness).await.map(Self::Redis)
+        Ok(Self::Redis(Box::new(RedisStore::open(settings, randomness).await?)))
     }
 
     /// Counts an upload against its limits and writes its intent and reservation, all or nothing. One round trip; a

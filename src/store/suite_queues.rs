@@ -159,7 +159,11 @@ async fn an_end_is_recorded_for_all(store: Arc<Store>) {
     let quiet = store.ended(2, &[]).await;
     for endpoint in [ONE, OTHER] {
         let expected = Delivery { id: told, endpoint, failures: Failures::default() };
-        assert_eq!(store.deliveries_at(endpoint, NOW).await, [expected.clone()], "{quiet} is told to nobody");
+        assert_eq!(
+            store.deliveries_at(endpoint, NOW).await,
+            std::slice::from_ref(&expected),
+            "{quiet} is told to nobody"
+        );
         assert_eq!(store.deliveries_at(endpoint, NOW.plus(SECONDS(59))).await, [], "it is leased");
         assert_eq!(
             store.deliveries_at(endpoint, NOW.plus(SECONDS(60))).await,
@@ -297,7 +301,7 @@ async fn a_lost_upload_is_restored(store: Arc<Store>) {
     assert_eq!(store.due(upload.id).await, Some(later));
     assert_eq!(store.used(user(1), UNLIMITED, later).await.active, 1);
     let listed = store.list(user(1), &Page { after: None, limit: 10, state: None }, later).await.unwrap();
-    assert_eq!(listed.uploads, [restored.clone()]);
+    assert_eq!(listed.uploads, std::slice::from_ref(&restored));
     let uploading = store.end(&restored, Evidence::Persisted(ByteCount(1)), later).await;
     assert_eq!(store.restore(&upload, later).await.unwrap(), uploading, "what is known stays as it is");
     assert_eq!(store.used(user(1), UNLIMITED, later).await.active, 1);

@@ -139,7 +139,7 @@ impl Drop for Process {
 }
 
 pub(super) fn memory() -> Store {
-    Store::Memory(MemoryStore::new())
+    Store::Memory(Box::new(MemoryStore::new()))
 }
 
 /// Users of one partition, so that a mistake between them would show.

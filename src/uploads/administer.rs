@@ -7,8 +7,8 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::time::Instant;
-use tracing::info;
 
+use super::audit::{Audit, INTERRUPTED};
 use super::{Error, Uploads};
 use crate::model::Invalid;
 use crate::model::id::UploadId;
@@ -16,9 +16,6 @@ use crate::model::name::PolicyName;
 use crate::model::principal::{Principal, PrincipalId};
 use crate::model::upload::{StateKind, Upload};
 use crate::store::{Cursor, KnownOwner, Names, OwnerPage, Page};
-
-/// Where it is logged what administrators change.
-pub(super) const AUDIT: &str = "upload_broker::audit";
 
 /// How many uploads are looked at for one page. A page may end early for it, and says where to go on.
 const SCAN: usize = 1000;
@@ -177,12 +174,16 @@ impl Uploads {
     pub async fn cancel_any(&self, administrator: &Principal, id: UploadId, deadline: Instant) -> Result<Owned, Error> {
         let tracked = self.store.find(id).await?.ok_or(Error::NotFound)?;
         let owner = self.store.owner(tracked.upload.principal).await?;
+        let mut audit = Audit {
+            administrator: administrator.id,
+            action: "cancel",
+            upload: Some(id),
+            endpoint: None,
+            replayed: None,
+            outcome: INTERRUPTED,
+        };
         let ended = self.call_off(tracked, deadline).await;
-        let outcome = ended.as_ref().map_or("failed", |ended| ended.upload.state.name());
-        info!(
-            target: AUDIT, administrator = %administrator.id, action = "cancel", upload.id = %id, outcome,
-            "an administrator cancelled an upload"
-        );
+        audit.outcome = ended.as_ref().map_or("failed", |ended| ended.upload.state.name());
         Ok(Owned { upload: ended?.upload, owner })
     }
 

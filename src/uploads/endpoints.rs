@@ -2,9 +2,9 @@
 //!
 //! Deliveries themselves are made by others, out of the store's queues.
 
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::administer::AUDIT;
+use super::audit::{Audit, INTERRUPTED};
 use super::{Error, Uploads};
 use crate::model::endpoint::EndpointId;
 use crate::model::id::UploadId;
@@ -105,15 +105,24 @@ impl Uploads {
     /// # Errors
     /// [`Error::Store`] when the store fails. Repeating the call is safe.
     pub async fn replay(&self, administrator: &Principal, endpoint: &Endpoint, id: UploadId) -> Result<bool, Error> {
-        let replayed = self.store.replay(id, endpoint.id, self.clock.now()).await?;
-        if replayed {
+        let mut audit = Audit {
+            administrator: administrator.id,
+            action: "replay",
+            upload: Some(id),
+            endpoint: Some(&endpoint.name),
+            replayed: None,
+            outcome: INTERRUPTED,
+        };
+        let replayed = self.store.replay(id, endpoint.id, self.clock.now()).await;
+        audit.outcome = match replayed {
+            Ok(true) => "replayed",
+            Ok(false) => "not parked",
+            Err(_) => "failed",
+        };
+        if matches!(replayed, Ok(true)) {
             self.hint_at(id);
         }
-        info!(
-            target: AUDIT, administrator = %administrator.id, action = "replay", endpoint = endpoint.name,
-            upload.id = %id, replayed, "an administrator asked for a delivery to be made again"
-        );
-        Ok(replayed)
+        Ok(replayed?)
     }
 
     /// Does so with all that were given up, up to a bound.
@@ -121,23 +130,26 @@ impl Uploads {
     /// # Errors
     /// [`Error::Store`] when the store fails; some may be due again then. Repeating the call is safe.
     pub async fn replay_all(&self, administrator: &Principal, endpoint: &Endpoint) -> Result<Replayed, Error> {
-        let mut replayed = Replayed::default();
-        let outcome = self.replay_some(endpoint, &mut replayed).await;
-        info!(
-            target: AUDIT, administrator = %administrator.id, action = "replay_all", endpoint = endpoint.name,
-            replayed = replayed.count, failed = outcome.is_err(),
-            "an administrator asked for all parked deliveries to be made again"
-        );
-        outcome.map(|()| replayed)
+        let mut audit = Audit {
+            administrator: administrator.id,
+            action: "replay_all",
+            upload: None,
+            endpoint: Some(&endpoint.name),
+            replayed: Some(0),
+            outcome: INTERRUPTED,
+        };
+        let replayed = self.replay_some(endpoint, audit.replayed.get_or_insert_default()).await;
+        audit.outcome = if replayed.is_ok() { "replayed" } else { "failed" };
+        replayed
     }
 
-    async fn replay_some(&self, endpoint: &Endpoint, replayed: &mut Replayed) -> Result<(), Error> {
+    /// Counts them in `count` as it goes, which counts also when it fails.
+    async fn replay_some(&self, endpoint: &Endpoint, count: &mut u32) -> Result<Replayed, Error> {
         let page = self.store.parked(endpoint.id, None, REPLAY_AT_ONCE).await?;
         for parked in page.parked {
-            replayed.count += u32::from(self.store.replay(parked.id, endpoint.id, self.clock.now()).await?);
+            *count += u32::from(self.store.replay(parked.id, endpoint.id, self.clock.now()).await?);
             self.hint_at(parked.id);
         }
-        replayed.remaining = page.next.is_some();
-        Ok(())
+        Ok(Replayed { count: *count, remaining: page.next.is_some() })
     }
 }

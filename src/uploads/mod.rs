@@ -5,6 +5,7 @@
 //! the store, and what storage was asked to do by then is either unknown to any client or found again by looking.
 
 mod administer;
+mod audit;
 mod cancel;
 mod complete;
 mod create;

@@ -348,9 +348,9 @@ async fn watch(uploads: Arc<Uploads>, mut shown: Sight, feed: watch::Sender<Opti
         if let Ok(Some(tracked)) = &seen
             && tracked.revision == shown.revision
         {
-            let runs_out = uploads.has_run_out(&tracked.upload) && !run_out;
-            if runs_out || questions.due(Instant::now()) {
-                run_out |= runs_out;
+            let ends_now = uploads.has_run_out(&tracked.upload) && !run_out;
+            if ends_now || questions.due(Instant::now()) {
+                run_out |= ends_now;
                 seen = uploads.ask_storage(tracked.clone()).await.map(Some);
                 questions.asked(Instant::now());
             }

@@ -85,7 +85,8 @@ async fn only_administrators_get_in() {
         (Method::DELETE, format!("uploads/{id}"), 200),
     ] {
         let path = format!("/v1/admin/{path}");
-        let request = reqwest::Client::new().request(method.clone(), format!("http://{}{path}", broker.address));
+        let nobody = broker.user("x");
+        let request = nobody.client.request(method.clone(), format!("{}{path}", nobody.broker));
         assert_eq!(request.send().await.unwrap().status(), 401, "{method} {path}");
         let ordinary = bearer(&broker, "ada", &[("role", json!("user"))]);
         for user in [broker.user("ada"), ordinary] {

@@ -60,7 +60,7 @@ impl Service {
             "algorithms": ["ES256"],
             "admin_when": "claims.role == \"admin\"",
         });
-        let client = reqwest::Client::new();
+        let client = reqwest::Client::builder().build().unwrap();
         let issuers = [serde_json::from_value(issuer).unwrap()];
         let identity = Arc::new(Identity::new(&issuers, uploads.clock.clone(), client).unwrap());
         let now = uploads.clock.now().as_secs();
