@@ -69,6 +69,9 @@ fn main() -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(measure(&arguments))
 }
 
+/// How many uploads are created at once.
+const WORKERS: u64 = 32;
+
 async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let socket = folder.path().join("s");
@@ -109,7 +112,6 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     let before = memory(&mut connection).await?;
     let began = Instant::now();
     let mut filling = JoinSet::new();
-    const WORKERS: u64 = 32;
     for worker in 0..WORKERS {
         let (store, storage, all, due) = (Arc::clone(&store), storage.clone(), arguments.uploads, arguments.due);
         filling.spawn(async move {
@@ -142,7 +144,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
             round.failed,
             took.as_secs_f64(),
             commands,
-            (self::cpu(&redis)? - cpu).as_secs_f64() * 1000.0,
+            self::cpu(&redis)?.saturating_sub(cpu).as_secs_f64() * 1000.0,
         );
         if round.due != usize::try_from(expected)? {
             bail!("{} were due, where {expected} should have been", round.due);

@@ -346,7 +346,7 @@ async fn usage_is_what_users_see_and_sums_are_sums_of_it() {
             (
                 "by=tenant",
                 vec![
-                    sum(&[issuer.clone()], 1, 1, 100 + 7),
+                    sum(std::slice::from_ref(&issuer), 1, 1, 100 + 7),
                     sum(&[issuer.clone(), ("tenant", json!("acme"))], 2, 5, 1300 + 2 * 7),
                     sum(&[issuer.clone(), ("tenant", json!("beta"))], 1, 5, 2600 + 7),
                 ],

@@ -89,7 +89,7 @@ async fn a_silent_upload_is_looked_at_and_its_progress_seen() {
     let seen = ada.get(&path(&created)).await.is_upload(200, "uploading");
     assert_eq!(seen.body["received_bytes"], 262_144);
     let looks = asked(&broker, Operation::Status);
-    broker.pass(IDLE - MINUTE);
+    broker.pass(IDLE.saturating_sub(MINUTE));
     broker.sweep().await;
     assert_eq!(asked(&broker, Operation::Status), looks, "it is not asked about before it was silent again");
     broker.pass(MINUTE);
@@ -165,7 +165,7 @@ async fn an_object_of_a_session_that_nobody_knew_is_deleted_days_later() {
     assert!(is_there(&broker, &created));
     let looks = asked(&broker, Operation::Get);
     for _ in 0..3 {
-        broker.pass(DAY - MINUTE);
+        broker.pass(DAY.saturating_sub(MINUTE));
         broker.sweep().await;
     }
     assert!(!is_there(&broker, &created));

@@ -49,13 +49,13 @@ impl Listening {
     /// The next block, comments included; `None` when the stream has ended as it should.
     pub async fn block(&mut self) -> Option<Block> {
         loop {
-            if let Some((block, rest)) = self.rest.split_once("\n\n") {
-                let block = parse(block);
-                self.rest = rest.to_owned();
+            if let Some(end) = self.rest.find("\n\n") {
+                let block = parse(&self.rest[..end]);
+                self.rest.drain(..end + 2);
                 return Some(block);
             }
             let chunk = tokio::time::timeout(Duration::from_secs(20), self.response.chunk()).await;
-            let Some(chunk) = chunk.expect("waited in vain for an event").unwrap() else {
+            let Some(chunk) = chunk.unwrap_or_else(|_| panic!("waited in vain for an event")).unwrap() else {
                 assert_eq!(self.rest, "", "the stream ends within a block");
                 return None;
             };
@@ -103,8 +103,8 @@ fn parse(text: &str) -> Block {
     for line in text.lines() {
         match line.split_once(':').unwrap() {
             ("", _) | ("retry", " 2000") => {}
-            ("id", id) => block.id = id.trim_start().to_owned(),
-            ("event", event) => block.event = event.trim_start().to_owned(),
+            ("id", id) => id.trim_start().clone_into(&mut block.id),
+            ("event", event) => event.trim_start().clone_into(&mut block.event),
             ("data", data) => block.data = serde_json::from_str(data).unwrap(),
             _ => panic!("not a line of an event: {line}"),
         }
