@@ -1,33 +1,39 @@
 //! Wiring, to be read from top to bottom: a configuration becomes a service that listens, serves and drains.
 
+mod files;
+mod open;
+mod reload;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+pub use open::compile_policies;
+pub use reload::Reloader;
+
 use crate::clock::{Clock, Randomness};
 use crate::config::{self, Config, ConfigError};
-use crate::http::extract::AllowedOrigins;
-use crate::http::gate::{Gate, Transport};
+use crate::http;
+use crate::http::gate::Transport;
 use crate::http::operations::{self, Operations};
-use crate::http::push::Receiver;
-use crate::http::{self, Observer, Services};
-use crate::identity::Identity;
 use crate::model::id::Partition;
-use crate::policy::{Policies, PolicySettings};
+use crate::notifications;
 use crate::server::{Limits, Listener, TlsCertificate, TlsError};
-use crate::storage::{self, Signing, Storage};
+use crate::storage;
 use crate::store::{self, Store};
-use crate::uploads::{self, Region, Uploads, WatchLimits, Watchers};
-use crate::webhooks::{self, Endpoint, Webhooks};
+use crate::uploads::{Uploads, WatchLimits};
+use crate::webhooks::{self, Webhooks};
+use files::Contents;
+use open::{Lasting, Opened, Present, extra_roots, open_endpoints, open_identity, open_receiver, open_storage};
+use reload::Parts;
 
 /// How many requests may be answered at once, those that only read included: as many as the operations that storage
 /// takes on, and far fewer than the store does. One more is refused here, before anything is reserved for it. Only
@@ -42,9 +48,6 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// With the longest `storage.timeout`, a request whose body has come is answered within the listener's `drain`, and any
 /// request long before its `stall_timeout`; a test holds the three together.
 const PATIENCE_MARGIN: Duration = Duration::from_secs(10);
-
-/// How often certificate files are compared with what is served. Kubernetes swaps links, which no file watch sees.
-const CERTIFICATE_POLL: Duration = Duration::from_secs(30);
 
 /// How long an outgoing connection to an issuer may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -132,14 +135,11 @@ pub enum StartError {
 pub struct App {
     public: Listener,
     operations: Listener,
-    certificate: Option<TlsCertificate>,
-    public_router: axum::Router,
+    present: Arc<ArcSwap<Present>>,
     operator_state: Arc<Operations>,
-    identity: Arc<Identity>,
-    receiver: Option<Arc<Receiver>>,
-    uploads: Arc<Uploads>,
     webhooks: Arc<Webhooks>,
     endings: mpsc::Receiver<Partition>,
+    reloader: Arc<Reloader>,
     background: Background,
 }
 
@@ -158,91 +158,47 @@ impl App {
     /// # Errors
     /// When the configuration, a file that it names, or an address cannot be used.
     pub async fn bind(config: &Config, world: World) -> Result<Self, StartError> {
-        let extra_roots = extra_roots(config)?;
-        let identity = Arc::new(open_identity(config, &world, &extra_roots)?);
-        let receiver = open_receiver(config, &identity)?.map(Arc::new);
-        let policies = compile_policies(config)?;
-        let store = Arc::new(Store::open(&config.store, world.randomness.clone()).await?);
-        let endpoints = open_endpoints(config, &extra_roots)?;
-        let storage = open_storage(config, &world, extra_roots).await?;
-        let certificate = config.server.tls.as_ref().map(TlsCertificate::load).transpose()?;
-
-        let regions: Vec<Region> = config.regions.iter().map(region).collect();
-        let region = config.own_region().map(region);
-        let region = region.ok_or_else(|| config.error("region", None, "", "is not among [[regions]]"))?;
-        let told_endpoints = endpoints.iter().map(|endpoint| told(endpoint)).collect();
+        // Before anything is read: what changes from here on is noticed as a change.
+        let contents = Contents::of(config.files());
         let (ended, endings) = mpsc::channel(webhooks::ENDINGS_AT_ONCE);
+        let lasting = Arc::new(Lasting::open(config, world, ended).await?);
+        let Opened { present, endpoints } = lasting.present(config, None)?;
+        let certificate = config.server.tls.as_ref().map(TlsCertificate::load).transpose()?;
         let webhooks = Arc::new(Webhooks {
-            clock: world.clock.clone(),
-            randomness: world.randomness.clone(),
-            store: Arc::clone(&store),
-            endpoints,
+            clock: lasting.world.clock.clone(),
+            randomness: lasting.world.randomness.clone(),
+            store: Arc::clone(&lasting.store),
+            endpoints: watch::Sender::new(endpoints),
             render: http::wire::as_event,
             metrics: webhooks::Metrics::default(),
         });
-        let uploads = Arc::new(Uploads {
-            clock: world.clock.clone(),
-            randomness: world.randomness.clone(),
-            policies,
-            store,
-            storage,
-            region,
-            regions,
-            endpoints: told_endpoints,
-            ended,
-            storage_timeout: config.storage.timeout.0,
-            sweeper: config.sweeper,
-            watchers: Watchers::new(world.watching),
-            metrics: crate::uploads::Metrics::default(),
-        });
+        let (uploads, identity) = (Arc::clone(&present.uploads), Arc::clone(&present.identity));
+        let present = Arc::new(ArcSwap::from_pointee(present));
+        let parts = Parts {
+            lasting: Arc::clone(&lasting),
+            present: Arc::clone(&present),
+            webhooks: Arc::clone(&webhooks),
+            certificate: certificate.clone(),
+        };
+        let reloader = Arc::new(Reloader::new(parts, config.clone(), contents));
 
-        let http_metrics = Arc::new(http::Metrics::default());
         let mut registry = Registry::default();
         // These have the names of the HTTP semantic conventions of OpenTelemetry; all others are the broker's own.
-        http_metrics.register(&mut registry);
+        lasting.observer.metrics.register(&mut registry);
         let own = registry.sub_registry_with_prefix("upload_broker");
-        uploads.metrics.register(own);
-        uploads.store.metrics().register(own);
-        uploads.storage.metrics().register(own);
+        lasting.upload_metrics.register(own);
+        lasting.store.metrics().register(own);
+        lasting.storage.metrics().register(own);
         identity.metrics().register(own);
         webhooks.metrics.register(own);
-        if let Some(receiver) = &receiver {
-            receiver.metrics.register(own);
-        }
+        lasting.notification_metrics.register(own);
+        reloader.metrics().register(own);
+        let operator_state = Arc::new(Operations { uploads, registry, draining: AtomicBool::new(false) });
 
-        let gate = Gate {
-            trusted_proxies: config.server.trusted_proxies.clone().into(),
-            transport: world.transport,
-            permits: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
-            patience: BODY_TIMEOUT + config.storage.timeout.0 + PATIENCE_MARGIN,
-        };
-        let services = Services {
-            uploads: Arc::clone(&uploads),
-            identity: Arc::clone(&identity),
-            receiver: receiver.clone(),
-            allowed_origins: AllowedOrigins(config.server.allowed_origins.clone().into()),
-        };
-        let observer = Observer { metrics: http_metrics, randomness: world.randomness.clone() };
-        let public_router = http::router(services, gate, observer)?;
-        let operator_state =
-            Arc::new(Operations { uploads: Arc::clone(&uploads), registry, draining: AtomicBool::new(false) });
-
-        let public = bind(config.server.listen, certificate.clone()).await?;
+        let public = bind(config.server.listen, certificate).await?;
         let operations = bind(config.server.admin_listen, None).await?;
-        let background = world.background;
-        Ok(Self {
-            public,
-            operations,
-            certificate,
-            public_router,
-            operator_state,
-            identity,
-            receiver,
-            uploads,
-            webhooks,
-            endings,
-            background,
-        })
+        let background = lasting.world.background;
+        Ok(Self { public, operations, present, operator_state, webhooks, endings, reloader, background })
     }
 
     /// Where clients reach the service.
@@ -255,14 +211,14 @@ impl App {
         self.operations.local_addr()
     }
 
-    /// The domain service, for whoever has background work done by hand.
+    /// The domain service under the configuration that is in force, for whoever has background work done by hand.
     pub fn uploads(&self) -> Arc<Uploads> {
-        Arc::clone(&self.uploads)
+        Arc::clone(&self.present.load().uploads)
     }
 
-    /// The certificate that clients are shown, to be reloaded when somebody asks for it. None without TLS.
-    pub fn certificate(&self) -> Option<TlsCertificate> {
-        self.certificate.clone()
+    /// Puts other configurations in force. Nobody does who was not asked to [watch](Reloader::watch).
+    pub fn reloader(&self) -> Arc<Reloader> {
+        Arc::clone(&self.reloader)
     }
 
     /// Serves until `shutdown` is cancelled, then answers what is under way and returns.
@@ -272,23 +228,19 @@ impl App {
     pub async fn serve(self, shutdown: CancellationToken, notice: Duration) -> Ended {
         let stop_public = CancellationToken::new();
         let stop_operations = CancellationToken::new();
-        if let Some(certificate) = &self.certificate {
-            tokio::spawn(certificate.clone().watch(CERTIFICATE_POLL, stop_public.clone()));
-        }
         let stop_webhooks = CancellationToken::new();
         let webhooks = tokio::spawn(self.webhooks.run(self.endings, stop_webhooks.clone()));
-        let identity = Arc::clone(&self.identity);
-        tokio::spawn(async move { identity.warm_up().await });
+        let present = self.present.load_full();
+        tokio::spawn(async move { present.warm_up().await });
         if self.background == Background::ByItself {
-            tokio::spawn(self.uploads.keep_sweeping(stop_public.clone()));
+            let present = Arc::clone(&self.present);
+            let uploads = move || Arc::clone(&present.load().uploads);
+            tokio::spawn(Uploads::keep_sweeping(uploads, stop_public.clone()));
         }
-        if let Some(receiver) = self.receiver {
-            tokio::spawn(async move { receiver.warm_up().await });
-        }
-        let operations = tokio::spawn(
-            self.operations.serve(operations::router(Arc::clone(&self.operator_state)), stop_operations.clone()),
-        );
-        let public = tokio::spawn(self.public.serve(self.public_router, stop_public.clone()));
+        let for_operators = operations::router(Arc::clone(&self.operator_state));
+        let operations = tokio::spawn(self.operations.serve(move || for_operators.clone(), stop_operations.clone()));
+        let present = self.present;
+        let public = tokio::spawn(self.public.serve(move || present.load().router.clone(), stop_public.clone()));
 
         shutdown.cancelled().await;
         self.operator_state.draining.store(true, Ordering::Relaxed);
@@ -317,7 +269,7 @@ pub async fn mistakes(config: &Config, world: &World) -> Vec<StartError> {
         Err(mistake) => (Vec::new(), vec![mistake]),
     };
     match open_identity(config, world, &roots) {
-        Ok(identity) => mistakes.extend(open_receiver(config, &identity).err()),
+        Ok(identity) => mistakes.extend(open_receiver(config, &identity, notifications::Metrics::default()).err()),
         Err(mistake) => mistakes.push(mistake),
     }
     mistakes.extend(compile_policies(config).err());
@@ -326,83 +278,6 @@ pub async fn mistakes(config: &Config, world: &World) -> Vec<StartError> {
     mistakes.extend(open_storage(config, world, roots).await.err());
     mistakes.extend(config.server.tls.as_ref().and_then(|tls| TlsCertificate::load(tls).err()).map(StartError::from));
     mistakes
-}
-
-const USER_AGENT: &str = concat!("upload-broker/", env!("CARGO_PKG_VERSION"));
-
-fn open_identity(
-    config: &Config,
-    world: &World,
-    extra_roots: &[CertificateDer<'static>],
-) -> Result<Identity, StartError> {
-    let roots: Result<Vec<_>, _> = extra_roots.iter().map(|root| reqwest::Certificate::from_der(root)).collect();
-    let client = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tls_certs_merge(roots?)
-        .user_agent(USER_AGENT)
-        .build()?;
-    Identity::new(&config.issuers, world.clock.clone(), client)
-        .map_err(|error| config.error("issuers", Some(error.index), error.key, error.reason).into())
-}
-
-fn open_receiver(config: &Config, identity: &Identity) -> Result<Option<Receiver>, StartError> {
-    let receiver = config.notifications.as_ref().map(|settings| Receiver::new(settings, identity)).transpose();
-    receiver.map_err(|error| config.error("notifications", None, error.key, error.reason).into())
-}
-
-fn compile_policies(config: &Config) -> Result<Policies, StartError> {
-    Policies::new(&config.policies)
-        .map_err(|error| config.error("policies", Some(error.index), error.key, error.reason).into())
-}
-
-fn open_endpoints(config: &Config, extra_roots: &[CertificateDer<'static>]) -> Result<Vec<Arc<Endpoint>>, StartError> {
-    Endpoint::open_all(&config.webhooks, extra_roots, USER_AGENT).map_err(|error| match error {
-        webhooks::OpenError::Settings(error) => {
-            config.error("webhooks", Some(error.index), error.key, error.reason).into()
-        }
-        webhooks::OpenError::Client(error) => error.into(),
-    })
-}
-
-/// What uploads know of an endpoint.
-fn told(endpoint: &Endpoint) -> uploads::Endpoint {
-    uploads::Endpoint {
-        id: endpoint.id(),
-        name: endpoint.name().to_string(),
-        host: endpoint.host().to_owned(),
-        states: endpoint.states().collect(),
-    }
-}
-
-async fn open_storage(
-    config: &Config,
-    world: &World,
-    extra_roots: Vec<CertificateDer<'static>>,
-) -> Result<Storage, StartError> {
-    let asks_for_signatures = config.policies.iter().any(PolicySettings::asks_for_signatures);
-    let options = storage::Options {
-        randomness: world.randomness.clone(),
-        trusted_ca: extra_roots,
-        environment: world.environment.clone(),
-        user_agent: USER_AGENT.to_owned(),
-        signing: if asks_for_signatures { Signing::Wanted } else { Signing::Unused },
-    };
-    Ok(Storage::open(&config.storage, options).await?)
-}
-
-/// The certificates of `trusted_ca`.
-fn extra_roots(config: &Config) -> Result<Vec<CertificateDer<'static>>, StartError> {
-    let Some(path) = &config.trusted_ca else { return Ok(Vec::new()) };
-    let refuse = |reason: String| StartError::TrustedCa { path: path.clone(), reason };
-    let pem = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
-    let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let roots = roots.map_err(|_| refuse("is not PEM".to_owned()))?;
-    if roots.is_empty() { Err(refuse("holds no certificate".to_owned())) } else { Ok(roots) }
-}
-
-fn region(settings: &config::RegionSettings) -> Region {
-    Region { name: settings.name.clone(), bucket: settings.bucket.clone(), url: settings.url.clone() }
 }
 
 async fn bind(address: SocketAddr, certificate: Option<TlsCertificate>) -> Result<Listener, StartError> {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,7 +13,6 @@ use crate::app::{App, Ended, World};
 use crate::config;
 use crate::http::gate::Transport;
 use crate::model::chain;
-use crate::server::{Reloaded, TlsCertificate};
 
 /// How long new connections are taken after SIGTERM: a load balancer learns from its probes that it must stop sending.
 const NOTICE: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ pub(super) struct Arguments {
 }
 
 /// Serves until SIGTERM or SIGINT, then answers what is under way. SIGINT while it drains ends it at once. SIGHUP, which would
-/// end other processes, reads the certificate again.
+/// end other processes, has the configuration read again.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = match config::load_file(&arguments.config) {
         Ok(config) => config,
@@ -58,7 +58,11 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     info!(region = %config.region, address = %app.public_addr(), operations = %app.operations_addr(), "listening");
 
     let shutdown = CancellationToken::new();
-    let certificate = app.certificate();
+    let reloader = app.reloader();
+    tokio::spawn({
+        let (reloader, stop) = (Arc::clone(&reloader), shutdown.clone());
+        async move { reloader.watch(arguments.config, stop).await }
+    });
     let serving = app.serve(shutdown.clone(), NOTICE);
     tokio::pin!(serving);
     loop {
@@ -82,19 +86,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 }
                 shutdown.cancel();
             }
-            _ = hang_up.recv() => reload(certificate.clone()).await,
+            _ = hang_up.recv() => reloader.ask(),
         }
-    }
-}
-
-/// Reads the certificate again now; the watch would do so within half a minute.
-async fn reload(certificate: Option<TlsCertificate>) {
-    info!("told to reload: the TLS certificate is read again; other settings need a restart in this version");
-    let Some(certificate) = certificate else { return };
-    match tokio::task::spawn_blocking(move || certificate.reload()).await {
-        Ok(Ok(Reloaded::Changed)) => info!("the TLS certificate was replaced"),
-        Ok(Ok(Reloaded::Unchanged)) => info!("the TLS certificate is the same as before"),
-        Ok(Err(error)) => warn!(error = chain(&error), "the TLS certificate cannot be used; the old one is served on"),
-        Err(error) => warn!(error = chain(&error), "the TLS certificate was not read"),
     }
 }

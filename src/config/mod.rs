@@ -9,6 +9,7 @@
 //! one of another module, by [`Config::locate`].
 
 pub(crate) mod check;
+mod compare;
 mod document;
 mod environment;
 mod error;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+pub use compare::Change;
 pub use error::{ConfigError, Errors, Location};
 
 use crate::http::push;

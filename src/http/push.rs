@@ -160,8 +160,7 @@ fn check_subscription(text: &str) -> Result<(), Invalid> {
 pub struct Receiver {
     identity: Identity,
     subscriptions: Option<Vec<SubscriptionName>>,
-    /// What became of pushes.
-    pub metrics: Metrics,
+    metrics: Metrics,
 }
 
 impl fmt::Debug for Receiver {
@@ -176,12 +175,25 @@ impl Receiver {
     ///
     /// # Errors
     /// When a key of the section cannot be used.
-    pub fn new(settings: &Settings, users: &Identity) -> Result<Self, SettingsError> {
+    pub fn new(settings: &Settings, users: &Identity, metrics: Metrics) -> Result<Self, SettingsError> {
         let identity = users.reconfigured(&settings.issuers()).map_err(|error| SettingsError {
             key: if error.key == "audiences" { "audience" } else { error.key },
             ..error
         })?;
-        Ok(Self { identity, subscriptions: settings.subscriptions.clone(), metrics: Metrics::default() })
+        Ok(Self { identity, subscriptions: settings.subscriptions.clone(), metrics })
+    }
+
+    /// The same under other settings. Keys that were read from an address that still holds are kept.
+    ///
+    /// # Errors
+    /// When a key of the section cannot be used.
+    pub fn reconfigured(&self, settings: &Settings) -> Result<Self, SettingsError> {
+        Self::new(settings, &self.identity, self.metrics.clone())
+    }
+
+    /// The issuers whose tokens are accepted.
+    pub fn issuers(&self) -> impl Iterator<Item = &str> {
+        self.identity.issuers()
     }
 
     /// Reads the issuer's keys; failures are logged.
@@ -373,7 +385,7 @@ mod tests {
             ("audience = \"a\"", None),
         ] {
             let settings = toml::from_str(&format!("{ACCOUNT}{more}")).unwrap();
-            let refused = Receiver::new(&settings, &users).err();
+            let refused = Receiver::new(&settings, &users, Metrics::default()).err();
             assert_eq!(refused.map(|error| error.key), expected, "{more}");
         }
     }

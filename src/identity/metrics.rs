@@ -102,6 +102,11 @@ impl Metrics {
         self.key_fetches.get_or_create(&FetchLabels { issuer: issuer.to_owned(), result }).inc();
     }
 
+    /// Forgets when the keys of an issuer were read that is not asked any more: nobody is to be alarmed about it.
+    pub(super) fn forget_confirmed(&self, issuer: &str) {
+        self.keys_confirmed.remove(&IssuerLabels { issuer: issuer.to_owned() });
+    }
+
     pub(super) fn note_confirmed(&self, issuer: &str, seconds: i64) {
         self.keys_confirmed.get_or_create(&IssuerLabels { issuer: issuer.to_owned() }).set(seconds);
     }

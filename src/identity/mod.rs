@@ -154,6 +154,16 @@ impl Identity {
         readings.join_all().await;
     }
 
+    /// The issuers whose tokens are verified.
+    pub fn issuers(&self) -> impl Iterator<Item = &str> {
+        self.issuers.iter().map(|issuer| &*issuer.rules.issuer)
+    }
+
+    /// Ceases to show when the keys of `issuer` were last read, which nothing asks any more.
+    pub fn forget(&self, issuer: &str) {
+        self.surroundings.metrics.forget_confirmed(issuer);
+    }
+
     /// What is counted here.
     pub fn metrics(&self) -> &Metrics {
         &self.surroundings.metrics

@@ -5,8 +5,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-/// Counts deliveries by what became of them.
-#[derive(Debug, Default)]
+/// Counts deliveries by what became of them. Clones count into the same numbers.
+#[derive(Clone, Debug, Default)]
 pub struct Metrics {
     deliveries: Family<Labels, Counter>,
 }

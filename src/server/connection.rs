@@ -35,7 +35,8 @@ const SEND_BUFFER: usize = 64 * 1024;
 
 /// What all connections of a listener share.
 pub(super) struct Shared {
-    pub(super) router: Router,
+    /// The router for the next request. It may be another one each time.
+    pub(super) router: Box<dyn Fn() -> Router + Send + Sync>,
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) limits: Limits,
     pub(super) protocol: auto::Builder<TokioExecutor>,
@@ -110,9 +111,8 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Peer
     let limits = &shared.limits;
     let activity = Arc::new(Activity::new(Instant::now(), *limits));
     let stream = Watched::new(stream, Arc::clone(&activity), limits.write_timeout);
-    let service = service_fn(|request| {
-        answer(request, peer, Activity::begin(&activity), shared.router.clone(), limits.body_timeout)
-    });
+    let service =
+        service_fn(|request| answer(request, peer, Activity::begin(&activity), (shared.router)(), limits.body_timeout));
     let mut connection = pin!(shared.protocol.serve_connection(TokioIo::new(stream), service));
     let mut timer = pin!(tokio::time::sleep_until(activity.next_alarm()));
     // Made once: what is made for each turn enters and leaves a list that all connections share.

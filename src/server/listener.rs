@@ -57,14 +57,18 @@ impl Listener {
         self.address
     }
 
-    /// Serves until `shutdown` is cancelled; then refuses new connections, closes idle ones, lets the requests under
+    /// Serves until `shutdown` is cancelled, each request by the router that `router` gives for it; then refuses new connections, closes idle ones, lets the requests under
     /// way finish, and returns when all have, or when [`Limits::drain`] has passed and the rest were cut.
     ///
     /// Dropping the future ends all connections at once.
-    pub async fn serve(self, router: Router, shutdown: CancellationToken) -> Drained {
+    pub async fn serve(
+        self,
+        router: impl Fn() -> Router + Send + Sync + 'static,
+        shutdown: CancellationToken,
+    ) -> Drained {
         let Self { socket, tls, limits, .. } = self;
         let shared = Arc::new(Shared {
-            router,
+            router: Box::new(router),
             tls: tls.map(|certificate| certificate.acceptor()),
             limits,
             protocol: connection::protocol(&limits),

@@ -1,11 +1,9 @@
 //! The certificate, and its replacement while connections live.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
 use rustls::pki_types::pem::{self, PemObject};
@@ -13,7 +11,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::settings::TlsSettings;
@@ -75,11 +72,7 @@ struct Inner {
     provider: Arc<CryptoProvider>,
     served: Arc<Served>,
     config: Arc<ServerConfig>,
-    /// What the files held at the last look, good or bad, as a digest: one fault is one line in the log.
-    seen: Mutex<Digest>,
 }
-
-type Digest = [u8; digest::SHA256_OUTPUT_LEN];
 
 /// What handshakes get.
 #[derive(Debug)]
@@ -109,8 +102,7 @@ impl TlsCertificate {
         // Sessions are resumed from tickets that the client keeps, so resuming costs no memory here.
         config.ticketer = provider::Ticketer::new().map_err(TlsError::SetUp)?;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-        let seen = Mutex::new(files.digest());
-        Ok(Self(Arc::new(Inner { settings: settings.clone(), provider, served, config: Arc::new(config), seen })))
+        Ok(Self(Arc::new(Inner { settings: settings.clone(), provider, served, config: Arc::new(config) })))
     }
 
     /// Reads the files again, for handshakes from now on; connections that stand keep what they have. Blocks for two
@@ -121,7 +113,6 @@ impl TlsCertificate {
     pub fn reload(&self) -> Result<Reloaded, TlsError> {
         let Inner { settings, provider, served, .. } = &*self.0;
         let files = Files::read(settings)?;
-        self.swap_seen(files.digest());
         let fresh = files.certified(settings, provider)?;
         // A key can only change together with its certificate's public key.
         if fresh.cert == served.0.load().cert {
@@ -131,39 +122,9 @@ impl TlsCertificate {
         Ok(Reloaded::Changed)
     }
 
-    /// Looks at the files every `period`, and reloads them when they hold something new, until `stop` is cancelled.
-    ///
-    /// It polls, since Kubernetes replaces mounted secrets by swapping symbolic links, which file events miss.
-    pub async fn watch(self, period: Duration, stop: CancellationToken) {
-        while stop.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
-            let this = self.clone();
-            match tokio::task::spawn_blocking(move || this.reload_if_new()).await {
-                Ok(Ok(Reloaded::Unchanged)) => {}
-                Ok(Ok(Reloaded::Changed)) => tracing::info!("the TLS certificate was replaced"),
-                Ok(Err(error)) => tracing::error!(
-                    error = %error,
-                    cause = std::error::Error::source(&error).map(tracing::field::display),
-                    "the TLS certificate could not be replaced; the old one is served on"
-                ),
-                Err(_) => tracing::error!("the look at the TLS certificate was lost"),
-            }
-        }
-    }
-
     /// The acceptor of handshakes.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.0.config))
-    }
-
-    /// Reloads, unless the files are as they were at the last look.
-    fn reload_if_new(&self) -> Result<Reloaded, TlsError> {
-        // All unreadable files are alike: the same fault is not reported again and again.
-        let digest = Files::read(&self.0.settings).as_ref().map_or([0; digest::SHA256_OUTPUT_LEN], Files::digest);
-        if self.swap_seen(digest) == digest { Ok(Reloaded::Unchanged) } else { self.reload() }
-    }
-
-    fn swap_seen(&self, digest: Digest) -> Digest {
-        std::mem::replace(&mut *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner), digest)
     }
 }
 
@@ -183,16 +144,6 @@ struct Files {
 impl Files {
     fn read(settings: &TlsSettings) -> Result<Self, TlsError> {
         Ok(Self { certificate: read_bounded(&settings.certificate)?.to_vec(), key: read_bounded(&settings.key)? })
-    }
-
-    fn digest(&self) -> Digest {
-        let mut context = digest::Context::new(&digest::SHA256);
-        context.update(&(self.certificate.len() as u64).to_be_bytes());
-        context.update(&self.certificate);
-        context.update(&self.key);
-        let mut bytes = [0; digest::SHA256_OUTPUT_LEN];
-        bytes.copy_from_slice(context.finish().as_ref());
-        bytes
     }
 
     fn certified(&self, settings: &TlsSettings, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {

@@ -73,6 +73,7 @@ pub use redis::RedisStore;
 pub use settings::{EncryptionKeySettings, Settings, TlsSettings};
 
 use metrics::Operation;
+use seal::Keyring;
 
 /// What is wrong with a `store.url` of several hosts, for people. Never repeats it: it may hold a password.
 pub fn wrong_with_hosts(url: &str) -> Option<&'static str> {
@@ -268,6 +269,29 @@ impl Store {
             return Ok(Self::Memory(Box::new(MemoryStore::new())));
         }
         Ok(Self::Redis(Box::new(RedisStore::open(settings, randomness).await?)))
+    }
+
+    /// Reads other keys for what is sealed, as [`Store::open`] does; `None` for a store that seals nothing.
+    ///
+    /// # Errors
+    /// When the keys cannot be used.
+    pub async fn read_keys(
+        &self,
+        keys: &[EncryptionKeySettings],
+        randomness: Randomness,
+    ) -> Result<Option<Keyring>, OpenError> {
+        match self {
+            Self::Redis(_) => Keyring::open(keys, randomness).await.map(Some),
+            Self::Memory(_) => Ok(None),
+        }
+    }
+
+    /// Seals and opens with these keys from now on.
+    pub fn replace_keys(&self, keys: Keyring) {
+        match self {
+            Self::Redis(store) => store.replace_keys(keys),
+            Self::Memory(_) => {}
+        }
     }
 
     /// Counts an upload against its limits and writes its intent and reservation, all or nothing. One round trip; a

@@ -3,8 +3,10 @@
 //! The rules stand in Rust; scripts compare headers of records, count, and write all or nothing. Time is handed to them.
 //! Lives of keys are relative and only tidy up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
 use redis::{Cmd, Script, Value};
 
 use crate::clock::Randomness;
@@ -39,7 +41,7 @@ const ADMIT_ATTEMPTS: usize = 4;
 pub struct RedisStore {
     connections: Connections,
     pub(super) keys: Keys,
-    pub(super) keyring: Keyring,
+    keyring: ArcSwap<Keyring>,
     pub(super) scripts: Scripts,
     metrics: Metrics,
 }
@@ -105,7 +107,7 @@ impl RedisStore {
         Ok(Self {
             connections: Connections::new(&settings.url, certificates.as_ref(), &metrics)?,
             keys: Keys::new(&settings.key_prefix)?,
-            keyring: Keyring::open(&settings.encryption_keys, randomness).await?,
+            keyring: ArcSwap::from_pointee(Keyring::open(&settings.encryption_keys, randomness).await?),
             scripts: Scripts::new(),
             metrics,
         })
@@ -113,6 +115,15 @@ impl RedisStore {
 
     pub(super) fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The keys of this moment.
+    pub(super) fn keyring(&self) -> Guard<Arc<Keyring>> {
+        self.keyring.load()
+    }
+
+    pub(super) fn replace_keys(&self, keys: Keyring) {
+        self.keyring.store(Arc::new(keys));
     }
 
     pub(super) async fn admit(&self, intent: &Intent<'_>) -> Result<Admitted, Error> {
@@ -474,7 +485,7 @@ impl RedisStore {
     pub(super) fn write(&self, tracked: &Tracked) -> Result<Vec<u8>, Error> {
         let Tracked { upload, session, revision } = tracked;
         let sealed = match session {
-            Some(session) => Some(self.keyring.seal(upload.id, &session::shorten(session, upload))?),
+            Some(session) => Some(self.keyring().seal(upload.id, &session::shorten(session, upload))?),
             None => None,
         };
         Ok(record::encode(upload, *revision, sealed.as_deref()))
@@ -485,7 +496,7 @@ impl RedisStore {
         let session = match sealed {
             None => None,
             Some(sealed) => {
-                let short = self.keyring.open_sealed(id, sealed)?;
+                let short = self.keyring().open_sealed(id, sealed)?;
                 let corrupt = Error::Corrupt { id, what: "its session is not in the short form" };
                 Some(session::expand(&short, &upload).ok_or(corrupt)?)
             }

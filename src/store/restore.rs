@@ -36,14 +36,14 @@ impl Store {
         let attributes = Attributes { overwrite: upload.attributes.overwrite, ..Attributes::default() };
         let upload = Upload { state: UploadState::Pending, attributes, ..upload.clone() };
         let plain = [NOTE, &record::encode(&upload, Revision::FIRST, None)].concat();
-        Ok(Some(URL_SAFE_NO_PAD.encode(store.keyring.seal(upload.id, &plain)?)))
+        Ok(Some(URL_SAFE_NO_PAD.encode(store.keyring().seal(upload.id, &plain)?)))
     }
 
     /// The upload that a note is of, if it is one of ours for `id`.
     pub fn read_note(&self, id: UploadId, note: &str) -> Option<Upload> {
         let Self::Redis(store) = self else { return None };
         let sealed = URL_SAFE_NO_PAD.decode(note).ok()?;
-        let plain = store.keyring.open_sealed(id, &sealed).ok()?;
+        let plain = store.keyring().open_sealed(id, &sealed).ok()?;
         Some(record::decode(id, plain.strip_prefix(NOTE)?).ok()?.upload)
     }
 

@@ -12,8 +12,8 @@ use super::sweep::{Round, Settled};
 use crate::model::name::PolicyName;
 use crate::model::upload::{Upload, UploadState};
 
-/// Counters of uploads.
-#[derive(Debug, Default)]
+/// Counters of uploads. Clones count into the same numbers.
+#[derive(Clone, Debug, Default)]
 pub struct Metrics {
     created: Family<UploadLabels, Counter>,
     renewed: Family<UploadLabels, Counter>,

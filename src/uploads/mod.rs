@@ -60,7 +60,10 @@ const ATTACH_ATTEMPTS: usize = 6;
 /// How long to wait in between: about as long as a store that answers again takes to be noticed.
 const ATTACH_PAUSE: Duration = Duration::from_millis(300);
 
-/// The uploads of this region.
+/// The uploads of this region, under one configuration.
+///
+/// Another configuration is another value, which shares the store, storage, the watchers and the metrics with the one
+/// before it. An operation that has begun goes on under the configuration that it began with.
 pub struct Uploads {
     /// Tells the time.
     pub clock: Clock,
@@ -71,7 +74,7 @@ pub struct Uploads {
     /// What is known.
     pub store: Arc<Store>,
     /// Where the bytes go.
-    pub storage: Storage,
+    pub storage: Arc<Storage>,
     /// The region that this broker serves.
     pub region: Region,
     /// All regions of the deployment, this one included.
@@ -85,7 +88,7 @@ pub struct Uploads {
     /// When uploads are looked at that nobody asks for.
     pub sweeper: SweepSettings,
     /// Who listens to which upload.
-    pub watchers: Watchers,
+    pub watchers: Arc<Watchers>,
     /// What happened.
     pub metrics: Metrics,
 }

@@ -108,14 +108,15 @@ pub struct Round {
 }
 
 impl Uploads {
-    /// Sweeps until `stop`, round by round. A round that is under way is ended at once; what it claimed comes back.
-    pub async fn keep_sweeping(self: Arc<Self>, stop: CancellationToken) {
+    /// Sweeps until `stop`, round by round, each under the configuration that `present` gives for it. A round that is under
+    /// way is ended at once; what it claimed comes back.
+    pub async fn keep_sweeping(present: impl Fn() -> Arc<Self>, stop: CancellationToken) {
         let sweeping = async {
             loop {
-                let [chance] = self.randomness.bytes::<1>();
+                let [chance] = present().randomness.bytes::<1>();
                 // Between a half and one and a half of it, so that instances do not walk in step.
                 tokio::time::sleep(ROUND_EVERY.mul_f64(0.5 + f64::from(chance) / 256.0)).await;
-                self.sweep().await;
+                present().sweep().await;
             }
         };
         tokio::select! {

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use super::*;
 use crate::emulator::{self, BucketSettings, Emulator};
+use crate::model::endpoint::EndpointId;
 use crate::model::notice::ObjectNotice;
 use crate::model::principal::PrincipalId;
 use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
-use crate::model::upload::{Breach, BreachCode, NewUpload, StoredObject, TransferKind, UploadState};
+use crate::model::upload::{Breach, BreachCode, NewUpload, StateKind, StoredObject, TransferKind, UploadState};
 use crate::storage::{self, Signing};
-use crate::store::{Admitted, Intent, Lease};
+use crate::store::{Admitted, Intent, Lease, Wanted};
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
@@ -64,14 +65,14 @@ pub(crate) async fn uploads() -> (Emulator, Arc<Uploads>) {
         store: Arc::new(
             Store::open(&toml::from_str("url = \"memory\"").unwrap(), Randomness::seeded(3)).await.unwrap(),
         ),
-        storage,
+        storage: Arc::new(storage),
         regions: vec![region.clone()],
         endpoints: Vec::new(),
         ended: mpsc::channel(1).0,
         region,
         storage_timeout: Duration::from_secs(2),
         sweeper: SweepSettings::default(),
-        watchers: Watchers::default(),
+        watchers: Arc::default(),
         metrics: Metrics::default(),
     };
     (emulator, Arc::new(uploads))
@@ -319,4 +320,48 @@ async fn only_the_record_tells_whose_object_it_is() {
     let Noticed::Advanced(completed) = noticed else { panic!("{noticed:?}") };
     assert_eq!((completed.upload.id, completed.upload.state.name()), (upload.upload.id, "completed"));
     assert_eq!(uploads.store.find(other.upload.id).await.unwrap(), Some(other));
+}
+
+#[tokio::test]
+async fn an_end_that_a_watcher_finds_is_recorded_for_those_who_are_told_by_then() {
+    let (_emulator, before) = uploads().await;
+    let tracked = create(&before).await;
+    let mut listener = before.listen(&lasting(&ada()), tracked.upload.id, None, soon()).await.unwrap();
+    assert!(matches!(listener.next().await, Some(Told::State(_))));
+    let endpoint = Endpoint {
+        id: EndpointId::of("late"),
+        name: "late".to_owned(),
+        host: "backend.example.com".to_owned(),
+        states: vec![StateKind::Expired],
+    };
+    let after = Arc::new(Uploads {
+        clock: before.clock.clone(),
+        randomness: before.randomness.clone(),
+        policies: Policies::new(&[]).unwrap(),
+        store: Arc::clone(&before.store),
+        storage: Arc::clone(&before.storage),
+        region: before.region.clone(),
+        regions: before.regions.clone(),
+        endpoints: vec![endpoint],
+        ended: before.ended.clone(),
+        storage_timeout: before.storage_timeout,
+        sweeper: before.sweeper,
+        watchers: Arc::clone(&before.watchers),
+        metrics: before.metrics.clone(),
+    });
+    after.watchers.follow(&after);
+    after.clock.advance(Duration::from_secs(25 * 3600));
+    let Some(Told::State(sight)) = listener.next().await else { panic!("the end is not told") };
+    assert_eq!(sight.upload.state.kind(), StateKind::Expired);
+    let wanted = [Wanted { endpoint: EndpointId::of("late"), limit: 10 }];
+    let now = after.clock.now();
+    let partition = tracked.upload.id.partition();
+    let waiting =
+        after.store.claim_deliveries(partition, &wanted, now, now.plus(Duration::from_secs(60))).await.unwrap();
+    assert_eq!(waiting.len(), 1);
+}
+
+/// With a token that lasts longer than any upload here.
+fn lasting(principal: &Principal) -> Principal {
+    Principal { expires_at: NOW.plus(Duration::from_secs(1_000_000)), ..principal.clone() }
 }

@@ -15,7 +15,7 @@
 //! memory. A sight has no session: nobody can be told by mistake where the bytes go.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -83,6 +83,8 @@ pub struct Watchers {
 
 #[derive(Default)]
 struct Known {
+    /// Under which configuration uploads are watched; each begins with that of its first listener.
+    present: Weak<Uploads>,
     listeners: usize,
     each: HashMap<PrincipalId, usize>,
     watched: HashMap<UploadId, Watched>,
@@ -133,6 +135,11 @@ impl Watchers {
         self.closed.cancel();
     }
 
+    /// Goes on under another configuration, also for those who listen already.
+    pub fn follow(&self, present: &Arc<Uploads>) {
+        self.known().present = Arc::downgrade(present);
+    }
+
     /// Says that something was recorded of the upload, so that its listeners need not wait for the next look.
     pub(super) fn nudge(&self, id: UploadId) {
         if let Some(watched) = self.known().watched.get(&id) {
@@ -155,7 +162,7 @@ struct Seat {
 
 impl Seat {
     fn take(uploads: &Arc<Uploads>, principal: PrincipalId) -> Result<Self, Error> {
-        let Watchers { limits, closed, .. } = &uploads.watchers;
+        let Watchers { limits, closed, .. } = &*uploads.watchers;
         let known = &mut *uploads.watchers.known();
         if closed.is_cancelled() || known.listeners >= limits.listeners {
             return Err(Error::NoMoreListeners);
@@ -331,7 +338,7 @@ impl Watched {
 }
 
 /// Follows one upload to its end, and shows each change of it to `feed`.
-async fn watch(uploads: Arc<Uploads>, mut shown: Sight, feed: watch::Sender<Option<Sight>>, nudge: Arc<Notify>) {
+async fn watch(mut uploads: Arc<Uploads>, mut shown: Sight, feed: watch::Sender<Option<Sight>>, nudge: Arc<Notify>) {
     let limits = uploads.watchers.limits;
     let ask_after = if shown.upload.transfer.is_signed() { limits.ask_after_signed } else { limits.ask_after };
     let mut questions = Questions::new(ask_after, limits.ask_at_least_every, Instant::now());
@@ -343,6 +350,9 @@ async fn watch(uploads: Arc<Uploads>, mut shown: Sight, feed: watch::Sender<Opti
             () = nudge.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
+        // What it finds is recorded for those who are to be told now.
+        let present = uploads.watchers.known().present.upgrade();
+        uploads = present.unwrap_or(uploads);
         let mut seen = uploads.store.find(shown.upload.id).await.map_err(Error::from);
         patience = if seen.is_err() { PATIENCE_WITH_STORE } else { 1 };
         if let Ok(Some(tracked)) = &seen

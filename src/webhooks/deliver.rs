@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -54,32 +54,79 @@ pub struct Webhooks {
     pub randomness: Randomness,
     /// Where events wait.
     pub store: Arc<Store>,
-    /// Who is told.
-    pub endpoints: Vec<Arc<Endpoint>>,
+    /// Who is told. [`Webhooks::tell`] sets it.
+    pub endpoints: watch::Sender<Vec<Arc<Endpoint>>>,
     /// An upload as the API shows it. It is given no session.
     pub render: fn(&Tracked) -> Value,
     /// What happened.
     pub metrics: Metrics,
 }
 
+/// An endpoint that a task serves.
+struct Served {
+    endpoint: Arc<Endpoint>,
+    stop: CancellationToken,
+}
+
+impl Served {
+    fn serves(&self, endpoint: &Arc<Endpoint>) -> bool {
+        Arc::ptr_eq(&self.endpoint, endpoint)
+    }
+}
+
 impl Webhooks {
     /// Delivers until `stop` is cancelled; attempts under way then have five seconds. `ended` names the partitions in
     /// which an event was just recorded, so that it does not wait for the next poll.
     pub async fn run(self: Arc<Self>, mut ended: mpsc::Receiver<Partition>, stop: CancellationToken) {
+        let mut endpoints = self.endpoints.subscribe();
+        endpoints.mark_changed();
         let mut servants = JoinSet::new();
-        for endpoint in &self.endpoints {
-            self.metrics.introduce(&endpoint.name);
-            servants.spawn(Arc::clone(&self).serve(Arc::clone(endpoint), stop.clone()));
-        }
+        let mut served: Vec<Served> = Vec::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(partition) = ended.recv() => {
-                    self.endpoints.iter().for_each(|endpoint| endpoint.queue.push(partition));
+                    for one in &served {
+                        one.endpoint.queue.push(partition);
+                    }
                 }
+                Ok(()) = endpoints.changed() => {
+                    let wanted = endpoints.borrow_and_update().clone();
+                    let (kept, gone): (Vec<_>, Vec<_>) =
+                        served.into_iter().partition(|one| wanted.iter().any(|wanted| one.serves(wanted)));
+                    for one in gone {
+                        one.stop.cancel();
+                    }
+                    served = kept;
+                    for endpoint in wanted {
+                        if !served.iter().any(|one| one.serves(&endpoint)) {
+                            self.metrics.introduce(&endpoint.name);
+                            let stop = stop.child_token();
+                            servants.spawn(Arc::clone(&self).serve(Arc::clone(&endpoint), stop.clone()));
+                            served.push(Served { endpoint, stop });
+                        }
+                    }
+                }
+                // Those of endpoints that are told no more.
+                Some(_) = servants.join_next() => {}
             }
         }
         while servants.join_next().await.is_some() {}
+    }
+
+    /// Tells these from now on, and those that are not among them no more. One that is told the same at the same address
+    /// goes on as it is, with the secrets that were read for it now.
+    pub fn tell(&self, endpoints: Vec<Arc<Endpoint>>) {
+        self.endpoints.send_modify(|told| {
+            let kept_or_new = endpoints.into_iter().map(|fresh| match told.iter().find(|one| one.is_like(&fresh)) {
+                Some(kept) => {
+                    kept.take_secrets(&fresh);
+                    Arc::clone(kept)
+                }
+                None => fresh,
+            });
+            *told = kept_or_new.collect();
+        });
     }
 
     /// Takes what is due for one endpoint, as much as may be under way, for as long as there is something.

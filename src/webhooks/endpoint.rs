@@ -1,6 +1,6 @@
 //! The receivers: each with its client, its secrets and its share of attempts.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
@@ -28,8 +28,8 @@ pub struct Endpoint {
     pub(super) queue: Queue,
     /// Whether it accepts events, as far as the log has it.
     pub(super) outage: Outage,
-    position: usize,
-    secret_file: PathBuf,
+    /// The section that it was made of.
+    settings: WebhookSettings,
 }
 
 /// Shows what it is called, and nothing of its address, which may hold a secret.
@@ -82,8 +82,7 @@ impl Endpoint {
                 sender: Sender::new(url, secrets, reach, roots, user_agent, ATTEMPTS_AT_ONCE)?,
                 queue: Queue::new(),
                 outage: Outage::default(),
-                position: index,
-                secret_file: section.secret_file.clone(),
+                settings: section.clone(),
             }));
         }
         Ok(endpoints)
@@ -109,14 +108,14 @@ impl Endpoint {
         self.events.iter().map(|event| event.state())
     }
 
-    /// Reads the secrets anew, for all messages from now on.
-    ///
-    /// # Errors
-    /// When the file cannot be used. The secrets stay as they are then.
-    pub fn reload_secrets(&self) -> Result<(), SettingsError> {
-        let secrets = secrets(&self.secret_file).map_err(|fault| fault.at(self.position))?;
-        self.sender.sign_with(secrets);
-        Ok(())
+    /// Whether it is told the same, at the same address.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.settings == other.settings
+    }
+
+    /// Signs all messages from now on with the secrets that `fresh` has read.
+    pub(super) fn take_secrets(&self, fresh: &Self) {
+        self.sender.take_secrets(&fresh.sender);
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -121,9 +120,9 @@ impl Sender {
         self.url.host_str().unwrap_or_default()
     }
 
-    /// Signs with other secrets from now on.
-    pub(super) fn sign_with(&self, secrets: Secrets) {
-        self.secrets.store(Arc::new(secrets));
+    /// Signs with the secrets of another one from now on.
+    pub(super) fn take_secrets(&self, other: &Self) {
+        self.secrets.store(other.secrets.load_full());
     }
 
     /// Makes one attempt, which takes [`ATTEMPT_TIME`] at most. Dropped, it may have been received all the same.

@@ -16,7 +16,7 @@ use crate::model::endpoint::EndpointId;
 pub const MAX_ENDPOINTS: usize = 16;
 
 /// One `[[webhooks]]` section: who is told of ended uploads, and of which.
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookSettings {
     /// Where events are sent. Its path or query may be a secret: never printed.

@@ -18,6 +18,7 @@ mod official;
 mod processes;
 mod readme;
 mod refusals;
+mod reload;
 mod renewals;
 mod retries;
 mod secrets;

@@ -97,7 +97,7 @@ impl Served {
         let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), tls, limits).await.unwrap();
         let address = listener.local_addr();
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(listener.serve(router, shutdown.clone()));
+        let task = tokio::spawn(listener.serve(move || router.clone(), shutdown.clone()));
         Self { address, shutdown, task, begun, release }
     }
 

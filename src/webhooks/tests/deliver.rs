@@ -13,7 +13,8 @@ use super::super::endpoint::ATTEMPTS_AT_ONCE;
 use super::super::event_id;
 use super::super::schedule::TRIED_FOR;
 use super::receiver::{Answer, Receiver};
-use super::scene::{START, Scene};
+use super::scene::{START, Scene, endpoints};
+use super::{OTHER_SECRET, SECRET};
 
 #[tokio::test]
 async fn an_end_is_told_to_everyone_who_is_to_be_told() {
@@ -38,6 +39,35 @@ async fn an_end_is_told_to_everyone_who_is_to_be_told() {
     instance.shows(r#"webhook_deliveries_total{endpoint="one",result="accepted"} 1"#).await;
     instance.shows(r#"webhook_delivery_lag_seconds_bucket{le="1.0",endpoint="other"} 0"#).await;
     instance.shows(r#"webhook_delivery_lag_seconds_bucket{le="2.5",endpoint="other"} 1"#).await;
+}
+
+#[tokio::test]
+async fn endpoints_come_and_go_and_who_stays_keeps_its_connections_and_gets_its_new_secrets() {
+    let scene = Scene::new().await;
+    let (stays, goes, comes) = (Receiver::start().await, Receiver::start().await, Receiver::start().await);
+    let section = |name: &str, receiver: &Receiver, secret| receiver.section(name, secret, scene.directory());
+    let instance = scene.start(&[section("stays", &stays, SECRET), section("goes", &goes, SECRET)]);
+    let kept = instance.webhooks.endpoints.borrow()[0].clone();
+    let id = scene.cancelled_upload(1, &["stays", "goes"]).await;
+    instance.notice(id).await;
+    for receiver in [&stays, &goes] {
+        receiver.arrivals(1).await;
+        assert!(receiver.received().pop().unwrap().is_signed_with(SECRET));
+    }
+    let later = [section("stays", &stays, OTHER_SECRET), section("comes", &comes, SECRET)];
+    instance.webhooks.tell(endpoints(&later));
+    assert!(std::sync::Arc::ptr_eq(&kept, &instance.webhooks.endpoints.borrow()[0]));
+    // For whom nobody is there waits, until somebody is.
+    let id = scene.cancelled_upload(2, &["stays", "goes", "comes"]).await;
+    instance.notice(id).await;
+    stays.arrivals(1).await;
+    comes.arrivals(1).await;
+    assert!(stays.received().pop().unwrap().is_signed_with(OTHER_SECRET));
+    assert_eq!(goes.received().len(), 1);
+    instance.webhooks.tell(endpoints(&[section("goes", &goes, SECRET)]));
+    goes.arrivals(1).await;
+    instance.end().await;
+    assert_eq!((stays.received().len(), comes.received().len()), (2, 1));
 }
 
 #[tokio::test]

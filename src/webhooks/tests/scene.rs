@@ -7,7 +7,7 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +41,11 @@ pub(super) struct Instance {
     task: JoinHandle<()>,
 }
 
+/// What these sections say.
+pub(super) fn endpoints(sections: &[WebhookSettings]) -> Vec<Arc<Endpoint>> {
+    Endpoint::open_all(sections, &[], "upload-broker/0").unwrap()
+}
+
 impl Scene {
     pub(super) async fn new() -> Self {
         let settings = Settings {
@@ -69,7 +74,7 @@ impl Scene {
             clock: self.clock.clone(),
             randomness: Randomness::seeded(2),
             store: Arc::clone(&self.store),
-            endpoints: Endpoint::open_all(sections, &[], "upload-broker/0").unwrap(),
+            endpoints: watch::Sender::new(endpoints(sections)),
             render,
             metrics: Metrics::default(),
         });

@@ -145,17 +145,23 @@ async fn a_name_that_leads_here_is_not_connected_to() {
 }
 
 #[tokio::test]
-async fn secrets_change_while_messages_go_out_and_a_bad_file_changes_nothing() {
+async fn secrets_change_while_messages_go_out_and_a_bad_file_is_refused() {
     let receiver = Receiver::start().await;
     let directory = tempfile::tempdir().unwrap();
     let section = receiver.section("backend", SECRET, directory.path());
     let file = section.secret_file.clone();
-    let endpoint = Endpoint::open_all(&[section], &[], "upload-broker/0").unwrap().remove(0);
+    let open = || Endpoint::open_all(std::slice::from_ref(&section), &[], "upload-broker/0");
+    let endpoint = open().unwrap().remove(0);
     for (name, text, is_taken, expected) in
         [("another secret", OTHER_SECRET, true, OTHER_SECRET), ("no secret", "whsec_", false, OTHER_SECRET)]
     {
         std::fs::write(&file, text).unwrap();
-        assert_eq!(endpoint.reload_secrets().is_ok(), is_taken, "{name}");
+        let fresh = open();
+        assert_eq!(fresh.is_ok(), is_taken, "{name}");
+        if let Ok(fresh) = fresh {
+            assert!(endpoint.is_like(&fresh[0]), "{name}");
+            endpoint.take_secrets(&fresh[0]);
+        }
         send(&endpoint).await.unwrap();
         assert!(receiver.received().pop().unwrap().is_signed_with(expected), "{name}");
     }
