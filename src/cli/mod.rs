@@ -7,6 +7,7 @@ mod demo;
 mod emulator;
 mod healthcheck;
 mod openapi;
+mod policy;
 mod serve;
 mod token;
 mod upload;
@@ -48,6 +49,8 @@ enum Command {
     Upload(upload::UploadArguments),
     /// Validate a configuration
     Check(check::Arguments),
+    /// Try out policies
+    Policy(policy::PolicyArguments),
     /// Run the storage stand-in alone, for tests
     #[cfg(feature = "demo")]
     Emulator(emulator::Arguments),
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
             Command::Check(arguments) => check::run(&arguments).await,
             #[cfg(feature = "demo")]
             Command::Emulator(arguments) => emulator::run(arguments).await,
+            Command::Policy(arguments) => policy::run(&arguments),
             Command::Token(arguments) => token::run(&arguments),
             Command::Openapi => openapi::run(),
             Command::Healthcheck(arguments) => healthcheck::run(arguments).await,

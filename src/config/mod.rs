@@ -14,6 +14,7 @@ mod document;
 mod environment;
 mod error;
 mod read;
+mod sections;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use url::Url;
 
 pub use compare::Change;
 pub use error::{ConfigError, Errors, Location};
+pub use sections::Sections;
 
 use crate::http::push;
 use crate::identity::IssuerSettings;

@@ -41,9 +41,9 @@ pub(super) fn read(
         return Err(ConfigError::new(Location::File(file.to_owned()), "", "is larger than 1 MiB").into());
     }
     let (table, origins) = document::parse(text, file)?;
-    let mut reader = Reader { table, origins, variables: Vec::new(), errors: Vec::new() };
+    let mut reader = Reader::new(table, origins);
     reader.overlay(environment);
-    reader.refuse_unknown();
+    reader.refuse_unknown(&TOP_LEVEL);
 
     let region = reader.region();
     let trusted_ca = reader.optional::<PathBuf>("trusted_ca");
@@ -136,14 +136,18 @@ fn make_absolute(config: &mut Config, directory: &Path) {
 }
 
 /// The document on its way to the types, and the mistakes found so far.
-struct Reader {
+pub(super) struct Reader {
     table: Table,
-    origins: Origins,
+    pub(super) origins: Origins,
     variables: Vec<Variable>,
-    errors: Vec<ConfigError>,
+    pub(super) errors: Vec<ConfigError>,
 }
 
 impl Reader {
+    pub(super) fn new(table: Table, origins: Origins) -> Self {
+        Self { table, origins, variables: Vec::new(), errors: Vec::new() }
+    }
+
     fn fail(&mut self, path: &str, reason: impl Into<String>) {
         self.errors.push(ConfigError::new(self.origins.locate(path), path, reason));
     }
@@ -160,10 +164,10 @@ impl Reader {
         self.errors.extend(misplaced.iter().map(|(name, reason)| fail(name, reason)));
     }
 
-    fn refuse_unknown(&mut self) {
-        let unknown: Vec<_> = self.table.keys().filter(|key| !TOP_LEVEL.contains(&key.as_str())).cloned().collect();
+    pub(super) fn refuse_unknown(&mut self, known: &[&str]) {
+        let unknown: Vec<_> = self.table.keys().filter(|key| !known.contains(&key.as_str())).cloned().collect();
         for key in unknown {
-            self.fail(&key, format!("unknown key, expected one of {}", TOP_LEVEL.join(", ")));
+            self.fail(&key, format!("unknown key, expected one of {}", known.join(", ")));
         }
     }
 
@@ -187,7 +191,7 @@ impl Reader {
     }
 
     /// The sections of an array, of which at least one is needed. `None` if any is wrong.
-    fn sections<T: DeserializeOwned>(&mut self, name: &str) -> Option<Vec<T>> {
+    pub(super) fn sections<T: DeserializeOwned>(&mut self, name: &str) -> Option<Vec<T>> {
         let count = match self.table.get(name) {
             None => 0,
             Some(Value::Array(values)) => values.len(),

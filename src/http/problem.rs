@@ -281,6 +281,11 @@ impl Problem {
         self.code
     }
 
+    /// What is wrong with the request, of a problem that says so.
+    pub fn errors(&self) -> &[FieldError] {
+        &self.errors
+    }
+
     /// The response, whole.
     pub fn render(self, request_id: &str) -> Response {
         let (status, name, title) = self.code.row();

@@ -26,7 +26,7 @@ const MAX_METADATA_VALUE: usize = 4096;
 const MAX_METADATA_TOTAL: usize = 8192;
 
 /// A file that the caller wants to upload.
-#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"policy": "videos", "filename": "holiday.mp4", "content_type": "video/mp4", "size_bytes": 73_400_320}))]
 pub struct CreateUpload {

@@ -4,15 +4,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::fetch::Origin;
-use super::verify::Rules;
+use super::verify::{Reason, Rules, principal};
 use crate::expression::Expression;
 use crate::model::address::{UpstreamUrl, is_loopback};
-use crate::model::time::Span;
+use crate::model::principal::Principal;
+use crate::model::time::{Span, Timestamp};
 
 /// The most that clocks may be taken to differ. Whoever needs more has a clock to repair.
 const MAX_LEEWAY: Duration = Duration::from_secs(60);
+
+/// How long a token lives that is only supposed.
+const SUPPOSED_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// One `[[issuers]]` section: whose tokens are accepted, and how they are checked.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -108,6 +113,31 @@ impl Fault {
 }
 
 impl IssuerSettings {
+    /// The user whom a token of this issuer with these claims would prove, if it were signed: for trying out what a
+    /// configuration says. What every token has is filled in where it is left out: issuer, audience, and an hour of life
+    /// from `now` on; the subject is not.
+    ///
+    /// # Errors
+    /// When the section cannot be used. Within: when such a token is refused.
+    pub fn suppose(
+        &self,
+        mut claims: Map<String, Value>,
+        now: Timestamp,
+    ) -> Result<Result<Principal, Reason>, SettingsError> {
+        let rules = self.rules().map_err(|fault| fault.at(0))?;
+        let audience = self.audiences.first().cloned().unwrap_or_default();
+        let lifetime = SUPPOSED_LIFETIME.min(self.max_lifetime.0).as_secs();
+        for (claim, value) in [
+            ("iss", Value::from(&*self.issuer)),
+            ("aud", Value::from(audience)),
+            ("iat", Value::from(now.as_secs())),
+            ("exp", Value::from(now.plus(Duration::from_secs(lifetime)).as_secs())),
+        ] {
+            claims.entry(claim).or_insert(value);
+        }
+        Ok(principal(&rules, claims, now))
+    }
+
     /// What a token of this issuer is held to.
     pub(super) fn rules(&self) -> Result<Rules, Fault> {
         if self.issuer.is_empty() || self.issuer.chars().any(char::is_control) {

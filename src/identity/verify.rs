@@ -160,12 +160,7 @@ impl<'t> Unverified<'t> {
     /// Refuses what no signature could save, under the rules of the issuer that it [is from](Self::is_from). A token that
     /// passes is still not to be believed.
     pub(super) fn check_claims(&self, rules: &Rules, now: Timestamp) -> Result<(), Reason> {
-        if !meant_for(required(&self.claims, "aud")?, &rules.audiences)? {
-            return Err(Reason::Audience);
-        }
-        name(required(&self.claims, "sub")?).ok_or(Reason::Unfit("sub"))?;
-        tenant(&self.claims, rules.tenant_claim.as_deref())?;
-        check_times(&self.claims, rules, now)
+        check_claims(&self.claims, rules, now)
     }
 
     /// Checks the signature, and once more the claims, since fetching the key may have taken its time.
@@ -173,19 +168,34 @@ impl<'t> Unverified<'t> {
         if !key.verifies(self.signed, &self.signature) {
             return Err(Reason::Signature);
         }
-        self.check_claims(rules, now)?;
-        let subject: Arc<str> = name(required(&self.claims, "sub")?).ok_or(Reason::Unfit("sub"))?.into();
-        let tenant: Option<Arc<str>> = tenant(&self.claims, rules.tenant_claim.as_deref())?.map(Into::into);
-        Ok(Principal {
-            id: PrincipalId::of(&rules.issuer, tenant.as_deref(), &subject),
-            issuer: Arc::clone(&rules.issuer),
-            tenant,
-            subject,
-            admin: rules.admin_when.as_ref().is_some_and(|condition| condition.holds(&self.claims)),
-            expires_at: time(&self.claims, "exp")?.ok_or(Reason::Missing("exp"))?,
-            claims: self.claims,
-        })
+        principal(rules, self.claims, now)
     }
+}
+
+fn check_claims(claims: &Map<String, Value>, rules: &Rules, now: Timestamp) -> Result<(), Reason> {
+    if !meant_for(required(claims, "aud")?, &rules.audiences)? {
+        return Err(Reason::Audience);
+    }
+    name(required(claims, "sub")?).ok_or(Reason::Unfit("sub"))?;
+    tenant(claims, rules.tenant_claim.as_deref())?;
+    check_times(claims, rules, now)
+}
+
+/// The user whom these claims name under the rules of their issuer. They are taken for true: whoever calls this has seen
+/// that a token is signed, or only supposes one.
+pub(super) fn principal(rules: &Rules, claims: Map<String, Value>, now: Timestamp) -> Result<Principal, Reason> {
+    check_claims(&claims, rules, now)?;
+    let subject: Arc<str> = name(required(&claims, "sub")?).ok_or(Reason::Unfit("sub"))?.into();
+    let tenant: Option<Arc<str>> = tenant(&claims, rules.tenant_claim.as_deref())?.map(Into::into);
+    Ok(Principal {
+        id: PrincipalId::of(&rules.issuer, tenant.as_deref(), &subject),
+        issuer: Arc::clone(&rules.issuer),
+        tenant,
+        subject,
+        admin: rules.admin_when.as_ref().is_some_and(|condition| condition.holds(&claims)),
+        expires_at: time(&claims, "exp")?.ok_or(Reason::Missing("exp"))?,
+        claims,
+    })
 }
 
 /// Checks the header, its algorithm aside, and gives the key id.

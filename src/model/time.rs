@@ -76,6 +76,17 @@ impl Timestamp {
     }
 }
 
+/// RFC 3339, with any offset.
+impl std::str::FromStr for Timestamp {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let instant: Result<jiff::Timestamp, _> = text.parse();
+        let wrong = |_| Invalid::new("must be an instant such as \"2026-11-30T12:00:00Z\"");
+        instant.map(|instant| Self(instant.as_millisecond())).map_err(wrong)
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3}", self.to_jiff())

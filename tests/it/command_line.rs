@@ -20,7 +20,7 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn every_command_explains_itself() {
     let folder = TempDir::new().unwrap();
-    for name in ["serve", "demo", "upload", "check", "emulator", "token", "openapi", "healthcheck"] {
+    for name in ["serve", "demo", "upload", "check", "policy", "emulator", "token", "openapi", "healthcheck"] {
         let output = run(folder.path(), &[name, "--help"]);
         assert!(output.status.success(), "{name}");
         assert!(text(&output.stdout).contains("Usage: upload-broker"), "{name}");
@@ -70,7 +70,7 @@ fn sighup_reloads_and_ends_nothing() {
     std::fs::write(&config, configuration(folder.path(), "http://127.0.0.1:1", &Settings::default())).unwrap();
     let (mut broker, ..) = Process::serve(&config, "info");
     broker.signal("HUP");
-    broker.line_with("other settings need a restart");
+    broker.line_with("the configuration is the same as before");
     broker.signal("TERM");
     assert_eq!(broker.wait().code(), Some(0), "{}", broker.printed());
 }

@@ -15,6 +15,7 @@ mod limits;
 mod nonsense;
 mod notifications;
 mod official;
+mod policy_test;
 mod processes;
 mod readme;
 mod refusals;
