@@ -2,12 +2,14 @@
 
 import fnmatch
 import itertools
+import re
 import tomllib
 import unittest
 
 import yaml
 
-from chart import EXAMPLES, REGIONS, SETS, configuration, objects, only, template
+from chart import CHART, EXAMPLES, REGIONS, SETS, configuration, objects, only, template
+from files import SECRETS
 
 # Where the objects of two regions may differ.
 ALLOWED = [
@@ -74,11 +76,26 @@ class Regions(unittest.TestCase):
 
     def test_a_change_replaces_the_pods_only_where_it_must(self):
         before = checksum({})
+        keys = [{"id": "k2", "file": f"{SECRETS}session-keys/k2"}]
         limit = {"config": {"policies": [{"name": "videos", "object": "videos/{sub}/{id}", "max_active": 2}]}}
         self.assertEqual(checksum({"replicas": 4, "logFilter": "debug"}), before)
-        self.assertNotEqual(checksum(limit), before)
+        self.assertEqual(checksum(limit), before, "the broker reads policies again by itself")
+        self.assertEqual(checksum({"config": {"server": {"allowed_origins": ["https://a.example"]}}}), before)
+        self.assertEqual(checksum({"config": {"sweeper": {"idle_after": "20m"}}}), before)
+        self.assertEqual(checksum({"config": {"store": {"encryption_keys": keys}}}), before)
+        for fixed in (
+            {"store": {"key_prefix": "other"}},
+            {"server": {"tls": {"certificate": f"{SECRETS}session-keys/a.crt", "key": f"{SECRETS}session-keys/a.key"}}},
+            {"storage": {"timeout": "5s"}},
+            {"policies": [{"name": "videos", "object": "videos/{sub}/{id}", "transfers": ["simple"]}]},
+        ):
+            self.assertNotEqual(checksum({"config": fixed}), before, fixed)
         self.assertNotEqual(checksum({"configFiles": {"roots.pem": "x"}}), before)
-        # Once the broker reads policies again by itself.
-        reloaded = {"reloadedSections": ["policies"]}
-        self.assertEqual(checksum({**reloaded, **limit}), checksum(reloaded))
-        self.assertNotEqual(checksum({**reloaded, "config": {"store": {"key_prefix": "other"}}}), checksum(reloaded))
+        # Who wants a rollout for everything has it.
+        none = {"reloadedSections": []}
+        self.assertNotEqual(checksum({**none, **limit}), checksum(none))
+
+    def test_the_list_names_what_the_broker_reads_again(self):
+        source = (CHART.parent.parent / "src" / "config" / "compare.rs").read_text()
+        listed = re.findall(r'"([a-z_.]+)"', source[source.index("const RELOADED") :].split("];")[0])
+        self.assertCountEqual(yaml.safe_load((CHART / "values.yaml").read_text())["reloadedSections"], listed)

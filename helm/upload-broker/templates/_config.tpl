@@ -47,8 +47,17 @@ tells apart.
 {{/* Of what a change must replace the pods: all that the broker does not read again by itself. */}}
 {{- define "upload-broker.fixedConfig" -}}
 {{- $config := include "upload-broker.config" . | fromJson }}
-{{- range .Values.reloadedSections }}{{ $_ := unset $config . }}{{ end }}
-{{- toJson (list $config .Values.configFiles) | sha256sum }}
+{{- /* Storage is opened with other rights where a policy asks for signed URLs. */}}
+{{- $signs := false }}
+{{- range $config.policies }}
+{{- if or (has "simple" (default list .transfers)) (has "signed_resumable" (default list .transfers)) }}{{ $signs = true }}{{ end }}
+{{- end }}
+{{- range .Values.reloadedSections }}
+{{- $steps := splitList "." . }}
+{{- $holder := ternary (get $config (first $steps)) $config (gt (len $steps) 1) }}
+{{- if kindIs "map" $holder }}{{ $_ := unset $holder (last $steps) }}{{ end }}
+{{- end }}
+{{- toJson (list $config .Values.configFiles $signs) | sha256sum }}
 {{- end }}
 
 {{/*
