@@ -26,6 +26,11 @@ use super::{Revision, Store, Tracked, live_retention};
 const NOTE: &[u8] = b"note";
 
 impl Store {
+    /// Whether notes are made: in this process nothing can be lost without everything else.
+    pub fn makes_notes(&self) -> bool {
+        matches!(self, Self::Redis(_))
+    }
+
     /// A note from which the record of `upload` can be written anew; `None` where nothing can be lost without everything
     /// else. About 250 characters that can stand in a header.
     ///
