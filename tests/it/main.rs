@@ -7,6 +7,7 @@
 mod admin;
 mod api;
 mod command_line;
+mod dns;
 mod documents;
 mod endings;
 mod events;

@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod door;
 pub mod listening;
+pub mod mmdb;
 pub mod process;
 pub mod pusher;
 pub mod redis;
