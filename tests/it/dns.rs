@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use upload_broker::model::time::Timestamp;
+use upload_broker::clock::Clock;
 
 use super::support::broker::{Settings, configuration};
 use super::support::mmdb::{Mmdb, place};
@@ -30,8 +30,11 @@ const REGIONS: [(&str, Ipv4Addr, (f64, f64)); 3] = [
     ("asia-northeast1", Ipv4Addr::new(127, 0, 1, 3), (35.68, 139.69)),
 ];
 
-/// Clients in five countries: a network each, where it is, the nearest region, and the next one.
-const CLIENTS: [(&str, Ipv4Addr, (f64, f64), &str, &str); 5] = [
+/// A country, a network in it, where that is, the nearest region, and the next one.
+type Client = (&'static str, Ipv4Addr, (f64, f64), &'static str, &'static str);
+
+/// Clients in five countries.
+const CLIENTS: [Client; 5] = [
     ("DE", Ipv4Addr::new(192, 0, 2, 0), (52.5, 13.4), "europe-west1", "us-east4"),
     ("PT", Ipv4Addr::new(192, 0, 2, 64), (38.7, -9.1), "europe-west1", "us-east4"),
     ("CA", Ipv4Addr::new(192, 0, 2, 128), (45.5, -73.6), "us-east4", "europe-west1"),
@@ -100,9 +103,8 @@ fn free_port() -> u16 {
 }
 
 fn user(address: Ipv4Addr, port: u16, country: &str) -> User {
-    #[expect(clippy::disallowed_methods, reason = "processes have no other clock than the system's")]
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    User::new(format!("http://{address}:{port}"), country, Timestamp::from_secs(i64::try_from(now).unwrap()))
+    // Processes have no other clock than the system's.
+    User::new(format!("http://{address}:{port}"), country, Clock::System.now())
 }
 
 /// One emulator that has the buckets of all regions.

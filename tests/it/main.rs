@@ -21,6 +21,7 @@ mod readme;
 mod refusals;
 mod renewals;
 mod retries;
+mod rolling;
 mod secrets;
 mod sizes;
 mod support;
