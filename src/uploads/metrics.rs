@@ -32,6 +32,21 @@ struct SettledLabels {
     result: &'static str,
 }
 
+impl SettledLabels {
+    fn of(settled: Option<Settled>) -> Self {
+        let result = match settled {
+            Some(Settled::Ended) => "ended",
+            Some(Settled::UnderWay) => "under_way",
+            Some(Settled::Interrupted) => "interrupted",
+            Some(Settled::Clean) => "clean",
+            Some(Settled::Cleaned) => "cleaned",
+            Some(Settled::Forgotten) => "forgotten",
+            None => "failed",
+        };
+        Self { result }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct UploadLabels {
     policy: String,
@@ -83,6 +98,10 @@ impl Metrics {
             "Uploads refused because a limit of their policy was reached",
             self.refused.clone(),
         );
+        // All of them from the start, so that the first of its kind is seen as an increase.
+        for settled in Settled::ALL.into_iter().map(Some).chain([None]) {
+            drop(self.settled.get_or_create(&SettledLabels::of(settled)));
+        }
         registry.register("sweep_settled", "Uploads that were due, by what was done about them", self.settled.clone());
         registry.register(
             "sweep_oldest_due_seconds",
@@ -95,16 +114,7 @@ impl Metrics {
 
     /// `None` for what failed.
     pub(super) fn observe_settled(&self, settled: Option<Settled>) {
-        let result = match settled {
-            Some(Settled::Ended) => "ended",
-            Some(Settled::UnderWay) => "under_way",
-            Some(Settled::Interrupted) => "interrupted",
-            Some(Settled::Clean) => "clean",
-            Some(Settled::Cleaned) => "cleaned",
-            Some(Settled::Forgotten) => "forgotten",
-            None => "failed",
-        };
-        self.settled.get_or_create(&SettledLabels { result }).inc();
+        self.settled.get_or_create(&SettledLabels::of(settled)).inc();
     }
 
     pub(super) fn observe_round(&self, round: &Round) {

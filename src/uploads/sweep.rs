@@ -104,6 +104,11 @@ pub(super) enum Settled {
     Forgotten,
 }
 
+impl Settled {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Ended, Self::UnderWay, Self::Interrupted, Self::Clean, Self::Cleaned, Self::Forgotten];
+}
+
 /// What a round came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Round {
