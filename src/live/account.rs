@@ -26,18 +26,17 @@ const LIFETIME: Duration = Duration::from_secs(1);
 /// Whether there is a token, and whose it is.
 pub(super) async fn credentials(storage: &Storage, machine: Option<&Machine>) -> Vec<Row> {
     const NAME: &str = "credentials";
+    let whose = storage.whose();
     if let Err(error) = storage.token(deadline()).await {
         let remedy = "see docs/credentials.md for what credentials need";
-        return vec![Row::failed(NAME, storage.whose(), chain(&error), remedy)];
+        return vec![Row::failed(NAME, "storage", format!("{whose}: {}", chain(&error)), remedy)];
     }
-    let of_machine = storage.whose().contains("of this machine");
     let account = match machine {
-        Some(machine) if of_machine => machine.account().await.ok().flatten(),
+        Some(machine) if storage.is_of_machine() => machine.account().await.ok().flatten(),
         _ => None,
     };
-    let found =
-        account.map_or_else(|| "a token was received".to_owned(), |name| format!("a token of {name} was received"));
-    vec![Row::ok(NAME, storage.whose(), found)]
+    let named = account.map(|name| format!(", which is {name}")).unwrap_or_default();
+    vec![Row::ok(NAME, "storage", format!("there is a token of {whose}{named}"))]
 }
 
 /// Whether URLs can be signed, where a policy has such transfers.
@@ -49,12 +48,12 @@ pub(super) async fn signing(subject: &Subject, region: Option<&Region>) -> Vec<R
         TransferKind::SignedResumable => Some(SignedMethod::ResumableStart),
     });
     let Some(method) = method else {
-        return vec![Row::skipped(NAME, "", "not needed: no policy has signed transfers")];
+        return vec![Row::skipped(NAME, "storage", "not needed: no policy has signed transfers")];
     };
-    let Some(region) = region else { return vec![Row::skipped(NAME, "", "the own region is not known")] };
+    let Some(region) = region else { return vec![Row::skipped(NAME, "storage", "the own region is not known")] };
     let id = UploadId::new(Partition(0), subject.randomness.bytes());
     let (Ok(object), Ok(content_type)) = (format!("check/{id}").parse(), "text/plain".parse()) else {
-        return vec![Row::skipped(NAME, "", "there is nothing to sign")];
+        return vec![Row::skipped(NAME, "storage", "there is nothing to sign")];
     };
     let size = PromisedSize::Exactly(ByteCount(1));
     let promise = Promise { content_type, size, md5: None, crc32c: None };
@@ -72,12 +71,12 @@ pub(super) async fn signing(subject: &Subject, region: Option<&Region>) -> Vec<R
     let signed = subject.storage.sign(method, &initiation, subject.clock.now(), LIFETIME, deadline()).await;
     let by = subject.storage.signed_by().unwrap_or_default();
     vec![match signed {
-        Ok(_) => Row::ok(NAME, by, "a signature was made, and thrown away"),
-        Err(Error::NoToken(_)) => Row::skipped(NAME, by, "nobody was asked: there is no token"),
+        Ok(_) => Row::ok(NAME, "storage", format!("by {by}: a signature was made, and thrown away")),
+        Err(Error::NoToken(_)) => Row::skipped(NAME, "storage", "nobody was asked: there is no token"),
         Err(error) => {
             let remedy = "grant the account roles/iam.serviceAccountTokenCreator on itself, and enable the API \
                           iamcredentials.googleapis.com";
-            Row::failed(NAME, by, chain(&error), remedy)
+            Row::failed(NAME, "storage", format!("by {by}: {}", chain(&error)), remedy)
         }
     }]
 }
@@ -85,18 +84,18 @@ pub(super) async fn signing(subject: &Subject, region: Option<&Region>) -> Vec<R
 /// Whether the clock here is that of storage.
 pub(super) fn clock(at: Option<Timestamp>, now: Timestamp) -> Row {
     const NAME: &str = "clock";
-    let Some(at) = at else { return Row::skipped(NAME, "", "storage did not tell the time") };
+    let Some(at) = at else { return Row::skipped(NAME, "storage", "storage did not tell the time") };
     let (ahead, behind) = (now.since(at), at.since(now));
     let off = ahead.max(behind);
     let direction = if ahead > behind { "ahead of" } else { "behind" };
     let found = format!("{} s {direction} storage's", off.as_secs());
     let remedy = "let this machine's clock follow a time server";
     if off <= CLOCK_IS_RIGHT {
-        Row::ok(NAME, "", "the same as storage's")
+        Row::ok(NAME, "storage", "the same as storage's")
     } else if off <= CLOCK_IS_WRONG {
-        Row::warning(NAME, "", format!("{found}: some tokens and signatures are refused"), remedy)
+        Row::warning(NAME, "storage", format!("{found}: some tokens and signatures are refused"), remedy)
     } else {
-        Row::failed(NAME, "", format!("{found}: tokens and signatures are refused"), remedy)
+        Row::failed(NAME, "storage", format!("{found}: tokens and signatures are refused"), remedy)
     }
 }
 

@@ -106,10 +106,7 @@ pub struct Essentials<'a> {
 
 /// Looks at everything; less than 20 s.
 pub async fn check(subject: &Subject) -> Report {
-    let machine = match Machine::new(subject.metadata_host.as_deref()) {
-        Ok(machine) => Ok(machine),
-        Err(error) => Err(error),
-    };
+    let machine = Machine::new(subject.metadata_host.as_deref());
     let here = match &machine {
         Ok(machine) => machine.region().await.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
@@ -130,7 +127,7 @@ pub async fn check(subject: &Subject) -> Report {
         within("store", servers::store(&subject.store)),
         within("issuer", servers::issuers(&subject.identity, subject.receiver.as_ref())),
         within("webhook", reach::webhooks(&subject.outside, &subject.endpoints)),
-        within("broker", reach::brokers(&subject.outside, &subject.regions, own)),
+        within("broker", reach::brokers(subject, own)),
     );
     let certificate = certificate::row(subject.certificate.as_ref(), &subject.public_url, &subject.clock);
     let rows = [vec![instance, regions], credentials, bucket, signing, store, issuers, webhooks, brokers];

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
+use super::Subject;
 use super::report::Row;
 use crate::uploads::Region;
 use crate::webhooks::Endpoint;
@@ -129,9 +130,11 @@ pub(super) async fn webhooks(outside: &Outside, endpoints: &[Arc<Endpoint>]) -> 
 }
 
 /// Whether the brokers of the other regions answer.
-pub(super) async fn brokers(outside: &Outside, regions: &[Region], own: Option<&Region>) -> Vec<Row> {
+pub(super) async fn brokers(subject: &Subject, own: Option<&Region>) -> Vec<Row> {
     const NAME: &str = "broker";
-    let others = regions.iter().filter(|region| own.is_none_or(|own| own.name != region.name)).cloned();
+    let Subject { outside, regions, public_url, .. } = subject;
+    let is_other = |region: &&Region| own.is_none_or(|own| own.name != region.name) && region.url != *public_url;
+    let others = regions.iter().filter(is_other).cloned();
     let questions = others.map(|region| {
         let outside = outside.clone();
         async move {

@@ -97,6 +97,11 @@ impl Storage {
         &self.whose
     }
 
+    /// Whether storage is called as the service account of this machine.
+    pub fn is_of_machine(&self) -> bool {
+        self.of_machine
+    }
+
     /// Who signs URLs, for people; `None` where signing was not wanted.
     pub fn signed_by(&self) -> Option<String> {
         self.signer.as_ref().map(ToString::to_string)

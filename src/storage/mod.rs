@@ -77,6 +77,7 @@ pub struct Storage {
     signer: Option<Signer>,
     /// As whom storage is called.
     whose: String,
+    of_machine: bool,
 }
 
 /// What [`Storage::open`] needs beside its settings.
@@ -196,6 +197,7 @@ impl Storage {
         }
         let metrics = Metrics::new();
         let (identity, whose) = (found.signing_identity(), found.whose());
+        let of_machine = matches!(found, credentials::Found::Machine(_));
         let origin = Origin::new(found, &trust, signing).await?;
         let signer = match signing {
             Signing::Unused => None,
@@ -204,7 +206,7 @@ impl Storage {
         let tokens = TokenSource::start(origin, randomness.clone(), metrics.clone());
         let [limits, signing] = [(); 2].map(|()| Limits::new(settings.timeout.0, backoff));
         let caller = Caller { clients, tokens, randomness, metrics, limits, signing };
-        Ok(Self { endpoint, api: settings.api, caller, signer, whose })
+        Ok(Self { endpoint, api: settings.api, caller, signer, whose, of_machine })
     }
 
     /// Opens a resumable session, and hands out what it is told: the session of the last try that got an answer.
