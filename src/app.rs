@@ -14,13 +14,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::clock::{Clock, Randomness};
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config, ConfigError, OwnRegion, RegionSettings};
 use crate::http::extract::AllowedOrigins;
 use crate::http::gate::{Gate, Transport};
 use crate::http::operations::{self, Operations};
 use crate::http::push::Receiver;
 use crate::http::{self, Observer, Services};
 use crate::identity::Identity;
+use crate::live;
+use crate::machine::{self, Machine};
+use crate::model::chain;
 use crate::model::id::Partition;
 use crate::policy::{Policies, PolicySettings};
 use crate::server::{Limits, Listener, TlsCertificate, TlsError};
@@ -123,6 +126,9 @@ pub enum StartError {
     /// The HTTP client cannot be set up.
     #[error("the HTTP client cannot be set up")]
     Client(#[from] reqwest::Error),
+    /// Others cannot be asked anything.
+    #[error(transparent)]
+    Outside(#[from] live::OutsideError),
     /// The OpenAPI document cannot be written.
     #[error("the OpenAPI document cannot be written")]
     Document(#[from] serde_json::Error),
@@ -141,6 +147,7 @@ pub struct App {
     webhooks: Arc<Webhooks>,
     endings: mpsc::Receiver<Partition>,
     background: Background,
+    public_url: url::Url,
 }
 
 /// How a service ended.
@@ -153,7 +160,8 @@ pub enum Ended {
 }
 
 impl App {
-    /// Builds the service and binds both listeners. Nothing is asked of the network yet.
+    /// Builds the service and binds both listeners. Nothing is asked of the network yet, but where this machine is if the
+    /// configuration leaves the region to it.
     ///
     /// # Errors
     /// When the configuration, a file that it names, or an address cannot be used.
@@ -168,8 +176,7 @@ impl App {
         let certificate = config.server.tls.as_ref().map(TlsCertificate::load).transpose()?;
 
         let regions: Vec<Region> = config.regions.iter().map(region).collect();
-        let region = config.own_region().map(region);
-        let region = region.ok_or_else(|| config.error("region", None, "", "is not among [[regions]]"))?;
+        let region = region(own_region(config, &world).await?);
         let told_endpoints = endpoints.iter().map(|endpoint| told(endpoint)).collect();
         let (ended, endings) = mpsc::channel(webhooks::ENDINGS_AT_ONCE);
         let webhooks = Arc::new(Webhooks {
@@ -242,7 +249,13 @@ impl App {
             webhooks,
             endings,
             background,
+            public_url: config.server.public_url.clone(),
         })
+    }
+
+    /// The region that is served.
+    pub fn region(&self) -> &Region {
+        &self.uploads.region
     }
 
     /// Where clients reach the service.
@@ -280,6 +293,12 @@ impl App {
         let identity = Arc::clone(&self.identity);
         tokio::spawn(async move { identity.warm_up().await });
         if self.background == Background::ByItself {
+            let (uploads, certificate, stop) =
+                (Arc::clone(&self.uploads), self.certificate.clone(), stop_public.clone());
+            let public_url = self.public_url;
+            tokio::spawn(
+                async move { stop.run_until_cancelled(look(&uploads, certificate.as_ref(), &public_url)).await },
+            );
             tokio::spawn(self.uploads.keep_sweeping(stop_public.clone()));
         }
         if let Some(receiver) = self.receiver {
@@ -308,6 +327,60 @@ impl App {
             Ok(_) | Err(_) => Ended::Cut,
         }
     }
+}
+
+/// Says in the log whether what the service stands on is as it must be. Nothing depends on it.
+async fn look(uploads: &Uploads, certificate: Option<&TlsCertificate>, public_url: &url::Url) {
+    let Uploads { clock, region, storage, .. } = uploads;
+    live::check_at_start(&live::Essentials { clock, region, storage, public_url, certificate }).await.log();
+}
+
+/// The section of the region that is served: the one that is named, or that of the machine.
+async fn own_region<'a>(config: &'a Config, world: &World) -> Result<&'a RegionSettings, StartError> {
+    let refuse = |reason: String| StartError::from(config.error("region", None, "", reason));
+    let name = match &config.region {
+        OwnRegion::Named(name) => name.clone(),
+        OwnRegion::OfMachine => {
+            let unknown = |error: machine::Error| refuse(format!("\"auto\": {}", chain(&error)));
+            let machine = Machine::new(world.environment.gce_metadata_host.as_deref()).map_err(unknown)?;
+            machine.region().await.map_err(unknown)?
+        }
+    };
+    let found = config.region_named(&name);
+    found.ok_or_else(|| refuse(format!("\"{name}\" is not the name of any [[regions]] section")))
+}
+
+/// What `check --live` looks at.
+///
+/// # Errors
+/// As [`App::bind`], but for addresses that cannot be listened on and a region that nobody tells.
+pub async fn live_subject(config: &Config, world: &World) -> Result<live::Subject, StartError> {
+    let extra_roots = extra_roots(config)?;
+    let identity = open_identity(config, world, &extra_roots)?;
+    let mut transfers = Vec::new();
+    for transfer in config.policies.iter().flat_map(|policy| &policy.transfers) {
+        if !transfers.contains(&transfer.kind()) {
+            transfers.push(transfer.kind());
+        }
+    }
+    Ok(live::Subject {
+        clock: world.clock.clone(),
+        randomness: world.randomness.clone(),
+        metadata_host: world.environment.gce_metadata_host.clone(),
+        own: config.own_region().map(region),
+        regions: config.regions.iter().map(region).collect(),
+        public_url: config.server.public_url.clone(),
+        allowed_origins: config.server.allowed_origins.clone(),
+        certificate: config.server.tls.as_ref().map(TlsCertificate::load).transpose()?,
+        api: config.storage.api,
+        transfers,
+        store: Store::open(&config.store, world.randomness.clone()).await?,
+        receiver: open_receiver(config, &identity)?,
+        identity,
+        endpoints: open_endpoints(config, &extra_roots)?,
+        outside: live::Outside::new(&extra_roots, USER_AGENT)?,
+        storage: open_storage(config, world, extra_roots).await?,
+    })
 }
 
 /// Everything about `config` that a service could not start with, as far as this machine can tell without the network.

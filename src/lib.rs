@@ -13,6 +13,8 @@ pub mod expression;
 pub mod geo;
 pub mod http;
 pub mod identity;
+pub mod live;
+pub mod machine;
 pub mod model;
 pub mod notifications;
 pub mod policy;

@@ -55,7 +55,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    info!(region = %config.region, address = %app.public_addr(), operations = %app.operations_addr(), "listening");
+    info!(region = %app.region().name, address = %app.public_addr(), operations = %app.operations_addr(), "listening");
 
     let shutdown = CancellationToken::new();
     let certificate = app.certificate();

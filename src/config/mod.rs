@@ -40,8 +40,8 @@ const MAX_BYTES: usize = 1024 * 1024;
 /// The whole configuration, checked, with absolute paths.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The region that this broker serves; one of `regions`.
-    pub region: RegionName,
+    /// The region that this broker serves; if it is named, one of `regions`.
+    pub region: OwnRegion,
     /// Certificates that outgoing TLS trusts besides the system's.
     pub trusted_ca: Option<PathBuf>,
     /// The `[server]` section.
@@ -63,6 +63,25 @@ pub struct Config {
     /// The `[[webhooks]]` sections.
     pub webhooks: Vec<WebhookSettings>,
     origins: Origins,
+}
+
+/// The region that a broker serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnRegion {
+    /// This one.
+    Named(RegionName),
+    /// The one that the machine is in: `"auto"`. Its metadata server is asked at the start.
+    OfMachine,
+}
+
+impl OwnRegion {
+    /// How it is written.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Named(name) => name.as_str(),
+            Self::OfMachine => "auto",
+        }
+    }
 }
 
 /// One `[[regions]]` section: a deployment of the broker, and its bucket.
@@ -156,9 +175,17 @@ impl Config {
         ConfigError::new(self.origins.locate(&path), path, reason)
     }
 
-    /// The section of this broker's own region.
+    /// The section of this broker's own region, if that is named.
     pub fn own_region(&self) -> Option<&RegionSettings> {
-        self.regions.iter().find(|region| region.name == self.region)
+        match &self.region {
+            OwnRegion::Named(name) => self.region_named(name),
+            OwnRegion::OfMachine => None,
+        }
+    }
+
+    /// The section of the region of that name.
+    pub fn region_named(&self, name: &RegionName) -> Option<&RegionSettings> {
+        self.regions.iter().find(|region| region.name == *name)
     }
 }
 

@@ -8,9 +8,8 @@ use toml::{Table, Value};
 use super::document::{self, Origins, is_at_or_below};
 use super::environment::{self, Placed, Variable};
 use super::error::{ConfigError, Errors, Location};
-use super::{Config, MAX_BYTES, check};
+use super::{Config, MAX_BYTES, OwnRegion, check};
 use crate::http::push;
-use crate::model::name::RegionName;
 use crate::storage::Credentials;
 use crate::uploads::SweepSettings;
 use crate::{server, storage, store};
@@ -167,15 +166,15 @@ impl Reader {
         }
     }
 
-    fn region(&mut self) -> Option<RegionName> {
+    fn region(&mut self) -> Option<OwnRegion> {
         match self.table.get("region") {
-            None => self.fail("region", "missing: the name of one of the [[regions]]"),
-            Some(Value::String(text)) if text == "auto" => {
-                self.fail("region", "\"auto\" is not supported by this version: name one of the [[regions]]");
+            None => {
+                self.fail("region", "missing: the name of one of the [[regions]], or \"auto\"");
+                None
             }
-            Some(_) => return self.optional("region"),
+            Some(Value::String(text)) if text == OwnRegion::OfMachine.as_str() => Some(OwnRegion::OfMachine),
+            Some(_) => self.optional("region").map(OwnRegion::Named),
         }
-        None
     }
 
     /// A section that has keys without a default.

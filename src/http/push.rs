@@ -189,6 +189,11 @@ impl Receiver {
         self.identity.warm_up().await;
     }
 
+    /// Asks the issuer for its keys. Where it has two names, they are answered for alike.
+    pub async fn examine(&self) -> Option<identity::Examined> {
+        self.identity.examine().await.into_iter().next()
+    }
+
     /// Checks whose push it is, by its token alone.
     async fn authenticate(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let Some(token) = bearer(headers) else {

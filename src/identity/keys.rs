@@ -226,6 +226,17 @@ impl KeySource {
         drop(turn);
     }
 
+    /// Asks the issuer for its keys, whatever is known, and keeps nothing of the answer.
+    pub(super) async fn ask(&self) -> Result<Fetched, fetch::Error> {
+        let Surroundings { client, answer_time, .. } = &self.surroundings;
+        fetch::fetch(client, *answer_time, &self.origin, &self.issuer, &self.accepted).await
+    }
+
+    /// Whose keys these are, and which algorithms they are wanted for.
+    pub(super) fn wanted(&self) -> (&str, &[Algorithm]) {
+        (&self.issuer, &self.accepted)
+    }
+
     /// Returns once no attempt is under way.
     #[cfg(test)]
     pub(super) async fn settled(&self) {

@@ -27,6 +27,12 @@ pub(super) enum Operation {
     ReadBack,
     Delete,
     Cancel,
+    /// What a bucket says of itself.
+    Describe,
+    /// What the caller may do there.
+    Permissions,
+    /// Which of its events go where.
+    NotificationConfigs,
     /// A signature from IAM Credentials, with asking for the name of the machine's account before the first.
     Sign,
 }
@@ -84,6 +90,9 @@ impl Operation {
             Self::ReadBack => "read_back",
             Self::Delete => "delete",
             Self::Cancel => "cancel",
+            Self::Describe => "describe",
+            Self::Permissions => "permissions",
+            Self::NotificationConfigs => "notification_configs",
             Self::Sign => "sign",
         }
     }
@@ -94,7 +103,7 @@ impl Operation {
     const fn class(self) -> &'static str {
         match self {
             Self::Initiate => "A",
-            Self::ReadBack => "B",
+            Self::ReadBack | Self::Describe | Self::Permissions | Self::NotificationConfigs => "B",
             Self::Look | Self::Delete | Self::Cancel | Self::Sign => "free",
         }
     }

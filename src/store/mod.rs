@@ -61,6 +61,7 @@ use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Attributes, Upload, UploadState};
 
+pub use connection::ServerFacts;
 pub use due::Due;
 pub use error::{Cause, Error, OpenError};
 pub use keys::{ACTIVE_CEILING, FINAL_RETENTION, KEY_LIFE};
@@ -434,6 +435,15 @@ impl Store {
             }
         })
         .await
+    }
+
+    /// What the servers of the store tell of themselves, of a cluster its masters; none where this process is the store.
+    /// After [`Store::ping`], which finds them.
+    pub async fn facts(&self) -> Vec<ServerFacts> {
+        match self {
+            Self::Redis(store) => store.facts().await,
+            Self::Memory(_) => Vec::new(),
+        }
     }
 
     /// What can be seen of the store's work.

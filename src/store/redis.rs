@@ -17,7 +17,7 @@ use crate::model::secret::SessionUri;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Upload, UploadState};
 
-use super::connection::{self, Connections, Request};
+use super::connection::{self, Connections, Request, ServerFacts};
 use super::error::{Error, OpenError};
 use super::keys::{
     ACTIVE_CEILING, DELIVERY_LIFE, FINAL_RETENTION, INDEX_CEILING, INDEX_LIFE, KEY_LIFE, Keys, LEDGER_LIFE,
@@ -461,6 +461,10 @@ impl RedisStore {
         let mut delete = Cmd::new();
         delete.arg("DEL").arg(self.keys.probe());
         self.connections.probe(&delete).await
+    }
+
+    pub(super) async fn facts(&self) -> Vec<ServerFacts> {
+        self.connections.facts().await
     }
 
     pub(super) async fn script(&self, call: &redis::ScriptInvocation<'_>) -> Result<Value, Error> {

@@ -1,5 +1,6 @@
 //! The receivers: each with its client, its secrets and its share of attempts.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -102,6 +103,19 @@ impl Endpoint {
     /// The host that it is at. The rest of its address may hold a secret.
     pub fn host(&self) -> &str {
         self.sender.host()
+    }
+
+    /// Resolves its name to the addresses that events may be sent to, with the port, and connects to none.
+    ///
+    /// # Errors
+    /// With the reason, which holds nothing of the address.
+    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, &'static str> {
+        self.sender.resolve().await
+    }
+
+    /// Where events go: scheme, host and port. The rest of the address may be a secret.
+    pub fn origin(&self) -> String {
+        self.sender.origin()
     }
 
     /// The final states that it is told of.

@@ -2,16 +2,19 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use reqwest::dns::Resolve as _;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Certificate, Client, StatusCode};
 use url::Url;
 
 use super::address::{Reach, RefusedAddress, Resolver, Unresolved};
 use super::schedule::LONGEST_RETRY_AFTER;
+use super::settings::literal_address;
 use super::sign::Secrets;
 use crate::model::time::Timestamp;
 
@@ -81,6 +84,7 @@ impl fmt::Display for Reason {
 /// Sends messages to one address.
 pub(super) struct Sender {
     client: Client,
+    resolver: Resolver,
     url: Url,
     secrets: ArcSwap<Secrets>,
 }
@@ -95,10 +99,11 @@ impl Sender {
         user_agent: &str,
         at_once: usize,
     ) -> Result<Self, reqwest::Error> {
+        let resolver = Resolver::new(reach);
         let client = Client::builder()
             .tls_certs_merge(trusted_ca)
             .user_agent(user_agent)
-            .dns_resolver(Resolver::new(reach))
+            .dns_resolver(resolver.clone())
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             // A proxy would resolve the name, and connect to what it likes.
@@ -113,12 +118,34 @@ impl Sender {
             .http2_keep_alive_timeout(CONNECT_TIME)
             .http2_max_header_list_size(16 * 1024)
             .build()?;
-        Ok(Self { client, url, secrets: ArcSwap::from_pointee(secrets) })
+        Ok(Self { client, resolver, url, secrets: ArcSwap::from_pointee(secrets) })
     }
 
     /// The host that messages go to.
     pub(super) fn host(&self) -> &str {
         self.url.host_str().unwrap_or_default()
+    }
+
+    /// Scheme, host and port of the address.
+    pub(super) fn origin(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+
+    /// The addresses that messages may go to.
+    pub(super) async fn resolve(&self) -> Result<Vec<SocketAddr>, &'static str> {
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        let found = match literal_address(&self.url) {
+            // Nobody resolves it; the settings have been asked whether it may be called.
+            Some(address) => vec![SocketAddr::new(address, port)],
+            None => {
+                let name = self.host().parse().map_err(|_| "the host is no name")?;
+                self.resolver.resolve(name).await.map(Vec::from_iter).map_err(|error| {
+                    let leads_inside = error.is::<RefusedAddress>();
+                    if leads_inside { "the name leads to private addresses only" } else { "the name does not resolve" }
+                })?
+            }
+        };
+        Ok(found.into_iter().map(|address| SocketAddr::new(address.ip(), port)).collect())
     }
 
     /// Signs with other secrets from now on.

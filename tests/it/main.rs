@@ -13,6 +13,7 @@ mod endings;
 mod events;
 mod faults;
 mod limits;
+mod live;
 mod nonsense;
 mod notifications;
 mod official;

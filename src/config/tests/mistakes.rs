@@ -25,7 +25,6 @@ const MISTAKES: &[(&str, usize, &str, &str)] = &[
     ("a missing key", 3, "", "broker.toml:2:2: server: missing key `public_url`"),
     ("a missing key in an array", 11, "", "broker.toml:9:1: regions[0]: missing key `bucket`"),
     ("a missing region", 1, "", "broker.toml: region: missing"),
-    ("an automatic region", 1, "region = \"auto\"", "broker.toml:1:1: region: \"auto\" is not supported"),
     ("a region that is not listed", 1, "region = \"us\"", "broker.toml:1:1: region: \"us\" is not the name"),
     ("a region that is no name", 1, "region = \"E U\"", "broker.toml:1:1: region: a name has"),
     (

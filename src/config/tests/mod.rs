@@ -42,6 +42,15 @@ fn the_smallest_configuration_loads_with_all_defaults() {
 }
 
 #[test]
+fn the_region_can_be_left_to_the_machine() {
+    let config = load_text(&SMALL.replace("region = \"eu\"\n", "region = \"auto\"\n"), &[]).unwrap();
+    assert_eq!((config.region.as_str(), config.own_region().is_none()), ("auto", true));
+    assert!(config.region_named(&"eu".parse().unwrap()).is_some());
+    let config = load_text(SMALL, &[("UPLOAD_BROKER_REGION", "auto")]).unwrap();
+    assert_eq!(config.region, OwnRegion::OfMachine);
+}
+
+#[test]
 fn all_mistakes_are_told_together() {
     let text = SMALL
         .replace("region = \"eu\"\n", "region = \"us\"\n")

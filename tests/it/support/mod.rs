@@ -8,6 +8,7 @@ pub mod process;
 pub mod pusher;
 pub mod redis;
 pub mod rough;
+pub mod surroundings;
 pub mod user;
 
 pub use broker::{Broker, Settings};
