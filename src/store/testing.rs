@@ -179,6 +179,11 @@ pub(super) fn session_of(upload: &Upload, attempt: u32) -> SessionUri {
     .unwrap()
 }
 
+/// Something that is tracked under `id`, at its first revision and without a session.
+pub(crate) fn tracked(id: UploadId) -> Tracked {
+    Tracked { upload: Upload { id, ..upload() }, session: None, revision: Revision::FIRST }
+}
+
 pub(super) fn limits(max_active: Option<u32>, rate: Option<&str>, daily_bytes: Option<u64>) -> Limits {
     Limits { max_active, rate: rate.map(|rate| rate.parse().unwrap()), daily_bytes: daily_bytes.map(ByteCount) }
 }

@@ -128,7 +128,8 @@ impl Uploads {
     pub async fn sweep(self: &Arc<Self>) -> Round {
         let [first] = self.randomness.bytes::<1>();
         let mut round = Round::default();
-        let mut unreachable = None;
+        // What was lost comes first: the queue lacks it, or has it as it was.
+        let mut unreachable = self.recall().await.err();
         for partition in (0..=u8::MAX).map(|offset| Partition(first.wrapping_add(offset))) {
             if let Err(error) = self.sweep_partition(partition, &mut round).await {
                 unreachable = Some(error);

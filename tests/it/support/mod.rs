@@ -2,7 +2,9 @@
 
 pub mod broker;
 pub mod door;
+pub mod hooks;
 pub mod listening;
+pub mod pair;
 pub mod process;
 pub mod pusher;
 pub mod redis;
