@@ -138,7 +138,7 @@ impl Drop for Process {
     }
 }
 
-pub(super) fn memory() -> Store {
+pub(crate) fn memory() -> Store {
     Store::Memory(Box::new(MemoryStore::new()))
 }
 

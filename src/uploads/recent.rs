@@ -265,4 +265,80 @@ mod tests {
         recent.compared(3);
         assert_eq!(recent.to_compare(3, NOW).len(), 2, "what failed is done again");
     }
+
+    /// An upload in each step of its life, the newest last: created, its session recorded, renewed.
+    #[cfg(feature = "demo")]
+    async fn steps() -> (crate::emulator::Emulator, Uploads, [Tracked; 3]) {
+        use crate::uploads::tests::{admit, renew, uploads};
+        let (emulator, uploads) = uploads().await;
+        let (upload, lease, session) = admit(&uploads).await;
+        let admitted = uploads.store.find(upload.id).await.unwrap().unwrap();
+        let attached = uploads.attach(&upload, &lease, &session).await.unwrap();
+        let renewed = renew(&uploads, &attached).await;
+        (emulator, std::sync::Arc::into_inner(uploads).unwrap(), [admitted, attached, renewed])
+    }
+
+    /// Has the store know nothing but `known`.
+    #[cfg(feature = "demo")]
+    async fn roll_back(uploads: &mut Uploads, known: Option<&Tracked>) {
+        let store = crate::store::testing::memory();
+        if let Some(known) = known {
+            store.restore_tracked(known, uploads.clock.now()).await.unwrap();
+        }
+        uploads.store = std::sync::Arc::new(store);
+    }
+
+    #[cfg(feature = "demo")]
+    #[tokio::test]
+    async fn of_several_that_remember_the_last_is_right() {
+        let (_emulator, mut uploads, [admitted, attached, renewed]) = steps().await;
+        for (name, known, remembered, expected) in [
+            ("all is lost", None, vec![&renewed], &renewed),
+            ("all, and an older word comes after", None, vec![&renewed, &attached], &renewed),
+            ("all, and an older word comes before", None, vec![&attached, &renewed], &renewed),
+            ("the session", Some(&admitted), vec![&attached], &attached),
+            ("the session and its renewal", Some(&admitted), vec![&renewed], &renewed),
+            ("the renewal", Some(&attached), vec![&renewed], &renewed),
+            ("the renewal, of which another does not know", Some(&attached), vec![&attached], &attached),
+            ("nothing", Some(&renewed), vec![&attached], &renewed),
+        ] {
+            roll_back(&mut uploads, known).await;
+            for remembered in remembered {
+                uploads.recall_one(remembered).await.unwrap();
+                assert_eq!(uploads.recall_one(remembered).await.unwrap(), Recalled::Known, "{name}: once is enough");
+            }
+            let found = uploads.store.find(admitted.upload.id).await.unwrap().unwrap();
+            assert_eq!((&found.upload, &found.session), (&expected.upload, &expected.session), "{name}");
+        }
+    }
+
+    /// Its owner saw it under way again and renewed it.
+    #[cfg(feature = "demo")]
+    #[tokio::test]
+    async fn an_end_that_was_told_stands() {
+        use crate::uploads::tests::{ada, put, renew, session, soon};
+        let (emulator, mut uploads, [_, _, tracked]) = steps().await;
+        put(session(&tracked), 5).await;
+        let completed = uploads.complete(&ada(), tracked.upload.id, soon()).await.unwrap();
+        // As if the object had not come: its customer has taken it away.
+        let Some(object) = emulator.object("media-eu", tracked.upload.object.as_str()) else { panic!("no object") };
+        uploads
+            .storage
+            .delete(&tracked.upload.bucket, &tracked.upload.object, object.generation, soon())
+            .await
+            .unwrap();
+        roll_back(&mut uploads, Some(&tracked)).await;
+        renew(&uploads, &tracked).await;
+        assert_eq!(emulator.sessions(), 1);
+        assert_eq!(uploads.recall_one(&completed).await.unwrap(), Recalled::Written);
+        let found = uploads.store.find(tracked.upload.id).await.unwrap().unwrap();
+        assert_eq!(found.upload, completed.upload);
+        assert_eq!(emulator.sessions(), 0, "the session that it seemed to need is revoked");
+
+        // Whatever else has ended it since is left alone.
+        roll_back(&mut uploads, Some(&tracked)).await;
+        let cancelled = uploads.cancel(&ada(), tracked.upload.id, soon()).await.unwrap();
+        assert_eq!(uploads.recall_one(&completed).await.unwrap(), Recalled::Known);
+        assert_eq!(uploads.store.find(tracked.upload.id).await.unwrap(), Some(cancelled));
+    }
 }
