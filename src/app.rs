@@ -29,7 +29,7 @@ use crate::policy::{Policies, PolicySettings};
 use crate::server::{Limits, Listener, TlsCertificate, TlsError};
 use crate::storage::{self, Signing, Storage};
 use crate::store::{self, Store};
-use crate::uploads::{self, Region, Uploads, WatchLimits, Watchers};
+use crate::uploads::{self, Recent, Region, Uploads, WatchLimits, Watchers};
 use crate::webhooks::{self, Endpoint, Webhooks};
 
 /// How many requests may be answered at once, those that only read included: as many as the operations that storage
@@ -200,6 +200,7 @@ impl App {
             storage_timeout: config.storage.timeout.0,
             sweeper: config.sweeper,
             watchers: Watchers::new(world.watching),
+            recent: Recent::default(),
             metrics: crate::uploads::Metrics::default(),
         });
 

@@ -12,6 +12,8 @@
 //! Every operation may be repeated: what happened already is not done twice.
 
 mod connection;
+#[cfg(test)]
+mod consistency;
 mod due;
 mod error;
 #[cfg(test)]
@@ -23,6 +25,8 @@ mod interleavings;
 mod keys;
 mod ledger;
 mod listing;
+#[cfg(test)]
+mod load;
 mod memory;
 mod metrics;
 mod outbox;
@@ -42,7 +46,7 @@ mod suite;
 #[cfg(test)]
 mod suite_queues;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tls_tests;
 mod words;

@@ -18,6 +18,7 @@ pub struct Metrics {
     created: Family<UploadLabels, Counter>,
     renewed: Family<UploadLabels, Counter>,
     restored: Family<UploadLabels, Counter>,
+    recalled: Family<UploadLabels, Counter>,
     ended: Family<OutcomeLabels, Counter>,
     reported: Family<LimitLabels, Counter>,
     refused: Family<LimitLabels, Counter>,
@@ -87,6 +88,11 @@ impl Metrics {
             "Uploads that the store had lost, and whose object told of them",
             self.restored.clone(),
         );
+        registry.register(
+            "uploads_recalled",
+            "Uploads of which the store had lost what it had acknowledged, and that this instance remembered",
+            self.recalled.clone(),
+        );
         registry.register("uploads_ended", "Uploads that entered a final state", self.ended.clone());
         registry.register(
             "policy_reports",
@@ -131,6 +137,10 @@ impl Metrics {
 
     pub(super) fn observe_restored(&self, upload: &Upload) {
         self.restored.get_or_create(&UploadLabels::of(upload)).inc();
+    }
+
+    pub(super) fn observe_recalled(&self, upload: &Upload) {
+        self.recalled.get_or_create(&UploadLabels::of(upload)).inc();
     }
 
     pub(super) fn observe_transition(&self, before: &UploadState, upload: &Upload) {

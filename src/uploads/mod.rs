@@ -13,6 +13,7 @@ mod endpoints;
 mod error;
 mod metrics;
 mod notify;
+mod recent;
 mod renew;
 mod sweep;
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use endpoints::{Endpoint, ParkedDeliveries, ParkedDelivery, Replayed};
 pub use error::Error;
 pub use metrics::Metrics;
 pub use notify::Noticed;
+pub use recent::Recent;
 pub use sweep::{Round, SweepSettings};
 pub use transfer::Offer;
 pub use usage::{Sum, SumBy, SumOf, UsagePage, UsageRow, sums};
@@ -86,6 +88,8 @@ pub struct Uploads {
     pub sweeper: SweepSettings,
     /// Who listens to which upload.
     pub watchers: Watchers,
+    /// What the store may still lose.
+    pub recent: Recent,
     /// What happened.
     pub metrics: Metrics,
 }
@@ -237,6 +241,9 @@ impl Uploads {
         match self.store.advance(&tracked, next, due, &tell, now).await? {
             Advanced::Done(advanced) => {
                 self.metrics.observe_transition(&tracked.upload.state, &advanced.upload);
+                if advanced.upload.state.is_final() {
+                    self.remember(&advanced);
+                }
                 if !tell.is_empty() {
                     self.hint_at(advanced.upload.id);
                 }

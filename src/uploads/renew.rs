@@ -70,6 +70,7 @@ impl Uploads {
         for _ in 0..TRANSITION_ATTEMPTS {
             match self.swap(&tracked, fresh).await? {
                 Advanced::Done(renewed) => {
+                    self.remember(&renewed);
                     self.metrics.observe_renewed(&renewed.upload);
                     return Ok(renewed);
                 }
@@ -79,6 +80,7 @@ impl Uploads {
                 }
                 // It was recorded, only the answer was lost, and somebody has looked at it since.
                 Advanced::Conflict(current) if current.session.as_ref() == Some(fresh) => {
+                    self.remember(&current);
                     self.metrics.observe_renewed(&current.upload);
                     return Ok(current);
                 }

@@ -158,7 +158,8 @@ impl Uploads {
     pub async fn sweep(self: &Arc<Self>) -> Round {
         let [first] = self.randomness.bytes::<1>();
         let share = Arc::new(Share { permits: Semaphore::new(AT_ONCE), failed_in_a_row: AtomicU32::new(0) });
-        let (mut round, mut unreachable) = (Round::default(), None);
+        // What was lost comes first: the queue lacks it, or has it as it was.
+        let (mut round, mut unreachable) = (Round::default(), self.recall().await.err());
         let mut walking = JoinSet::new();
         let mut take = |walked: Option<Result<(Round, Option<Error>), JoinError>>| {
             if let Some(Ok((part, error))) = walked {

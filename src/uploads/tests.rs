@@ -72,6 +72,7 @@ pub(crate) async fn uploads() -> (Emulator, Arc<Uploads>) {
         storage_timeout: Duration::from_secs(2),
         sweeper: SweepSettings::default(),
         watchers: Watchers::default(),
+        recent: Recent::default(),
         metrics: Metrics::default(),
     };
     (emulator, Arc::new(uploads))
@@ -96,7 +97,7 @@ pub(crate) async fn create(uploads: &Arc<Uploads>) -> Tracked {
 }
 
 /// An upload with a session that is not recorded: not yet, or because the store has lost it.
-async fn admit(uploads: &Uploads) -> (Upload, Lease, SessionUri) {
+pub(super) async fn admit(uploads: &Uploads) -> (Upload, Lease, SessionUri) {
     let ada = ada();
     let id = UploadId::new(ada.id.partition(), uploads.randomness.bytes());
     let admission = uploads.policies.decide(&ada, &request(), id, NOW).unwrap();
@@ -128,7 +129,7 @@ async fn admit(uploads: &Uploads) -> (Upload, Lease, SessionUri) {
     (upload, lease, session)
 }
 
-async fn put(session: &SessionUri, size: usize) {
+pub(super) async fn put(session: &SessionUri, size: usize) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let response = client.put(session.expose()).body(vec![7; size]).send().await.unwrap();
     assert_eq!(response.status(), 200);
@@ -144,11 +145,11 @@ fn notice(upload: &Upload) -> ObjectNotice {
     }
 }
 
-async fn renew(uploads: &Uploads, tracked: &Tracked) -> Tracked {
+pub(super) async fn renew(uploads: &Uploads, tracked: &Tracked) -> Tracked {
     uploads.renew(&ada(), tracked.upload.id, None, soon()).await.unwrap()
 }
 
-fn session(tracked: &Tracked) -> &SessionUri {
+pub(super) fn session(tracked: &Tracked) -> &SessionUri {
     tracked.session.as_ref().unwrap()
 }
 

@@ -14,6 +14,7 @@ mod events;
 mod faults;
 mod limits;
 mod live;
+mod lost;
 mod nonsense;
 mod notifications;
 mod official;

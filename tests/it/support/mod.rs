@@ -2,8 +2,10 @@
 
 pub mod broker;
 pub mod door;
+pub mod hooks;
 pub mod listening;
 pub mod mmdb;
+pub mod pair;
 pub mod process;
 pub mod pusher;
 pub mod redis;
