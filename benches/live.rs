@@ -226,6 +226,7 @@ async fn uploads(clock: Clock, store: Arc<Store>, emulator: &Emulator) -> anyhow
         storage_timeout: Duration::from_secs(10),
         sweeper: SweepSettings::default(),
         watchers: upload_broker::uploads::Watchers::default(),
+        tracer: None,
         metrics: Metrics::default(),
     })
 }

@@ -19,13 +19,15 @@ use crate::http::extract::AllowedOrigins;
 use crate::http::gate::{Gate, Transport};
 use crate::http::operations::{self, Operations};
 use crate::http::push::Receiver;
-use crate::http::{self, Observer, Services};
+use crate::http::{self, Observer, Services, Tracing};
 use crate::identity::Identity;
 use crate::model::id::Partition;
 use crate::policy::{Policies, PolicySettings};
 use crate::server::{Limits, Listener, TlsCertificate, TlsError};
 use crate::storage::{self, Signing, Storage};
 use crate::store::{self, Store};
+use crate::telemetry::trace::Tracer;
+use crate::telemetry::{self, Exporter};
 use crate::uploads::{self, Region, Uploads, WatchLimits, Watchers};
 use crate::webhooks::{self, Endpoint, Webhooks};
 
@@ -140,6 +142,7 @@ pub struct App {
     uploads: Arc<Uploads>,
     webhooks: Arc<Webhooks>,
     endings: mpsc::Receiver<Partition>,
+    exporter: Option<Exporter>,
     background: Background,
 }
 
@@ -164,6 +167,7 @@ impl App {
         let policies = compile_policies(config)?;
         let store = Arc::new(Store::open(&config.store, world.randomness.clone()).await?);
         let endpoints = open_endpoints(config, &extra_roots)?;
+        let (tracer, exporter) = open_tracing(config, &world, &extra_roots)?.unzip();
         let storage = open_storage(config, &world, extra_roots).await?;
         let certificate = config.server.tls.as_ref().map(TlsCertificate::load).transpose()?;
 
@@ -178,6 +182,7 @@ impl App {
             store: Arc::clone(&store),
             endpoints,
             render: http::wire::as_event,
+            tracer: tracer.clone(),
             metrics: webhooks::Metrics::default(),
         });
         let uploads = Arc::new(Uploads {
@@ -193,6 +198,7 @@ impl App {
             storage_timeout: config.storage.timeout.0,
             sweeper: config.sweeper,
             watchers: Watchers::new(world.watching),
+            tracer: tracer.clone(),
             metrics: crate::uploads::Metrics::default(),
         });
 
@@ -209,6 +215,9 @@ impl App {
         if let Some(receiver) = &receiver {
             receiver.metrics.register(own);
         }
+        if let Some(exporter) = &exporter {
+            exporter.metrics.register(own);
+        }
 
         let gate = Gate {
             trusted_proxies: config.server.trusted_proxies.clone().into(),
@@ -222,7 +231,12 @@ impl App {
             receiver: receiver.clone(),
             allowed_origins: AllowedOrigins(config.server.allowed_origins.clone().into()),
         };
-        let observer = Observer { metrics: http_metrics, randomness: world.randomness.clone() };
+        let tracing = tracer.map(|tracer| Tracing {
+            tracer,
+            trusted_proxies: config.server.trusted_proxies.clone().into(),
+            server_address: config.server.public_url.host_str().unwrap_or_default().into(),
+        });
+        let observer = Observer { metrics: http_metrics, randomness: world.randomness.clone(), tracing };
         let public_router = http::router(services, gate, observer)?;
         let operator_state =
             Arc::new(Operations { uploads: Arc::clone(&uploads), registry, draining: AtomicBool::new(false) });
@@ -241,6 +255,7 @@ impl App {
             uploads,
             webhooks,
             endings,
+            exporter,
             background,
         })
     }
@@ -277,6 +292,8 @@ impl App {
         }
         let stop_webhooks = CancellationToken::new();
         let webhooks = tokio::spawn(self.webhooks.run(self.endings, stop_webhooks.clone()));
+        let stop_exporter = CancellationToken::new();
+        let exporter = self.exporter.map(|exporter| tokio::spawn(exporter.run(stop_exporter.clone())));
         let identity = Arc::clone(&self.identity);
         tokio::spawn(async move { identity.warm_up().await });
         if self.background == Background::ByItself {
@@ -301,6 +318,11 @@ impl App {
         // The last requests may have ended uploads: what is not told by then is told by another instance.
         stop_webhooks.cancel();
         let _ = webhooks.await;
+        // Behind all that is traced.
+        stop_exporter.cancel();
+        if let Some(exporter) = exporter {
+            let _ = exporter.await;
+        }
         stop_operations.cancel();
         let _ = operations.await;
         match drained {
@@ -389,6 +411,16 @@ async fn open_storage(
         signing: if asks_for_signatures { Signing::Wanted } else { Signing::Unused },
     };
     Ok(Storage::open(&config.storage, options).await?)
+}
+
+fn open_tracing(
+    config: &Config,
+    world: &World,
+    extra_roots: &[CertificateDer<'static>],
+) -> Result<Option<(Arc<Tracer>, Exporter)>, StartError> {
+    let roots: Result<Vec<_>, _> = extra_roots.iter().map(|root| reqwest::Certificate::from_der(root)).collect();
+    let (clock, randomness) = (world.clock.clone(), world.randomness.clone());
+    Ok(telemetry::open(&config.telemetry, clock, randomness, config.region.as_str(), roots?)?)
 }
 
 /// The certificates of `trusted_ca`.

@@ -12,11 +12,12 @@ use super::{Config, MAX_BYTES, check};
 use crate::http::push;
 use crate::model::name::RegionName;
 use crate::storage::Credentials;
+use crate::telemetry::TelemetrySettings;
 use crate::uploads::SweepSettings;
 use crate::{server, storage, store};
 
 /// The keys and sections of the top level.
-pub(super) const TOP_LEVEL: [&str; 11] = [
+pub(super) const TOP_LEVEL: [&str; 12] = [
     "region",
     "trusted_ca",
     "server",
@@ -28,6 +29,7 @@ pub(super) const TOP_LEVEL: [&str; 11] = [
     "notifications",
     "sweeper",
     "webhooks",
+    "telemetry",
 ];
 
 /// Reads everything, and gives all mistakes together.
@@ -56,6 +58,7 @@ pub(super) fn read(
     let sweeper = reader.optional::<SweepSettings>("sweeper");
     let webhooks = if reader.table.contains_key("webhooks") { reader.sections("webhooks") } else { Some(Vec::new()) };
     let notifications = reader.optional::<push::Settings>("notifications");
+    let telemetry = reader.optional::<TelemetrySettings>("telemetry").unwrap_or_default();
 
     // What could be read is checked even if something else could not.
     let mut complaints = check::Complaints::default();
@@ -108,6 +111,7 @@ pub(super) fn read(
         notifications,
         sweeper,
         webhooks,
+        telemetry,
         origins,
     };
     make_absolute(&mut config, directory);

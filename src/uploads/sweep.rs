@@ -24,6 +24,7 @@ use crate::model::time::{Span, Timestamp};
 use crate::model::upload::{Evidence, PromisedSize, TransferKind, Upload, UploadState, Witness};
 use crate::storage::{self, Progress};
 use crate::store::{Due, Lease, Tracked};
+use crate::telemetry::trace::{self, Active, Kind, Origin};
 
 /// How long after one round the next one begins, on average: what an end that nobody asked for is late by, at the most.
 const ROUND_EVERY: Duration = Duration::from_secs(10);
@@ -126,11 +127,13 @@ impl Uploads {
 
     /// One round: settles everything that is due.
     pub async fn sweep(self: &Arc<Self>) -> Round {
+        // It is not the current span: the claims of 256 partitions, most of which find nothing, would bury the rest.
+        let span = self.tracer.as_ref().map(|tracer| tracer.begin(Origin::Here, "sweep", Kind::Internal));
         let [first] = self.randomness.bytes::<1>();
         let mut round = Round::default();
         let mut unreachable = None;
         for partition in (0..=u8::MAX).map(|offset| Partition(first.wrapping_add(offset))) {
-            if let Err(error) = self.sweep_partition(partition, &mut round).await {
+            if let Err(error) = self.sweep_partition(partition, span.as_ref(), &mut round).await {
                 unreachable = Some(error);
             }
         }
@@ -142,23 +145,33 @@ impl Uploads {
             warn!(error = chain(&error), "some uploads could not be swept, and wait for the next round");
         }
         self.metrics.observe_round(&round);
+        if let Some(span) = span {
+            span.record("sweep.due", round.due);
+            span.record("sweep.failed", round.failed);
+            span.end();
+        }
         round
     }
 
-    async fn sweep_partition(self: &Arc<Self>, partition: Partition, round: &mut Round) -> Result<(), Error> {
+    async fn sweep_partition(
+        self: &Arc<Self>,
+        partition: Partition,
+        span: Option<&Active>,
+        round: &mut Round,
+    ) -> Result<(), Error> {
         loop {
             let now = self.clock.now();
             let region = &self.region.name;
             let claimed = self.store.claim_due(partition, region, BATCH, now, now.plus(CLAIM)).await?;
             let is_last = claimed.len() < BATCH as usize;
-            self.settle_all(claimed, now, round).await;
+            self.settle_all(claimed, now, span, round).await;
             if is_last {
                 return Ok(());
             }
         }
     }
 
-    async fn settle_all(self: &Arc<Self>, claimed: Vec<Due>, now: Timestamp, round: &mut Round) {
+    async fn settle_all(self: &Arc<Self>, claimed: Vec<Due>, now: Timestamp, span: Option<&Active>, round: &mut Round) {
         let mut settling = JoinSet::new();
         let mut count = |failed: Option<bool>| round.failed += usize::from(failed.unwrap_or(true));
         for due in claimed {
@@ -168,7 +181,9 @@ impl Uploads {
                 count(settling.join_next().await.and_then(Result::ok));
             }
             let uploads = Arc::clone(self);
-            settling.spawn(async move { uploads.settle(due).await }.in_current_span());
+            let span = span.map(|span| span.child("sweep settle", Kind::Internal));
+            let settle = trace::run_logged(span, async move { uploads.settle(due).await });
+            settling.spawn(settle.in_current_span());
         }
         while let Some(failed) = settling.join_next().await {
             count(failed.ok());
@@ -177,6 +192,7 @@ impl Uploads {
 
     /// Settles one upload, and gives whether that failed.
     async fn settle(&self, Due { id, .. }: Due) -> bool {
+        trace::record("upload.id", || id.to_string());
         // As much as a request has: a look, and what follows from it.
         let deadline = Instant::now() + 2 * self.storage_timeout;
         let settled = self.settle_within(id, deadline).await;

@@ -72,6 +72,7 @@ pub(crate) async fn uploads() -> (Emulator, Arc<Uploads>) {
         storage_timeout: Duration::from_secs(2),
         sweeper: SweepSettings::default(),
         watchers: Watchers::default(),
+        tracer: None,
         metrics: Metrics::default(),
     };
     (emulator, Arc::new(uploads))

@@ -24,5 +24,6 @@ mod secrets;
 mod sizes;
 mod support;
 mod sweeps;
+mod traces;
 mod transfers;
 mod wire;

@@ -71,6 +71,7 @@ impl Scene {
             store: Arc::clone(&self.store),
             endpoints: Endpoint::open_all(sections, &[], "upload-broker/0").unwrap(),
             render,
+            tracer: None,
             metrics: Metrics::default(),
         });
         let (sender, receiver) = mpsc::channel(ENDINGS_AT_ONCE);
