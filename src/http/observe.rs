@@ -148,14 +148,11 @@ pub async fn observe(State(observer): State<Observer>, request: Request, next: N
     let route = route.as_ref().map(MatchedPath::as_str);
     let traced = observer.tracing.as_ref().map(|tracing| tracing.begin(&request, method, route, &id));
     // Of the highest level, so that no filter takes the ids from the lines of errors.
-    let span = match &traced {
-        Some(traced) => error_span!(
-            "request",
-            request.id = id.as_str(),
-            trace_id = %traced.trace_id(),
-            span_id = %traced.span_id()
-        ),
-        None => error_span!("request", request.id = id.as_str()),
+    let span = if let Some(traced) = &traced {
+        let (trace_id, span_id) = (traced.trace_id(), traced.span_id());
+        error_span!("request", request.id = id.as_str(), %trace_id, %span_id)
+    } else {
+        error_span!("request", request.id = id.as_str())
     };
     let seen = Seen { id, method, route: route.unwrap_or("unmatched"), span };
     trace::run(traced, answer(&observer.metrics, seen, request, next)).await

@@ -23,7 +23,7 @@ use crate::clock::{Clock, Randomness};
 use crate::model::chain;
 
 /// How many spans may wait, of less than a kilobyte each. One more is dropped.
-pub const QUEUE: usize = 2048;
+const QUEUE: usize = 2048;
 
 /// How many are posted at once.
 const BATCH: usize = 512;
@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// How long what has ended may be posted for when all is to end.
-pub const FLUSH: Duration = Duration::from_secs(2);
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// How much of an answer is read: it may say that some spans were not wanted.
 const LONGEST_ANSWER: usize = 64 * 1024;
@@ -101,7 +101,7 @@ pub fn open(
 }
 
 impl Exporter {
-    /// Posts until `stop` is cancelled, then what is left, for [`FLUSH`] at most.
+    /// Posts until `stop` is cancelled, then what is left, for two seconds at most.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
         while let Some(()) = stop.run_until_cancelled(self.gather(&mut batch)).await {

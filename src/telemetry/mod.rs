@@ -16,7 +16,7 @@ mod settings;
 pub mod trace;
 
 pub use context::Traceparent;
-pub use export::{Exporter, FLUSH, QUEUE, open};
+pub use export::{Exporter, open};
 pub(crate) use logs::AUDIT;
 pub use logs::{LogFormat, init};
 pub use metrics::Metrics;

@@ -33,7 +33,7 @@ pub struct Tracer {
     pub(super) metrics: Metrics,
 }
 
-/// What a span is to the program that it happens in (OpenTelemetry specification, "SpanKind"); the numbers are OTLP's.
+/// What a span is to the program that it happens in (OpenTelemetry specification, `SpanKind`); the numbers are OTLP's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Nobody else takes part.
@@ -180,6 +180,7 @@ impl Tracer {
 
 impl Active {
     /// Begins a span below this one.
+    #[must_use]
     pub fn child(&self, name: impl Into<Cow<'static, str>>, kind: Kind) -> Self {
         let Span { tracer, is_recorded, trace, id, origin, .. } = &*self.0;
         Self(Arc::new(Span {

@@ -12,6 +12,7 @@ mod endings;
 mod events;
 mod faults;
 mod limits;
+mod metrics;
 mod nonsense;
 mod notifications;
 mod official;

@@ -122,7 +122,7 @@ pub fn memmem(text: &[u8], part: &[u8]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_secret_is_in_any_log_metric_trace_error_or_redis_value() {
+async fn no_secret_is_in_any_log_metric_error_or_redis_value() {
     let Some(redis) = redis::start().await else { return };
     let (_storage, storage_url) = Process::emulator();
     let (token_uri, assertions) = token_server().await;
