@@ -19,7 +19,7 @@ use crate::http::extract::AllowedOrigins;
 use crate::http::gate::{Gate, Transport};
 use crate::http::operations::{self, Operations};
 use crate::http::push::Receiver;
-use crate::http::{self, Observer, Services};
+use crate::http::{self, Observer, Services, Tracing};
 use crate::identity::Identity;
 use crate::live;
 use crate::machine::{self, Machine};
@@ -29,6 +29,8 @@ use crate::policy::{Policies, PolicySettings};
 use crate::server::{Limits, Listener, TlsCertificate, TlsError};
 use crate::storage::{self, Signing, Storage};
 use crate::store::{self, Store};
+use crate::telemetry::trace::Tracer;
+use crate::telemetry::{self, Exporter};
 use crate::uploads::{self, Recent, Region, Uploads, WatchLimits, Watchers};
 use crate::webhooks::{self, Endpoint, Webhooks};
 
@@ -146,6 +148,7 @@ pub struct App {
     uploads: Arc<Uploads>,
     webhooks: Arc<Webhooks>,
     endings: mpsc::Receiver<Partition>,
+    exporter: Option<Exporter>,
     background: Background,
     public_url: url::Url,
 }
@@ -172,6 +175,7 @@ impl App {
         let policies = compile_policies(config)?;
         let store = Arc::new(Store::open(&config.store, world.randomness.clone()).await?);
         let endpoints = open_endpoints(config, &extra_roots)?;
+        let (tracer, exporter) = open_tracing(config, &world, &extra_roots)?.unzip();
         let storage = open_storage(config, &world, extra_roots).await?;
         let certificate = config.server.tls.as_ref().map(TlsCertificate::load).transpose()?;
 
@@ -185,6 +189,7 @@ impl App {
             store: Arc::clone(&store),
             endpoints,
             render: http::wire::as_event,
+            tracer: tracer.clone(),
             metrics: webhooks::Metrics::default(),
         });
         let uploads = Arc::new(Uploads {
@@ -201,6 +206,7 @@ impl App {
             sweeper: config.sweeper,
             watchers: Watchers::new(world.watching),
             recent: Recent::default(),
+            tracer: tracer.clone(),
             metrics: crate::uploads::Metrics::default(),
         });
 
@@ -217,6 +223,9 @@ impl App {
         if let Some(receiver) = &receiver {
             receiver.metrics.register(own);
         }
+        if let Some(exporter) = &exporter {
+            exporter.metrics.register(own);
+        }
 
         let gate = Gate {
             trusted_proxies: config.server.trusted_proxies.clone().into(),
@@ -230,7 +239,12 @@ impl App {
             receiver: receiver.clone(),
             allowed_origins: AllowedOrigins(config.server.allowed_origins.clone().into()),
         };
-        let observer = Observer { metrics: http_metrics, randomness: world.randomness.clone() };
+        let tracing = tracer.map(|tracer| Tracing {
+            tracer,
+            trusted_proxies: config.server.trusted_proxies.clone().into(),
+            server_address: config.server.public_url.host_str().unwrap_or_default().into(),
+        });
+        let observer = Observer { metrics: http_metrics, randomness: world.randomness.clone(), tracing };
         let public_router = http::router(services, gate, observer)?;
         let operator_state =
             Arc::new(Operations { uploads: Arc::clone(&uploads), registry, draining: AtomicBool::new(false) });
@@ -249,6 +263,7 @@ impl App {
             uploads,
             webhooks,
             endings,
+            exporter,
             background,
             public_url: config.server.public_url.clone(),
         })
@@ -291,6 +306,8 @@ impl App {
         }
         let stop_webhooks = CancellationToken::new();
         let webhooks = tokio::spawn(self.webhooks.run(self.endings, stop_webhooks.clone()));
+        let stop_exporter = CancellationToken::new();
+        let exporter = self.exporter.map(|exporter| tokio::spawn(exporter.run(stop_exporter.clone())));
         let identity = Arc::clone(&self.identity);
         tokio::spawn(async move { identity.warm_up().await });
         if self.background == Background::ByItself {
@@ -321,6 +338,11 @@ impl App {
         // The last requests may have ended uploads: what is not told by then is told by another instance.
         stop_webhooks.cancel();
         let _ = webhooks.await;
+        // Behind all that is traced.
+        stop_exporter.cancel();
+        if let Some(exporter) = exporter {
+            let _ = exporter.await;
+        }
         stop_operations.cancel();
         let _ = operations.await;
         match drained {
@@ -465,6 +487,16 @@ async fn open_storage(
     Ok(Storage::open(&config.storage, options).await?)
 }
 
+fn open_tracing(
+    config: &Config,
+    world: &World,
+    extra_roots: &[CertificateDer<'static>],
+) -> Result<Option<(Arc<Tracer>, Exporter)>, StartError> {
+    let roots: Result<Vec<_>, _> = extra_roots.iter().map(|root| reqwest::Certificate::from_der(root)).collect();
+    let (clock, randomness) = (world.clock.clone(), world.randomness.clone());
+    Ok(telemetry::open(&config.telemetry, clock, randomness, config.region.as_str(), roots?)?)
+}
+
 /// The certificates of `trusted_ca`.
 fn extra_roots(config: &Config) -> Result<Vec<CertificateDer<'static>>, StartError> {
     let Some(path) = &config.trusted_ca else { return Ok(Vec::new()) };
@@ -487,6 +519,8 @@ async fn bind(address: SocketAddr, certificate: Option<TlsCertificate>) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -495,6 +529,55 @@ mod tests {
         let answer = config::check::LONGEST_TIMEOUT.0 + PATIENCE_MARGIN;
         assert!(answer <= limits.drain, "a request is cut although its body had come");
         assert!(BODY_TIMEOUT + answer < limits.stall_timeout, "a request is taken for one that hangs");
+    }
+
+    /// Every family of the registry, those without samples included, which no text shows: as its debug form has them.
+    fn registered(registry: &Registry) -> BTreeSet<String> {
+        let debug = format!("{registry:?}");
+        let mut prefix = "";
+        let mut names = BTreeSet::new();
+        // A registry says its prefix, which holds those above it, then its own metrics, then the registries inside.
+        for part in debug.split("Registry { prefix: ").skip(1) {
+            if let Some(rest) = part.strip_prefix("Some(Prefix(\"") {
+                prefix = rest.split('"').next().unwrap();
+            }
+            for descriptor in part.split("Descriptor { name: \"").skip(1) {
+                let name = descriptor.split('"').next().unwrap();
+                let unit = if descriptor.contains("unit: Some(Seconds)") { "_seconds" } else { "" };
+                let separator = if prefix.is_empty() { "" } else { "_" };
+                names.insert(format!("{prefix}{separator}{name}{unit}"));
+            }
+        }
+        names
+    }
+
+    #[tokio::test]
+    async fn the_documentation_has_every_metric_and_no_other() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let directory = tempfile::tempdir().unwrap();
+        let secret = format!("whsec_{}", "A".repeat(44));
+        std::fs::write(directory.path().join("webhook.secret"), secret).unwrap();
+        // Every section that has metrics of its own.
+        let text = r#"
+            region = "here"
+            server = { listen = "127.0.0.1:0", admin_listen = "127.0.0.1:0", public_url = "https://b.example.com" }
+            store = { url = "memory" }
+            storage = { endpoint = "http://127.0.0.1:9" }
+            issuers = [{ issuer = "https://i.example.com", audiences = ["a"], algorithms = ["ES256"], jwks_url = "https://i.example.com/keys" }]
+            regions = [{ name = "here", bucket = "media-eu", url = "https://b.example.com" }]
+            policies = [{ name = "any", object = "{id}" }]
+            notifications = { audience = "a", service_account = "push@acme.iam.gserviceaccount.com" }
+            webhooks = [{ url = "https://w.example.com", secret_file = "webhook.secret" }]
+            telemetry = { otlp_endpoint = "http://collector:4318" }
+        "#;
+        let config = config::load(text, &directory.path().join("broker.toml"), []).unwrap_or_else(|e| panic!("{e}"));
+        let app = App::bind(&config, World::of_this_process(Transport::HttpsOnly)).await.unwrap();
+        let documented: BTreeSet<String> = include_str!("../docs/metrics.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+            .map(|(name, _)| name.strip_suffix("_total").unwrap_or(name).to_owned())
+            .collect();
+        assert_eq!(registered(&app.operator_state.registry), documented);
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::http::push;
 use crate::identity::IssuerSettings;
 use crate::model::name::{BucketName, RegionName};
 use crate::policy::PolicySettings;
+use crate::telemetry::TelemetrySettings;
 use crate::uploads::SweepSettings;
 use crate::webhooks::WebhookSettings;
 use crate::{server, storage, store};
@@ -62,6 +63,8 @@ pub struct Config {
     pub sweeper: SweepSettings,
     /// The `[[webhooks]]` sections.
     pub webhooks: Vec<WebhookSettings>,
+    /// The `[telemetry]` section.
+    pub telemetry: TelemetrySettings,
     origins: Origins,
 }
 

@@ -11,11 +11,12 @@ use super::error::{ConfigError, Errors, Location};
 use super::{Config, MAX_BYTES, OwnRegion, check};
 use crate::http::push;
 use crate::storage::Credentials;
+use crate::telemetry::TelemetrySettings;
 use crate::uploads::SweepSettings;
 use crate::{server, storage, store};
 
 /// The keys and sections of the top level.
-pub(super) const TOP_LEVEL: [&str; 11] = [
+pub(super) const TOP_LEVEL: [&str; 12] = [
     "region",
     "trusted_ca",
     "server",
@@ -27,6 +28,7 @@ pub(super) const TOP_LEVEL: [&str; 11] = [
     "notifications",
     "sweeper",
     "webhooks",
+    "telemetry",
 ];
 
 /// Reads everything, and gives all mistakes together.
@@ -55,6 +57,7 @@ pub(super) fn read(
     let sweeper = reader.optional::<SweepSettings>("sweeper");
     let webhooks = if reader.table.contains_key("webhooks") { reader.sections("webhooks") } else { Some(Vec::new()) };
     let notifications = reader.optional::<push::Settings>("notifications");
+    let telemetry = reader.optional::<TelemetrySettings>("telemetry").unwrap_or_default();
 
     // What could be read is checked even if something else could not.
     let mut complaints = check::Complaints::default();
@@ -107,6 +110,7 @@ pub(super) fn read(
         notifications,
         sweeper,
         webhooks,
+        telemetry,
         origins,
     };
     make_absolute(&mut config, directory);

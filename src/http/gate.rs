@@ -103,7 +103,7 @@ impl Gate {
 }
 
 /// Whether every hop that the proxies speak of was HTTPS, if they speak of any.
-fn forwarded_over_https(headers: &HeaderMap) -> Option<bool> {
+pub(super) fn forwarded_over_https(headers: &HeaderMap) -> Option<bool> {
     let mut hops = headers
         .get_all(FORWARDED_PROTO)
         .iter()

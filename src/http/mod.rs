@@ -31,7 +31,7 @@ use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-pub use observe::{Metrics, Observer};
+pub use observe::{Metrics, Observer, Tracing};
 
 use self::extract::AllowedOrigins;
 use self::gate::Gate;

@@ -97,6 +97,21 @@ impl Operation {
         }
     }
 
+    /// What it is called in traces.
+    pub(super) const fn span_name(self) -> &'static str {
+        match self {
+            Self::Initiate => "storage initiate",
+            Self::Look => "storage look",
+            Self::ReadBack => "storage read_back",
+            Self::Delete => "storage delete",
+            Self::Cancel => "storage cancel",
+            Self::Describe => "storage describe",
+            Self::Permissions => "storage permissions",
+            Self::NotificationConfigs => "storage notification_configs",
+            Self::Sign => "storage sign_remotely",
+        }
+    }
+
     /// The class that the operation is charged in (Cloud Storage pricing, "Operation charges"). An upload is one
     /// operation of class A, charged when it completes and counted here where it begins; whatever else is done with a
     /// session is not in the price list. Answers of 4xx and 5xx are generally free: the result tells them apart.

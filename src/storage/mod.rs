@@ -28,6 +28,7 @@ use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Overwrite, Promise, StoredObject, UPLOAD_HINT, UPLOAD_NOTE};
+use crate::telemetry::trace::{self, Kind};
 
 mod call;
 mod credentials;
@@ -254,7 +255,13 @@ impl Storage {
             query: &[],
             headers: &headers,
         };
-        signer.sign(&self.caller, &request, now, lifetime, deadline).await
+        let signature = signer.sign(&self.caller, &request, now, lifetime, deadline);
+        let traced = trace::child_told("storage sign", Kind::Internal, signature, |span, outcome| {
+            if let Err(error) = outcome {
+                span.fail(error.kind());
+            }
+        });
+        traced.await
     }
 
     /// Asks how much of a session is persisted, without touching it: with `bytes */*`, since `bytes */N` can finish it.

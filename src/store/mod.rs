@@ -64,6 +64,7 @@ use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Attributes, Upload, UploadState};
+use crate::telemetry::trace::{self, Kind};
 
 pub use connection::ServerFacts;
 pub use due::Due;
@@ -464,7 +465,17 @@ impl Store {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let started = Instant::now();
-        let result = work.await;
+        let (kind, system) = match self {
+            Self::Redis(_) => (Kind::Client, "redis"),
+            Self::Memory(_) => (Kind::Internal, "memory"),
+        };
+        let traced = trace::child_told(operation.span_name(), kind, work, |span, result| {
+            span.record("db.system.name", system);
+            if let Err(error) = result {
+                span.fail(error.kind());
+            }
+        });
+        let result = traced.await;
         self.metrics().observe(operation, &result, started.elapsed());
         result
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{Instrument as _, info, warn};
 
-use super::{ATTACH_ATTEMPTS, ATTACH_PAUSE, Error, Uploads};
+use super::{ATTACH_ATTEMPTS, ATTACH_PAUSE, Error, Uploads, audit};
 use crate::model::id::UploadId;
 use crate::model::idempotency::{Fingerprint, IdempotencyKey};
 use crate::model::principal::Principal;
@@ -14,6 +14,7 @@ use crate::model::secret::SessionUri;
 use crate::model::upload::{NewUpload, Upload, UploadState};
 use crate::policy::{Admission, Denial};
 use crate::store::{Admitted, Attached, Intent, Lease, LimitHit, Tracked};
+use crate::telemetry::trace;
 
 /// What a lease has beyond the time that storage may take: for both round trips to the store.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
@@ -55,7 +56,7 @@ impl Uploads {
     ) -> Result<Created, Error> {
         let uploads = Arc::clone(self);
         let creation = async move { uploads.create_now(&principal, &request, &context).await };
-        let task = tokio::spawn(creation.in_current_span());
+        let task = tokio::spawn(trace::carried(creation).in_current_span());
         match task.await {
             Ok(outcome) => outcome,
             Err(failure) => match failure.try_into_panic() {
@@ -75,6 +76,7 @@ impl Uploads {
         let now = self.clock.now();
         let id = UploadId::new(principal.id.partition(), self.randomness.bytes());
         let admission = self.policies.decide(principal, request, id, now).map_err(Error::from)?;
+        trace::record("upload.policy", || admission.policy.to_string());
         self.check_region(&admission)?;
         self.check_metadata(request.transfer, &admission.attributes)?;
         let upload = Upload {
@@ -109,6 +111,8 @@ impl Uploads {
             Admitted::Resumed { upload, lease } => (upload, lease),
             Admitted::Replayed(tracked) => {
                 let tracked = self.ended_in_time(tracked, context.deadline).await?;
+                trace::record("upload.id", || tracked.upload.id.to_string());
+                audit::granted("create", audit::Grant::Repeated, &tracked);
                 return Ok(Created { tracked, replayed: true });
             }
             Admitted::InProgress { until } => {
@@ -120,6 +124,7 @@ impl Uploads {
                 return Err(Error::Limit { policy: admission.policy, hit });
             }
         };
+        trace::record("upload.id", || upload.id.to_string());
         let session = match self.open_transfer(&upload, context.origin.as_deref(), context.deadline).await {
             Ok(session) => session,
             Err(error) => {
@@ -129,6 +134,7 @@ impl Uploads {
         };
         let tracked = self.attach(&upload, &lease, &session).await?;
         self.metrics.observe_created(&tracked.upload);
+        audit::granted("create", audit::Grant::First, &tracked);
         Ok(Created { tracked, replayed: false })
     }
 

@@ -50,6 +50,7 @@ use crate::model::upload::{Evidence, Upload, Witness};
 use crate::policy::{Policies, Policy};
 use crate::storage::Storage;
 use crate::store::{Advanced, Listing, Page, Store, Tracked, Usage};
+use crate::telemetry::trace::{self, Tracer};
 
 /// How often a transition is tried anew after another request came first. Each loser has seen the winner's state,
 /// so a handful is plenty.
@@ -90,6 +91,8 @@ pub struct Uploads {
     pub watchers: Watchers,
     /// What the store may still lose.
     pub recent: Recent,
+    /// Where sweeps are traced, if they are.
+    pub tracer: Option<Arc<Tracer>>,
     /// What happened.
     pub metrics: Metrics,
 }
@@ -186,12 +189,17 @@ impl Uploads {
 
     /// The upload, if it is the caller's.
     async fn owned(&self, principal: &Principal, id: UploadId) -> Result<Tracked, Error> {
+        trace::record("upload.id", || id.to_string());
         // An id of another partition cannot be the caller's; the store need not be asked.
         if id.partition() != principal.id.partition() {
             return Err(Error::NotFound);
         }
         let tracked = self.store.find(id).await?.ok_or(Error::NotFound)?;
-        if tracked.upload.principal == principal.id { Ok(tracked) } else { Err(Error::NotFound) }
+        if tracked.upload.principal != principal.id {
+            return Err(Error::NotFound);
+        }
+        trace::record("upload.policy", || tracked.upload.policy.to_string());
+        Ok(tracked)
     }
 
     /// Whether the upload's time is over although nothing has ended it.

@@ -26,6 +26,7 @@ use crate::model::time::{Span, Timestamp};
 use crate::model::upload::{Evidence, PromisedSize, TransferKind, Upload, UploadState, Witness};
 use crate::storage::{self, Progress};
 use crate::store::{Due, Lease, Tracked};
+use crate::telemetry::trace::{self, Active, Kind, Origin};
 
 /// How long after one round the next one begins, on average: what an end that nobody asked for is late by, at the most.
 const ROUND_EVERY: Duration = Duration::from_secs(10);
@@ -134,6 +135,8 @@ struct Share {
     permits: Semaphore,
     /// How many have failed since the last that did not.
     failed_in_a_row: AtomicU32,
+    /// The round's own span, if rounds are traced.
+    span: Option<Active>,
 }
 
 impl Uploads {
@@ -156,8 +159,10 @@ impl Uploads {
     /// One round: settles everything that is due. Where one upload after the other fails, storage or the store is away,
     /// and the round ends early: what is due stays due.
     pub async fn sweep(self: &Arc<Self>) -> Round {
+        // It is not the current span: the claims of 256 partitions, most of which find nothing, would bury the rest.
+        let span = self.tracer.as_ref().map(|tracer| tracer.begin(Origin::Here, "sweep", Kind::Internal));
         let [first] = self.randomness.bytes::<1>();
-        let share = Arc::new(Share { permits: Semaphore::new(AT_ONCE), failed_in_a_row: AtomicU32::new(0) });
+        let share = Arc::new(Share { permits: Semaphore::new(AT_ONCE), failed_in_a_row: AtomicU32::new(0), span });
         // What was lost comes first: the queue lacks it, or has it as it was.
         let (mut round, mut unreachable) = (Round::default(), self.recall().await.err());
         let mut walking = JoinSet::new();
@@ -185,6 +190,11 @@ impl Uploads {
             warn!(error = chain(&error), "some uploads could not be swept, and wait for the next round");
         }
         self.metrics.observe_round(&round);
+        if let Some(span) = Arc::into_inner(share).and_then(|share| share.span) {
+            span.record("sweep.due", round.due);
+            span.record("sweep.failed", round.failed);
+            span.end();
+        }
         round
     }
 
@@ -212,11 +222,12 @@ impl Uploads {
             round.due += 1;
             round.oldest = round.oldest.max(now.since(due.since));
             let (uploads, share) = (Arc::clone(self), Arc::clone(share));
+            let span = share.span.as_ref().map(|span| span.child("sweep settle", Kind::Internal));
             settling.spawn(
                 async move {
                     // Never closed; and whoever fails for want of one has lost nothing.
                     let Ok(_permit) = share.permits.acquire().await else { return true };
-                    let failed = uploads.settle(due).await;
+                    let failed = trace::run_logged(span, uploads.settle(due)).await;
                     if failed {
                         share.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
                     } else {
@@ -234,6 +245,7 @@ impl Uploads {
 
     /// Settles one upload, and gives whether that failed.
     async fn settle(&self, Due { id, .. }: Due) -> bool {
+        trace::record("upload.id", || id.to_string());
         // As much as a request has: a look, and what follows from it.
         let deadline = Instant::now() + 2 * self.storage_timeout;
         let settled = self.settle_within(id, deadline).await;

@@ -73,6 +73,7 @@ pub(crate) async fn uploads() -> (Emulator, Arc<Uploads>) {
         sweeper: SweepSettings::default(),
         watchers: Watchers::default(),
         recent: Recent::default(),
+        tracer: None,
         metrics: Metrics::default(),
     };
     (emulator, Arc::new(uploads))

@@ -8,13 +8,13 @@ use rustls::pki_types::CertificateDer;
 
 use super::address::Reach;
 use super::event::EventKind;
-use super::outage::Outage;
 use super::queue::Queue;
 use super::send::Sender;
 use super::settings::{EndpointName, Fault, MAX_ENDPOINTS, SettingsError, WebhookSettings};
 use super::sign::Secrets;
 use crate::model::endpoint::EndpointId;
 use crate::model::upload::StateKind;
+use crate::telemetry::outage::Outage;
 
 /// How many attempts one endpoint may have under way. One that hangs takes up its own share, and nobody else's.
 pub(super) const ATTEMPTS_AT_ONCE: usize = 16;

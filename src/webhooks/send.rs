@@ -17,6 +17,7 @@ use super::schedule::LONGEST_RETRY_AFTER;
 use super::settings::literal_address;
 use super::sign::Secrets;
 use crate::model::time::Timestamp;
+use crate::telemetry::trace;
 
 /// How long a connection may take to open, its name and its TLS included.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -66,6 +67,20 @@ pub(super) enum Reason {
     NotConnected,
     /// The connection broke, or what came over it is not HTTP.
     Broken,
+}
+
+impl Reason {
+    /// A word for it, for spans.
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Answered(_) => "answered",
+            Self::TimedOut => "timed_out",
+            Self::RefusedAddress => "refused_address",
+            Self::Unresolved => "unresolved",
+            Self::NotConnected => "not_connected",
+            Self::Broken => "broken",
+        }
+    }
 }
 
 impl fmt::Display for Reason {
@@ -157,23 +172,34 @@ impl Sender {
     pub(super) async fn send(&self, message: &Message, now: Timestamp) -> Result<(), Failure> {
         let failed = |reason| Failure { reason, retry_after: None };
         let signature = self.secrets.load().signature(&message.id, now, message.body.as_bytes());
-        let exchange = self
-            .client
-            .post(self.url.clone())
+        trace::record("http.request.method", || "POST");
+        trace::record("server.address", || self.host().to_owned());
+        let request = self.client.post(self.url.clone());
+        // So that what the receiver does about it can be found from here.
+        let request = match trace::traceparent() {
+            Some(traceparent) => request.header("traceparent", traceparent),
+            None => request,
+        };
+        let exchange = request
             .header(CONTENT_TYPE, "application/json")
             .header("webhook-id", &message.id)
             .header("webhook-timestamp", now.as_secs())
             .header("webhook-signature", signature)
             .body(message.body.clone())
             .send();
+        let failed = |reason: Reason| {
+            trace::fail(reason.kind());
+            failed(reason)
+        };
         let answer = tokio::time::timeout(ANSWER_TIME, exchange).await;
         let mut answer = answer.map_err(|_| failed(Reason::TimedOut))?.map_err(|error| failed(reason(&error)))?;
+        trace::record("http.response.status_code", || answer.status().as_u16());
         // The status says it all. What follows counts for nothing, however long it is and however it ends.
         let _ = tokio::time::timeout(REST_TIME, skip(&mut answer)).await;
         if answer.status().is_success() {
             return Ok(());
         }
-        Err(Failure { reason: Reason::Answered(answer.status()), retry_after: retry_after(answer.headers()) })
+        Err(Failure { retry_after: retry_after(answer.headers()), ..failed(Reason::Answered(answer.status())) })
     }
 }
 

@@ -82,7 +82,7 @@ impl Service {
             permits: Arc::new(Semaphore::new(1)),
             patience: Duration::from_secs(10),
         };
-        let observer = Observer { metrics: Arc::default(), randomness: Randomness::System };
+        let observer = Observer { metrics: Arc::default(), randomness: Randomness::System, tracing: None };
         let router = router(services, gate, observer).unwrap();
         Self { uploads, router, token, _emulator: emulator }
     }

@@ -1,6 +1,7 @@
 //! The harness: brokers, a storage emulator, an issuer and users, all of them real and on loopback.
 
 pub mod broker;
+pub mod collector;
 pub mod door;
 pub mod hooks;
 pub mod listening;
