@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
@@ -15,14 +14,18 @@ use tracing::info;
 
 use crate::clock::{Clock, Randomness};
 use crate::config::{self, Config, ConfigError};
+use crate::geo::{Candidate, Database};
+use crate::http::arrival::TrustedProxies;
 use crate::http::extract::AllowedOrigins;
 use crate::http::gate::{Gate, Transport};
 use crate::http::operations::{self, Operations};
 use crate::http::push::Receiver;
+use crate::http::readiness::Readiness;
 use crate::http::{self, Observer, Services};
 use crate::identity::Identity;
 use crate::model::id::Partition;
 use crate::policy::{Policies, PolicySettings};
+use crate::routing::{self, Routing};
 use crate::server::{Limits, Listener, TlsCertificate, TlsError};
 use crate::storage::{self, Signing, Storage};
 use crate::store::{self, Store};
@@ -66,7 +69,7 @@ pub struct World {
     pub watching: WatchLimits,
 }
 
-/// Who has the work done that no request asks for: sweeps.
+/// Who has the work done that no request asks for: sweeps, and probes of other regions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Background {
     /// The service itself, round by round.
@@ -138,6 +141,7 @@ pub struct App {
     identity: Arc<Identity>,
     receiver: Option<Arc<Receiver>>,
     uploads: Arc<Uploads>,
+    routing: Arc<Routing>,
     webhooks: Arc<Webhooks>,
     endings: mpsc::Receiver<Partition>,
     background: Background,
@@ -164,6 +168,7 @@ impl App {
         let policies = compile_policies(config)?;
         let store = Arc::new(Store::open(&config.store, world.randomness.clone()).await?);
         let endpoints = open_endpoints(config, &extra_roots)?;
+        let routing = Arc::new(open_routing(config, &world, &extra_roots)?);
         let storage = open_storage(config, &world, extra_roots).await?;
         let certificate = config.server.tls.as_ref().map(TlsCertificate::load).transpose()?;
 
@@ -188,6 +193,7 @@ impl App {
             storage,
             region,
             regions,
+            routing: Arc::clone(&routing),
             endpoints: told_endpoints,
             ended,
             storage_timeout: config.storage.timeout.0,
@@ -206,26 +212,31 @@ impl App {
         uploads.storage.metrics().register(own);
         identity.metrics().register(own);
         webhooks.metrics.register(own);
+        routing.metrics.register(own);
         if let Some(receiver) = &receiver {
             receiver.metrics.register(own);
         }
 
+        let trusted_proxies = TrustedProxies(config.server.trusted_proxies.clone().into());
         let gate = Gate {
-            trusted_proxies: config.server.trusted_proxies.clone().into(),
+            trusted_proxies: trusted_proxies.clone(),
             transport: world.transport,
             permits: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
             patience: BODY_TIMEOUT + config.storage.timeout.0 + PATIENCE_MARGIN,
         };
+        let readiness = Arc::new(Readiness::new(Arc::clone(&uploads)));
         let services = Services {
             uploads: Arc::clone(&uploads),
             identity: Arc::clone(&identity),
             receiver: receiver.clone(),
             allowed_origins: AllowedOrigins(config.server.allowed_origins.clone().into()),
+            readiness: Arc::clone(&readiness),
+            trusted_proxies,
         };
         let observer = Observer { metrics: http_metrics, randomness: world.randomness.clone() };
         let public_router = http::router(services, gate, observer)?;
-        let operator_state =
-            Arc::new(Operations { uploads: Arc::clone(&uploads), registry, draining: AtomicBool::new(false) });
+        let operator_state = Arc::new(Operations { uploads: Arc::clone(&uploads), readiness, registry });
+        routing.refresh_database().await;
 
         let public = bind(config.server.listen, certificate.clone()).await?;
         let operations = bind(config.server.admin_listen, None).await?;
@@ -239,6 +250,7 @@ impl App {
             identity,
             receiver,
             uploads,
+            routing,
             webhooks,
             endings,
             background,
@@ -258,6 +270,11 @@ impl App {
     /// The domain service, for whoever has background work done by hand.
     pub fn uploads(&self) -> Arc<Uploads> {
         Arc::clone(&self.uploads)
+    }
+
+    /// Where clients are sent, for whoever has regions probed and the database read by hand.
+    pub fn routing(&self) -> Arc<Routing> {
+        Arc::clone(&self.routing)
     }
 
     /// The certificate that clients are shown, to be reloaded when somebody asks for it. None without TLS.
@@ -281,6 +298,7 @@ impl App {
         tokio::spawn(async move { identity.warm_up().await });
         if self.background == Background::ByItself {
             tokio::spawn(self.uploads.keep_sweeping(stop_public.clone()));
+            tokio::spawn(self.routing.keep_watching(stop_public.clone()));
         }
         if let Some(receiver) = self.receiver {
             tokio::spawn(async move { receiver.warm_up().await });
@@ -291,7 +309,7 @@ impl App {
         let public = tokio::spawn(self.public.serve(self.public_router, stop_public.clone()));
 
         shutdown.cancelled().await;
-        self.operator_state.draining.store(true, Ordering::Relaxed);
+        self.operator_state.readiness.drain();
         info!(notice_ms = u64::try_from(notice.as_millis()).unwrap_or(u64::MAX), "draining");
         tokio::time::sleep(notice).await;
         // They would last longer than the drain. Whoever listened comes back at once, and now to another instance.
@@ -363,6 +381,29 @@ fn open_endpoints(config: &Config, extra_roots: &[CertificateDer<'static>]) -> R
         }
         webhooks::OpenError::Client(error) => error.into(),
     })
+}
+
+fn open_routing(
+    config: &Config,
+    world: &World,
+    extra_roots: &[CertificateDer<'static>],
+) -> Result<Routing, StartError> {
+    let roots: Result<Vec<_>, _> = extra_roots.iter().map(|root| reqwest::Certificate::from_der(root)).collect();
+    let candidate = |region: &config::RegionSettings| Candidate {
+        name: region.name.clone(),
+        coordinates: region.coordinates(),
+        countries: region.countries.clone(),
+    };
+    let settings = routing::Settings {
+        own: config.region.clone(),
+        regions: config.regions.iter().map(|region| (candidate(region), region.url.clone())).collect(),
+        misdirected: config.routing.misdirected,
+        header: config.routing.geo_header.clone(),
+        database: config.routing.geoip_database.clone().map(Database::new),
+        trusted_ca: roots?,
+        user_agent: USER_AGENT,
+    };
+    Ok(Routing::new(settings, world.clock.clone(), world.randomness.clone())?)
 }
 
 /// What uploads know of an endpoint.

@@ -16,6 +16,7 @@ pub mod identity;
 pub mod model;
 pub mod notifications;
 pub mod policy;
+pub mod routing;
 pub mod server;
 pub mod storage;
 pub mod store;

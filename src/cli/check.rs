@@ -16,7 +16,7 @@ pub(super) struct Arguments {
     config: PathBuf,
 }
 
-/// Names every mistake with its file, key and line.
+/// Names every mistake with its file, key and line, and warns of what may not be meant.
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = match config::load_file(&arguments.config) {
         Ok(config) => config,
@@ -25,6 +25,9 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(super::UNUSABLE));
         }
     };
+    for remark in config.remarks() {
+        super::tell(&format!("warning: {remark}"));
+    }
     let mistakes = app::mistakes(&config, &World::of_this_process(Transport::HttpsOnly)).await;
     if !mistakes.is_empty() {
         for mistake in mistakes {

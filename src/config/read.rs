@@ -9,6 +9,7 @@ use super::document::{self, Origins, is_at_or_below};
 use super::environment::{self, Placed, Variable};
 use super::error::{ConfigError, Errors, Location};
 use super::{Config, MAX_BYTES, check};
+use crate::geo::RoutingSettings;
 use crate::http::push;
 use crate::model::name::RegionName;
 use crate::storage::Credentials;
@@ -16,7 +17,7 @@ use crate::uploads::SweepSettings;
 use crate::{server, storage, store};
 
 /// The keys and sections of the top level.
-pub(super) const TOP_LEVEL: [&str; 11] = [
+pub(super) const TOP_LEVEL: [&str; 12] = [
     "region",
     "trusted_ca",
     "server",
@@ -24,6 +25,7 @@ pub(super) const TOP_LEVEL: [&str; 11] = [
     "storage",
     "issuers",
     "regions",
+    "routing",
     "policies",
     "notifications",
     "sweeper",
@@ -52,6 +54,7 @@ pub(super) fn read(
     let storage = reader.optional::<storage::Settings>("storage");
     let issuers = reader.sections("issuers");
     let regions = reader.sections("regions");
+    let routing = reader.optional::<RoutingSettings>("routing").unwrap_or_default();
     let policies = reader.sections("policies");
     let sweeper = reader.optional::<SweepSettings>("sweeper");
     let webhooks = if reader.table.contains_key("webhooks") { reader.sections("webhooks") } else { Some(Vec::new()) };
@@ -104,6 +107,7 @@ pub(super) fn read(
         storage,
         issuers,
         regions,
+        routing,
         policies,
         notifications,
         sweeper,
@@ -129,6 +133,7 @@ fn make_absolute(config: &mut Config, directory: &Path) {
     let secrets = config.webhooks.iter_mut().map(|endpoint| &mut endpoint.secret_file);
     let of_store = keys.chain(store_tls);
     let others = key_sets.chain(credentials).chain(secrets).chain(&mut config.trusted_ca);
+    let others = others.chain(&mut config.routing.geoip_database);
     for path in tls.chain(of_store).chain(others) {
         *path = directory.join(&*path);
     }

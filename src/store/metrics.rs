@@ -39,6 +39,7 @@ pub(super) enum Operation {
     Parked,
     Replay,
     Owners,
+    FindKey,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

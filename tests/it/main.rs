@@ -20,6 +20,7 @@ mod readme;
 mod refusals;
 mod renewals;
 mod retries;
+mod routing;
 mod secrets;
 mod sizes;
 mod support;

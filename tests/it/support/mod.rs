@@ -1,8 +1,10 @@
 //! The harness: brokers, a storage emulator, an issuer and users, all of them real and on loopback.
 
 pub mod broker;
+pub mod crossing;
 pub mod door;
 pub mod listening;
+pub mod mmdb;
 pub mod process;
 pub mod pusher;
 pub mod redis;
