@@ -228,7 +228,6 @@ async fn uploads(clock: Clock, store: Arc<Store>, emulator: &Emulator) -> anyhow
         watchers: upload_broker::uploads::Watchers::default(),
         recent: upload_broker::uploads::Recent::default(),
         tracer: None,
-        tracer: None,
         metrics: Metrics::default(),
     })
 }

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
@@ -15,10 +14,13 @@ use tracing::info;
 
 use crate::clock::{Clock, Randomness};
 use crate::config::{self, Config, ConfigError, OwnRegion, RegionSettings};
+use crate::geo::{Candidate, Database};
+use crate::http::arrival::TrustedProxies;
 use crate::http::extract::AllowedOrigins;
 use crate::http::gate::{Gate, Transport};
 use crate::http::operations::{self, Operations};
 use crate::http::push::Receiver;
+use crate::http::readiness::Readiness;
 use crate::http::{self, Observer, Services, Tracing};
 use crate::identity::Identity;
 use crate::live;
@@ -26,6 +28,7 @@ use crate::machine::{self, Machine};
 use crate::model::chain;
 use crate::model::id::Partition;
 use crate::policy::{Policies, PolicySettings};
+use crate::routing::{self, Routing};
 use crate::server::{Limits, Listener, TlsCertificate, TlsError};
 use crate::storage::{self, Signing, Storage};
 use crate::store::{self, Store};
@@ -71,7 +74,7 @@ pub struct World {
     pub watching: WatchLimits,
 }
 
-/// Who has the work done that no request asks for: sweeps.
+/// Who has the work done that no request asks for: sweeps, and probes of other regions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Background {
     /// The service itself, round by round.
@@ -146,6 +149,7 @@ pub struct App {
     identity: Arc<Identity>,
     receiver: Option<Arc<Receiver>>,
     uploads: Arc<Uploads>,
+    routing: Arc<Routing>,
     webhooks: Arc<Webhooks>,
     endings: mpsc::Receiver<Partition>,
     exporter: Option<Exporter>,
@@ -176,11 +180,13 @@ impl App {
         let store = Arc::new(Store::open(&config.store, world.randomness.clone()).await?);
         let endpoints = open_endpoints(config, &extra_roots)?;
         let (tracer, exporter) = open_tracing(config, &world, &extra_roots)?.unzip();
+        let own = own_region(config, &world).await?;
+        let routing = Arc::new(open_routing(config, own, &world, &extra_roots)?);
         let storage = open_storage(config, &world, extra_roots).await?;
         let certificate = config.server.tls.as_ref().map(TlsCertificate::load).transpose()?;
 
         let regions: Vec<Region> = config.regions.iter().map(region).collect();
-        let region = region(own_region(config, &world).await?);
+        let region = region(own);
         let told_endpoints = endpoints.iter().map(|endpoint| told(endpoint)).collect();
         let (ended, endings) = mpsc::channel(webhooks::ENDINGS_AT_ONCE);
         let webhooks = Arc::new(Webhooks {
@@ -200,6 +206,7 @@ impl App {
             storage,
             region,
             regions,
+            routing: Arc::clone(&routing),
             endpoints: told_endpoints,
             ended,
             storage_timeout: config.storage.timeout.0,
@@ -220,6 +227,7 @@ impl App {
         uploads.storage.metrics().register(own);
         identity.metrics().register(own);
         webhooks.metrics.register(own);
+        routing.metrics.register(own);
         if let Some(receiver) = &receiver {
             receiver.metrics.register(own);
         }
@@ -227,17 +235,21 @@ impl App {
             exporter.metrics.register(own);
         }
 
+        let trusted_proxies = TrustedProxies(config.server.trusted_proxies.clone().into());
         let gate = Gate {
-            trusted_proxies: config.server.trusted_proxies.clone().into(),
+            trusted_proxies: trusted_proxies.clone(),
             transport: world.transport,
             permits: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
             patience: BODY_TIMEOUT + config.storage.timeout.0 + PATIENCE_MARGIN,
         };
+        let readiness = Arc::new(Readiness::new(Arc::clone(&uploads)));
         let services = Services {
             uploads: Arc::clone(&uploads),
             identity: Arc::clone(&identity),
             receiver: receiver.clone(),
             allowed_origins: AllowedOrigins(config.server.allowed_origins.clone().into()),
+            readiness: Arc::clone(&readiness),
+            trusted_proxies,
         };
         let tracing = tracer.map(|tracer| Tracing {
             tracer,
@@ -246,8 +258,8 @@ impl App {
         });
         let observer = Observer { metrics: http_metrics, randomness: world.randomness.clone(), tracing };
         let public_router = http::router(services, gate, observer)?;
-        let operator_state =
-            Arc::new(Operations { uploads: Arc::clone(&uploads), registry, draining: AtomicBool::new(false) });
+        let operator_state = Arc::new(Operations { uploads: Arc::clone(&uploads), readiness, registry });
+        routing.refresh_database().await;
 
         let public = bind(config.server.listen, certificate.clone()).await?;
         let operations = bind(config.server.admin_listen, None).await?;
@@ -261,6 +273,7 @@ impl App {
             identity,
             receiver,
             uploads,
+            routing,
             webhooks,
             endings,
             exporter,
@@ -287,6 +300,11 @@ impl App {
     /// The domain service, for whoever has background work done by hand.
     pub fn uploads(&self) -> Arc<Uploads> {
         Arc::clone(&self.uploads)
+    }
+
+    /// Where clients are sent, for whoever has regions probed and the database read by hand.
+    pub fn routing(&self) -> Arc<Routing> {
+        Arc::clone(&self.routing)
     }
 
     /// The certificate that clients are shown, to be reloaded when somebody asks for it. None without TLS.
@@ -318,6 +336,7 @@ impl App {
                 async move { stop.run_until_cancelled(look(&uploads, certificate.as_ref(), &public_url)).await },
             );
             tokio::spawn(self.uploads.keep_sweeping(stop_public.clone()));
+            tokio::spawn(self.routing.keep_watching(stop_public.clone()));
         }
         if let Some(receiver) = self.receiver {
             tokio::spawn(async move { receiver.warm_up().await });
@@ -328,7 +347,7 @@ impl App {
         let public = tokio::spawn(self.public.serve(self.public_router, stop_public.clone()));
 
         shutdown.cancelled().await;
-        self.operator_state.draining.store(true, Ordering::Relaxed);
+        self.operator_state.readiness.drain();
         info!(notice_ms = u64::try_from(notice.as_millis()).unwrap_or(u64::MAX), "draining");
         tokio::time::sleep(notice).await;
         // They would last longer than the drain. Whoever listened comes back at once, and now to another instance.
@@ -459,6 +478,30 @@ fn open_endpoints(config: &Config, extra_roots: &[CertificateDer<'static>]) -> R
         }
         webhooks::OpenError::Client(error) => error.into(),
     })
+}
+
+fn open_routing(
+    config: &Config,
+    own: &RegionSettings,
+    world: &World,
+    extra_roots: &[CertificateDer<'static>],
+) -> Result<Routing, StartError> {
+    let roots: Result<Vec<_>, _> = extra_roots.iter().map(|root| reqwest::Certificate::from_der(root)).collect();
+    let candidate = |region: &config::RegionSettings| Candidate {
+        name: region.name.clone(),
+        coordinates: region.coordinates(),
+        countries: region.countries.clone(),
+    };
+    let settings = routing::Settings {
+        own: own.name.clone(),
+        regions: config.regions.iter().map(|region| (candidate(region), region.url.clone())).collect(),
+        misdirected: config.routing.misdirected,
+        header: config.routing.geo_header.clone(),
+        database: config.routing.geoip_database.clone().map(Database::new),
+        trusted_ca: roots?,
+        user_agent: USER_AGENT,
+    };
+    Ok(Routing::new(settings, world.clock.clone(), world.randomness.clone())?)
 }
 
 /// What uploads know of an endpoint.

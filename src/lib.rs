@@ -18,6 +18,7 @@ pub mod machine;
 pub mod model;
 pub mod notifications;
 pub mod policy;
+pub mod routing;
 pub mod server;
 pub mod storage;
 pub mod store;

@@ -74,6 +74,9 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Err(errors) => return unusable(arguments, errors.iter().map(ToString::to_string).collect()),
     };
     let world = World::of_this_process(Transport::HttpsOnly);
+    for remark in config.remarks() {
+        super::tell(&format!("warning: {remark}"));
+    }
     let mistakes = app::mistakes(&config, &world).await;
     if !mistakes.is_empty() {
         return unusable(arguments, mistakes.iter().map(|mistake| chain(mistake)).collect());

@@ -30,7 +30,7 @@ pub(super) struct Arguments {
 }
 
 /// Serves until SIGTERM or SIGINT, then answers what is under way. SIGINT while it drains ends it at once. SIGHUP, which would
-/// end other processes, reads the certificate again.
+/// end other processes, reads the certificate and the database of addresses again.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = match config::load_file(&arguments.config) {
         Ok(config) => config,
@@ -58,7 +58,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     info!(region = %app.region().name, address = %app.public_addr(), operations = %app.operations_addr(), "listening");
 
     let shutdown = CancellationToken::new();
-    let certificate = app.certificate();
+    let (certificate, routing) = (app.certificate(), app.routing());
     let serving = app.serve(shutdown.clone(), NOTICE);
     tokio::pin!(serving);
     loop {
@@ -82,14 +82,19 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 }
                 shutdown.cancel();
             }
-            _ = hang_up.recv() => reload(certificate.clone()).await,
+            _ = hang_up.recv() => {
+                reload(certificate.clone()).await;
+                routing.refresh_database().await;
+            }
         }
     }
 }
 
 /// Reads the certificate again now; the watch would do so within half a minute.
 async fn reload(certificate: Option<TlsCertificate>) {
-    info!("told to reload: the TLS certificate is read again; other settings need a restart in this version");
+    info!(
+        "told to reload: the TLS certificate and the database of addresses are read again; other settings need a restart in this version"
+    );
     let Some(certificate) = certificate else { return };
     match tokio::task::spawn_blocking(move || certificate.reload()).await {
         Ok(Ok(Reloaded::Changed)) => info!("the TLS certificate was replaced"),

@@ -100,10 +100,32 @@ impl Complaints {
         for (index, region) in regions.iter().enumerate() {
             self.public_address(&path("regions", Some(index), "url"), &region.url);
         }
+        self.places(regions);
         if let Some(OwnRegion::Named(own)) = own
             && !regions.iter().any(|region| region.name == *own)
         {
             self.add("region".to_owned(), format!("\"{}\" is not the name of any [[regions]] section", own.as_str()));
+        }
+    }
+
+    /// What routing needs of each region, where there are several to choose from.
+    fn places(&mut self, regions: &[RegionSettings]) {
+        let mut claimed = BTreeSet::new();
+        for (index, region) in regions.iter().enumerate() {
+            if regions.len() > 1 && region.coordinates().is_none() {
+                let reason = format!(
+                    "missing: \"{}\" is no region of Cloud Storage, so nobody knows where it is; \
+                     say so with location = [latitude, longitude]",
+                    region.name.as_str()
+                );
+                self.add(path("regions", Some(index), "location"), reason);
+            }
+            for (position, country) in region.countries.iter().enumerate() {
+                if !claimed.insert(*country) {
+                    let reason = format!("\"{country}\" is claimed already: clients of a country come to one region");
+                    self.add(path("regions", Some(index), &format!("countries[{position}]")), reason);
+                }
+            }
         }
     }
 

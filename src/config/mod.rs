@@ -13,6 +13,7 @@ mod document;
 mod environment;
 mod error;
 mod read;
+mod remarks;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use url::Url;
 
 pub use error::{ConfigError, Errors, Location};
 
+use crate::geo::{Coordinates, Country, RoutingSettings, regions};
 use crate::http::push;
 use crate::identity::IssuerSettings;
 use crate::model::name::{BucketName, RegionName};
@@ -55,6 +57,8 @@ pub struct Config {
     pub issuers: Vec<IssuerSettings>,
     /// The `[[regions]]` sections, at least one.
     pub regions: Vec<RegionSettings>,
+    /// The `[routing]` section.
+    pub routing: RoutingSettings,
     /// The `[[policies]]` sections, at least one.
     pub policies: Vec<PolicySettings>,
     /// The `[notifications]` section; without it nobody may push.
@@ -97,6 +101,12 @@ pub struct RegionSettings {
     pub bucket: BucketName,
     /// Where clients reach its broker.
     pub url: Url,
+    /// Where it is; Google's own regions are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<Coordinates>,
+    /// The countries whose clients always come here.
+    #[serde(default)]
+    pub countries: Vec<Country>,
 }
 
 /// Reads the configuration in `text`, with `environment` over it. Pure: neither files nor the process are looked at.
@@ -189,6 +199,13 @@ impl Config {
     /// The section of the region of that name.
     pub fn region_named(&self, name: &RegionName) -> Option<&RegionSettings> {
         self.regions.iter().find(|region| region.name == *name)
+    }
+}
+
+impl RegionSettings {
+    /// Where the region is, if that is configured or known.
+    pub fn coordinates(&self) -> Option<Coordinates> {
+        self.location.or_else(|| regions::known(self.name.as_str()).map(|place| place.coordinates))
     }
 }
 

@@ -9,6 +9,7 @@ use super::document::{self, Origins, is_at_or_below};
 use super::environment::{self, Placed, Variable};
 use super::error::{ConfigError, Errors, Location};
 use super::{Config, MAX_BYTES, OwnRegion, check};
+use crate::geo::RoutingSettings;
 use crate::http::push;
 use crate::storage::Credentials;
 use crate::telemetry::TelemetrySettings;
@@ -16,7 +17,7 @@ use crate::uploads::SweepSettings;
 use crate::{server, storage, store};
 
 /// The keys and sections of the top level.
-pub(super) const TOP_LEVEL: [&str; 12] = [
+pub(super) const TOP_LEVEL: [&str; 13] = [
     "region",
     "trusted_ca",
     "server",
@@ -24,6 +25,7 @@ pub(super) const TOP_LEVEL: [&str; 12] = [
     "storage",
     "issuers",
     "regions",
+    "routing",
     "policies",
     "notifications",
     "sweeper",
@@ -53,6 +55,7 @@ pub(super) fn read(
     let storage = reader.optional::<storage::Settings>("storage");
     let issuers = reader.sections("issuers");
     let regions = reader.sections("regions");
+    let routing = reader.optional::<RoutingSettings>("routing").unwrap_or_default();
     let policies = reader.sections("policies");
     let sweeper = reader.optional::<SweepSettings>("sweeper");
     let webhooks = if reader.table.contains_key("webhooks") { reader.sections("webhooks") } else { Some(Vec::new()) };
@@ -106,6 +109,7 @@ pub(super) fn read(
         storage,
         issuers,
         regions,
+        routing,
         policies,
         notifications,
         sweeper,
@@ -132,6 +136,7 @@ fn make_absolute(config: &mut Config, directory: &Path) {
     let secrets = config.webhooks.iter_mut().map(|endpoint| &mut endpoint.secret_file);
     let of_store = keys.chain(store_tls);
     let others = key_sets.chain(credentials).chain(secrets).chain(&mut config.trusted_ca);
+    let others = others.chain(&mut config.routing.geoip_database);
     for path in tls.chain(of_store).chain(others) {
         *path = directory.join(&*path);
     }

@@ -140,6 +140,10 @@ impl Drop for UnderWay<'_> {
     }
 }
 
+/// Says of a response that the broker of another region has made it, under this id.
+#[derive(Clone, Debug)]
+pub struct AnsweredElsewhere(pub HeaderValue);
+
 /// Wraps the whole router. The id is always made here: one that a client chose could forge another request's lines.
 pub async fn observe(State(observer): State<Observer>, request: Request, next: Next) -> Response {
     let id = RequestId::new(observer.randomness.bytes());
@@ -191,7 +195,8 @@ async fn answer(metrics: &Metrics, seen: Seen<'_>, request: Request, next: Next)
         }
         response = rendered;
     }
-    response.headers_mut().insert(REQUEST_ID, id.header());
+    let elsewhere = response.extensions_mut().remove::<AnsweredElsewhere>();
+    response.headers_mut().insert(REQUEST_ID, elsewhere.map_or_else(|| id.header(), |AnsweredElsewhere(id)| id));
     harden(response.headers_mut());
     let labels = RequestLabels {
         http_request_method: method,

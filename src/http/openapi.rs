@@ -3,12 +3,12 @@
 use utoipa::OpenApi;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Services, admin, events, notifications, policies, uploads, wire};
+use super::{Services, admin, events, notifications, policies, route, uploads, wire};
 
 /// What the document says beside the operations.
 #[derive(OpenApi)]
@@ -26,6 +26,7 @@ token), then complete it. Clients ignore fields and enum values that they do not
     tags(
         (name = "uploads", description = "Uploads of the caller"),
         (name = "policies", description = "What the caller may upload"),
+        (name = "routing", description = "Which region to upload to"),
         (name = "notifications", description = "For storage, not for clients"),
         (name = "admin", description = "For callers whose issuer's `admin_when` holds; others get 403 `forbidden`"),
     ),
@@ -81,8 +82,12 @@ const COMMON_HEADERS: [(&str, &[&str], Type, &str); 5] = [
 fn add_common(document: &mut utoipa::openapi::OpenApi) {
     for item in document.paths.paths.values_mut() {
         for operation in [&mut item.get, &mut item.post, &mut item.delete].into_iter().flatten() {
+            let needs_no_token = operation.security.as_deref() == Some(&[SecurityRequirement::default()]);
             let responses = &mut operation.responses.responses;
             for (status, description) in COMMON_PROBLEMS {
+                if status == "401" && needs_no_token {
+                    continue;
+                }
                 responses.entry(status.to_owned()).or_insert_with(|| problem(description).into());
             }
             for (status, response) in responses {
@@ -113,6 +118,7 @@ pub(super) fn operations() -> (axum::Router<Services>, utoipa::openapi::OpenApi)
         .routes(routes!(uploads::renew))
         .routes(routes!(events::watch))
         .routes(routes!(policies::list))
+        .routes(routes!(route::route))
         .routes(routes!(notifications::receive))
         .routes(routes!(admin::list))
         .routes(routes!(admin::get, admin::cancel))

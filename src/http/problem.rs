@@ -9,6 +9,7 @@ use serde::Serialize;
 use tracing::warn;
 use utoipa::ToSchema;
 
+use super::route::base;
 use crate::model::Invalid;
 use crate::model::chain;
 use crate::model::name::PolicyName;
@@ -465,7 +466,7 @@ impl From<uploads::Error> for Problem {
                 ..Self::new(Code::PolicyViolation)
             },
             Domain::Misdirected { region, url } => {
-                Self { elsewhere: Some((region.to_string(), url.to_string())), ..Self::new(Code::Misdirected) }
+                Self { elsewhere: Some((region.to_string(), base(&url))), ..Self::new(Code::Misdirected) }
             }
             Domain::Limit { policy, hit } => Self::at_limit(&policy, &hit),
             Domain::IdempotencyInProgress { retry_after } => {

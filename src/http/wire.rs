@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{FieldError, Problem};
+use super::route::LocatedBy;
 use super::transfer::{Transfer, TransferKind};
 use super::wire_admin::UploadOwner;
 use crate::model::limits::Limits;
@@ -17,8 +18,9 @@ use crate::model::name::{ContentType, PolicyName};
 use crate::model::size::ByteCount;
 use crate::model::upload::{self, NewUpload, StateKind, UploadState, Witness};
 use crate::policy::{DigestRule, TransferSetting};
+use crate::routing::Hop;
 use crate::store::{Listing, Tracked};
-use crate::uploads::{Allowance, Offer, Owned};
+use crate::uploads::{Allowance, Created, Offer, Owned};
 
 /// Bounds of custom metadata (storage documentation, "Quotas and limits"; `storage.proto`).
 const MAX_METADATA_KEY: usize = 1024;
@@ -283,12 +285,30 @@ pub struct Upload {
     rejection: Option<Rejection>,
 }
 
-/// Which region took the upload.
+/// Which region took the upload. All but that is told once, when the upload is created.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Routing {
     /// The region that opened the session.
     #[schema(example = "europe-west1")]
     served_by: String,
+    /// The nearest region that is up and that the policy allows; left out where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "europe-west1")]
+    nearest: Option<String>,
+    /// How the client was located.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    located_by: Option<LocatedBy>,
+    /// `true` where the nearest region was asked to take the upload, and could not: it is served here instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    forward_failed: Option<bool>,
+}
+
+impl Routing {
+    fn stored(upload: &upload::Upload) -> Self {
+        Self { served_by: upload.region.to_string(), nearest: None, located_by: None, forward_failed: None }
+    }
 }
 
 /// The object, as storage has it.
@@ -362,6 +382,18 @@ impl Upload {
         Self { transfer: Offer::of(tracked).map(Transfer::from), ..Self::without_transfer(&tracked.upload) }
     }
 
+    /// The upload as its owner sees it who has just created it: with what was found out on the way.
+    pub(super) fn created(created: &Created) -> Self {
+        let Created { tracked, nearest, arrival, .. } = created;
+        let routing = Routing {
+            nearest: nearest.as_ref().map(ToString::to_string),
+            located_by: Some(LocatedBy::of(arrival.how())),
+            forward_failed: (arrival.hop == Hop::Back).then_some(true),
+            ..Routing::stored(&tracked.upload)
+        };
+        Self { routing, ..Self::for_owner(tracked) }
+    }
+
     /// The upload as administrators see it: with its owner's names, and never with the session's URI.
     pub(super) fn for_administrator(owned: &Owned) -> Self {
         Self { owner: Some(UploadOwner::from(&owned.owner)), ..Self::without_transfer(&owned.upload) }
@@ -404,7 +436,7 @@ impl Upload {
             expires_at: upload.expires_at.to_string(),
             transfer: None,
             owner: None,
-            routing: Routing { served_by: upload.region.to_string() },
+            routing: Routing::stored(upload),
             result,
             rejection,
         }

@@ -39,6 +39,7 @@ pub(super) enum Operation {
     Parked,
     Replay,
     Owners,
+    FindKey,
 }
 
 impl Operation {
@@ -62,6 +63,7 @@ impl Operation {
             Self::Parked => "store parked",
             Self::Replay => "store replay",
             Self::Owners => "store owners",
+            Self::FindKey => "store find_key",
         }
     }
 }

@@ -291,6 +291,20 @@ impl Store {
         .await
     }
 
+    /// Whether an upload was admitted under the idempotency key, here and in the last day. One round trip.
+    ///
+    /// # Errors
+    /// When the store cannot tell.
+    pub async fn knows_key(&self, principal: PrincipalId, key: IdempotencyKey, now: Timestamp) -> Result<bool, Error> {
+        self.observed(Operation::FindKey, async {
+            match self {
+                Self::Redis(store) => store.knows_key(principal, key, now).await,
+                Self::Memory(store) => Ok(store.knows_key(principal, key, now)),
+            }
+        })
+        .await
+    }
+
     /// Makes an intent a tracked upload: pending, its session sealed beside it, to be looked at when `due`. Only while
     /// the lease is ours. One round trip.
     ///

@@ -10,6 +10,7 @@ use redis::{Cmd, Script, Value};
 use crate::clock::Randomness;
 use crate::model::endpoint::EndpointId;
 use crate::model::id::UploadId;
+use crate::model::idempotency::IdempotencyKey;
 use crate::model::limits::{Enforcement, Limits};
 use crate::model::name::PolicyName;
 use crate::model::principal::PrincipalId;
@@ -306,6 +307,25 @@ impl RedisStore {
             call.key(self.keys.idempotency(upload.principal, key));
         }
         self.connections.ask(Request::Script(&call)).await.map(drop)
+    }
+
+    pub(super) async fn knows_key(
+        &self,
+        principal: PrincipalId,
+        key: IdempotencyKey,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let mut get = Cmd::new();
+        get.arg("GET").arg(self.keys.idempotency(principal, key));
+        match self.connections.ask(Request::Command(&get)).await? {
+            Value::Nil => Ok(false),
+            // The upload and the fingerprint, of 16 bytes each, then when to forget them.
+            Value::BulkString(known) => {
+                let forget_at = known.get(32..).and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok());
+                Ok(forget_at.ok_or_else(unexpected)? > millis(now))
+            }
+            _ => Err(unexpected()),
+        }
     }
 
     pub(super) async fn find(&self, id: UploadId) -> Result<Option<Tracked>, Error> {

@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 pub use administer::{MOST_PRINCIPALS, Owned, OwnedListing, Place, Selection, Whom};
-pub use create::{CreateContext, Created};
+pub use create::{CreateContext, Created, Creation};
 pub use endpoints::{Endpoint, ParkedDeliveries, ParkedDelivery, Replayed};
 pub use error::Error;
 pub use metrics::Metrics;
@@ -48,6 +48,7 @@ use crate::model::name::{BucketName, RegionName};
 use crate::model::principal::Principal;
 use crate::model::upload::{Evidence, Upload, Witness};
 use crate::policy::{Policies, Policy};
+use crate::routing::Routing;
 use crate::storage::Storage;
 use crate::store::{Advanced, Listing, Page, Store, Tracked, Usage};
 use crate::telemetry::trace::{self, Tracer};
@@ -79,6 +80,8 @@ pub struct Uploads {
     pub region: Region,
     /// All regions of the deployment, this one included.
     pub regions: Vec<Region>,
+    /// Which of them should take an upload.
+    pub routing: Arc<Routing>,
     /// Who is told how uploads end.
     pub endpoints: Vec<Endpoint>,
     /// Hears of the partitions in which somebody is to be told now; others find it later.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use super::*;
 use crate::emulator::{self, BucketSettings, Emulator};
+use crate::geo::{Candidate, Misdirected};
 use crate::model::notice::ObjectNotice;
 use crate::model::principal::PrincipalId;
 use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Breach, BreachCode, NewUpload, StoredObject, TransferKind, UploadState};
+use crate::routing::{self, Arrival};
 use crate::storage::{self, Signing};
 use crate::store::{Admitted, Intent, Lease};
 
@@ -57,7 +59,20 @@ pub(crate) async fn uploads() -> (Emulator, Arc<Uploads>) {
         bucket: "media-eu".parse().unwrap(),
         url: "https://eu.example.com".parse().unwrap(),
     };
+    let routing = routing::Settings {
+        own: region.name.clone(),
+        regions: vec![(
+            Candidate { name: region.name.clone(), coordinates: None, countries: Vec::new() },
+            region.url.clone(),
+        )],
+        misdirected: Misdirected::Serve,
+        header: None,
+        database: None,
+        trusted_ca: Vec::new(),
+        user_agent: "upload-broker/test",
+    };
     let uploads = Uploads {
+        routing: Arc::new(Routing::new(routing, clock.clone(), Randomness::seeded(4)).unwrap()),
         clock,
         randomness: Randomness::seeded(2),
         policies: Policies::new(&[toml::from_str(policy).unwrap()]).unwrap(),
@@ -93,8 +108,11 @@ fn request() -> NewUpload {
 }
 
 pub(crate) async fn create(uploads: &Arc<Uploads>) -> Tracked {
-    let context = CreateContext { idempotency: None, origin: None, deadline: soon() };
-    uploads.create(ada(), request(), context).await.unwrap().tracked
+    let context = CreateContext { idempotency: None, origin: None, arrival: Arrival::UNKNOWN, deadline: soon() };
+    match uploads.create(ada(), request(), context).await.unwrap() {
+        Creation::Here(created) => created.tracked,
+        Creation::Elsewhere(region) => panic!("sent to {region}"),
+    }
 }
 
 /// An upload with a session that is not recorded: not yet, or because the store has lost it.

@@ -25,6 +25,7 @@ mod refusals;
 mod renewals;
 mod retries;
 mod rolling;
+mod routing;
 mod secrets;
 mod sizes;
 mod support;

@@ -73,6 +73,7 @@ fn the_example_has_every_key_with_its_true_default() {
     section_is_complete::<storage::Settings>("storage", &plain, &whole);
     section_is_complete::<IssuerSettings>("issuers", &plain, &whole);
     section_is_complete::<RegionSettings>("regions", &plain, &whole);
+    section_is_complete::<RoutingSettings>("routing", &plain, &whole);
     section_is_complete::<PolicySettings>("policies", &plain, &whole);
     section_is_complete::<SweepSettings>("sweeper", &plain, &whole);
     section_is_complete::<TelemetrySettings>("telemetry", &plain, &whole);

@@ -28,6 +28,21 @@ const MISTAKES: &[(&str, usize, &str, &str)] = &[
     ("a region that is not listed", 1, "region = \"us\"", "broker.toml:1:1: region: \"us\" is not the name"),
     ("a region that is no name", 1, "region = \"E U\"", "broker.toml:1:1: region: a name has"),
     (
+        "a region of which nobody knows where it is",
+        9,
+        "[[regions]]\nname = \"europe-west1\"\nbucket = \"other\"\nurl = \"https://b.example\"\n[[regions]]",
+        "broker.toml:13:1: regions[1].location: missing: \"eu\" is no region of Cloud Storage",
+    ),
+    (
+        "a country of two regions",
+        12,
+        "url = \"https://b.example\"\ncountries = [\"BE\", \"NL\", \"BE\"]",
+        "broker.toml:13:26: regions[0].countries[2]: \"BE\" is claimed already",
+    ),
+    ("a country that is none", 12, "url = \"https://b.example\"\ncountries = [\"UK\"]", "regions[0].countries"),
+    ("a place off the earth", 12, "url = \"https://b.example\"\nlocation = [91.0, 0.0]", "regions[0].location"),
+    ("a key of routing", 13, "[routing]\ngeoip = \"a\"\n[[policies]]", "broker.toml:14:1: routing.geoip: unknown key"),
+    (
         "a number for text",
         8,
         "audiences = [\"a\", 5]",

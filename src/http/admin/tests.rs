@@ -13,8 +13,10 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
 use crate::clock::Randomness;
+use crate::http::arrival::TrustedProxies;
 use crate::http::extract::AllowedOrigins;
 use crate::http::gate::{Gate, Transport};
+use crate::http::readiness::Readiness;
 use crate::http::{Observer, Services, router};
 use crate::identity::Identity;
 use crate::identity::development::DevelopmentKey;
@@ -75,9 +77,11 @@ impl Service {
             identity,
             receiver: None,
             allowed_origins: AllowedOrigins([].into()),
+            readiness: Arc::new(Readiness::new(Arc::clone(&uploads))),
+            trusted_proxies: TrustedProxies([].into()),
         };
         let gate = Gate {
-            trusted_proxies: [].into(),
+            trusted_proxies: TrustedProxies([].into()),
             transport: Transport::HttpsOnly,
             permits: Arc::new(Semaphore::new(1)),
             patience: Duration::from_secs(10),

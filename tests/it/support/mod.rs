@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod collector;
+pub mod crossing;
 pub mod door;
 pub mod hooks;
 pub mod listening;
