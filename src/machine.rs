@@ -48,7 +48,7 @@ pub enum Error {
 pub struct Machine {
     client: Client,
     host: String,
-    base: Url,
+    root: Url,
 }
 
 impl Machine {
@@ -62,7 +62,7 @@ impl Machine {
         if host.is_empty() || !host.bytes().all(bare) {
             return Err(Error::Host);
         }
-        let base = Url::parse(&format!("http://{host}/computeMetadata/v1/")).map_err(|_| Error::Host)?;
+        let root = Url::parse(&format!("http://{host}/computeMetadata/v1/")).map_err(|_| Error::Host)?;
         let client = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
@@ -72,7 +72,7 @@ impl Machine {
             .pool_max_idle_per_host(0)
             .build();
         let client = client.map_err(|_| Error::Absent { host: host.to_owned() })?;
-        Ok(Self { client, host: host.to_owned(), base })
+        Ok(Self { client, host: host.to_owned(), root })
     }
 
     /// The region that this process runs in.
@@ -107,7 +107,7 @@ impl Machine {
 
     /// The text at `path`, or `None` where the server has none.
     async fn ask(&self, path: &str) -> Result<Option<String>, Error> {
-        let url = self.base.join(path).map_err(|_| Error::Host)?;
+        let url = self.root.join(path).map_err(|_| Error::Host)?;
         let sent = self.client.get(url).header(FLAVOR, "Google").send().await;
         let mut answer = sent.map_err(|_| self.absent())?;
         if answer.headers().get(FLAVOR).is_none_or(|flavor| flavor != "Google") {

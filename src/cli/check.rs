@@ -88,7 +88,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             Ok(subject) => subject,
             Err(mistake) => return unusable(arguments, vec![chain(&mistake)]),
         };
-        rows.extend(live::check(&subject).await.checks);
+        rows.extend(Box::pin(live::check(&subject)).await.checks);
     }
     let report = Report::new(rows);
     match arguments.format {

@@ -132,6 +132,9 @@ fn unseen(name: &'static str, subject: &str, error: &Error) -> Row {
             Row::failed(name, subject, "there is no such bucket", "create it, or correct its name in [[regions]]")
         }
         Error::Refused { status: 403, .. } => Row::warning(name, subject, format!("cannot be seen: {found}"), READER),
+        Error::Unauthenticated { .. } => {
+            Row::failed(name, subject, found, "see that credentials names an account that storage knows")
+        }
         Error::NoToken(_) => Row::skipped(name, subject, "storage was not asked: there is no token"),
         _ => Row::failed(name, subject, found, "see that storage.endpoint can be reached from here"),
     }
@@ -148,7 +151,6 @@ fn browsers(subject: &Subject, bucket: &BucketName, description: Option<&BucketD
         let found = "not needed: sessions of the JSON interface answer the origin that they were opened for";
         return Row::ok(NAME, bucket.as_str(), found);
     }
-    let remedy = "gcloud storage buckets update gs://BUCKET --cors-file=cors.json, with what is missing";
     let Some(description) = description else {
         return Row::warning(NAME, bucket.as_str(), "needed, and cannot be seen", READER);
     };
@@ -156,6 +158,7 @@ fn browsers(subject: &Subject, bucket: &BucketName, description: Option<&BucketD
     if missing.is_empty() {
         Row::ok(NAME, bucket.as_str(), "every allowed origin may do what it needs")
     } else {
+        let remedy = format!("gcloud storage buckets update gs://{bucket} --cors-file=cors.json, with what is missing");
         Row::failed(NAME, bucket.as_str(), missing.join("; "), remedy)
     }
 }

@@ -54,7 +54,7 @@ fn server(name: &'static str, facts: &ServerFacts) -> Row {
     }
     match requires_full_coverage {
         Some(true) => {
-            warnings.push("one lost master stops the whole cluster: set cluster-require-full-coverage no".to_owned())
+            warnings.push("one lost master stops the whole cluster: set cluster-require-full-coverage no".to_owned());
         }
         Some(false) => notes.push("serves on when a master is lost".to_owned()),
         None => {}

@@ -149,16 +149,15 @@ impl Sender {
     /// The addresses that messages may go to.
     pub(super) async fn resolve(&self) -> Result<Vec<SocketAddr>, &'static str> {
         let port = self.url.port_or_known_default().unwrap_or_default();
-        let found = match literal_address(&self.url) {
+        let found = if let Some(address) = literal_address(&self.url) {
             // Nobody resolves it; the settings have been asked whether it may be called.
-            Some(address) => vec![SocketAddr::new(address, port)],
-            None => {
-                let name = self.host().parse().map_err(|_| "the host is no name")?;
-                self.resolver.resolve(name).await.map(Vec::from_iter).map_err(|error| {
-                    let leads_inside = error.is::<RefusedAddress>();
-                    if leads_inside { "the name leads to private addresses only" } else { "the name does not resolve" }
-                })?
-            }
+            vec![SocketAddr::new(address, port)]
+        } else {
+            let name = self.host().parse().map_err(|_| "the host is no name")?;
+            self.resolver.resolve(name).await.map(Vec::from_iter).map_err(|error| {
+                let leads_inside = error.is::<RefusedAddress>();
+                if leads_inside { "the name leads to private addresses only" } else { "the name does not resolve" }
+            })?
         };
         Ok(found.into_iter().map(|address| SocketAddr::new(address.ip(), port)).collect())
     }

@@ -1,5 +1,7 @@
 //! `check --live`, what `serve` looks at when it starts, and the region of the machine.
 
+mod cases;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use upload_broker::emulator::{self, BucketSettings, CorsRule, Emulator};
 use upload_broker::http::gate::Transport;
 use upload_broker::live;
 use upload_broker::live::report::{Report, Status};
+
+use cases::Case;
 
 use crate::support::process::{Process, command, serve};
 use crate::support::redis::{self, RedisServer};
@@ -124,7 +128,15 @@ async fn storage(bucket: BucketSettings, notification: Option<Value>) -> Emulato
     let emulator = Emulator::start(settings).await.unwrap();
     if let Some(config) = notification {
         let url = format!("{}/storage/v1/b/{BUCKET}/notificationConfigs", emulator.url());
-        let made = reqwest::Client::new().post(url).bearer_auth("t").body(config.to_string()).send().await.unwrap();
+        let made = reqwest::Client::builder()
+            .build()
+            .unwrap()
+            .post(url)
+            .bearer_auth("t")
+            .body(config.to_string())
+            .send()
+            .await
+            .unwrap();
         assert!(made.status().is_success(), "{made:?}");
     }
     emulator
@@ -146,34 +158,8 @@ fn world(metadata: &str, iam: &str) -> World {
 
 async fn check(folder: &Path, text: &str, world: &World) -> Report {
     let config = config::load(text, &folder.join("broker.toml"), []).unwrap_or_else(|errors| panic!("{errors}"));
-    live::check(&app::live_subject(&config, world).await.unwrap()).await
-}
-
-/// What is otherwise than where all is well, and the rows that are not `ok` then.
-struct Case {
-    name: &'static str,
-    zone: &'static str,
-    bucket: fn(&mut BucketSettings),
-    config: fn(String) -> String,
-    notification: Option<Value>,
-    redis: &'static [(&'static str, &'static str)],
-    fault: Option<(Operation, u16)>,
-    expected: &'static [(&'static str, Status, &'static str)],
-}
-
-impl Default for Case {
-    fn default() -> Self {
-        Self {
-            name: "all is well",
-            zone: "europe-west1-b",
-            bucket: |_| {},
-            config: |text| text,
-            notification: Some(finalize()),
-            redis: &[],
-            fault: None,
-            expected: &[],
-        }
-    }
+    let subject = Box::pin(app::live_subject(&config, world)).await.unwrap();
+    Box::pin(live::check(&subject)).await
 }
 
 /// The first of its kind in the text, replaced.
@@ -186,135 +172,10 @@ fn withhold(bucket: &mut BucketSettings, permission: &str) {
     bucket.withheld.push(permission.to_owned());
 }
 
-fn cases() -> Vec<Case> {
-    use Status::{Failed, Skipped, Warning};
-    let case = |name, expected| Case { name, expected, ..Case::default() };
-    vec![
-        Case::default(),
-        Case { zone: "us-east1-c", ..case("elsewhere", &[("instance", Failed, "this machine is in us-east1")]) },
-        Case {
-            config: |text| edit(&text, "region = \"europe-west1\"", "region = \"auto\""),
-            ..case("the machine's region", &[])
-        },
-        Case {
-            zone: "asia-east1-a",
-            config: |text| edit(&text, "region = \"europe-west1\"", "region = \"auto\""),
-            ..case(
-                "the machine in no region",
-                &[("instance", Failed, "none of the [[regions]]"), ("bucket", Skipped, ""), ("signing", Skipped, "")],
-            )
-        },
-        Case {
-            config: |text| edit(&text, "name = \"us-east1\"", "name = \"us-eats1\""),
-            ..case("a slip in a name", &[("regions", Warning, "us-eats1")])
-        },
-        Case {
-            bucket: |bucket| bucket.location = "US-EAST1".to_owned(),
-            ..case("a bucket elsewhere", &[("location", Failed, "every byte makes a detour")])
-        },
-        Case { bucket: |bucket| bucket.location = "EU".to_owned(), ..case("a multi-region", &[]) },
-        Case {
-            bucket: |bucket| bucket.placement = vec!["europe-west1-b".to_owned()],
-            ..case("a bucket in a zone", &[("location", Failed, "no resumable sessions")])
-        },
-        Case {
-            config: |text| edit(&text, "bucket = \"media-us\"", "bucket = \"media-eu\""),
-            ..case("one bucket for two regions", &[("location", Failed, "us-east1 is not in there")])
-        },
-        Case {
-            bucket: |bucket| withhold(bucket, "storage.objects.delete"),
-            ..case("no deleting", &[("permissions", Failed, "rejected objects stay")])
-        },
-        Case {
-            bucket: |bucket| withhold(bucket, "storage.buckets.get"),
-            ..case(
-                "the place alone can be seen",
-                &[("cors", Warning, ""), ("retention", Skipped, ""), ("notifications", Warning, "cannot be seen")],
-            )
-        },
-        Case {
-            bucket: |bucket| bucket.cors.clear(),
-            ..case("no rules for browsers", &[("cors", Failed, "has no rule for PUT")])
-        },
-        Case {
-            bucket: |bucket| bucket.retention = Some(Duration::from_secs(3600)),
-            ..case("retention", &[("retention", Warning, "rejected ones stay")])
-        },
-        Case {
-            notification: Some(json!({"topic": "//pubsub.googleapis.com/projects/a/topics/t",
-                                      "event_types": ["OBJECT_DELETE"]})),
-            ..case("nobody is told", &[("notifications", Failed, "no config of the bucket")])
-        },
-        Case {
-            notification: Some(json!({"topic": "//pubsub.googleapis.com/projects/a/topics/t",
-                                      "object_name_prefix": "photos/"})),
-            ..case("some are told", &[("notifications", Warning, "photos/")])
-        },
-        Case {
-            fault: Some((Operation::Bucket, 404)),
-            ..case(
-                "no such bucket",
-                &[("location", Failed, "no such bucket"), ("cors", Warning, ""), ("retention", Skipped, "")],
-            )
-        },
-        Case {
-            fault: Some((Operation::SignBlob, 403)),
-            ..case("nobody signs", &[("signing", Failed, "IAM Credentials refused to sign, with status 403")])
-        },
-        Case {
-            redis: &[("maxmemory-policy", "allkeys-lru")],
-            ..case("a store that forgets", &[("store", Failed, "Redis ")])
-        },
-        Case { redis: &[("save", "")], ..case("a store in memory only", &[("store", Warning, "Redis ")]) },
-        Case {
-            config: |text| edit(&text, "redis+unix://", "redis+unix:///nowhere"),
-            ..case("no store", &[("store", Failed, "No such file")])
-        },
-        Case {
-            config: |text| {
-                edit(&text, "[[issuers]]\nissuer = \"https://localhost", "[[issuers]]\nissuer = \"https://127.0.0.1")
-            },
-            ..case("an issuer that is not trusted", &[("issuer", Failed, "cannot be reached")])
-        },
-        Case {
-            config: |text| edit(&text, "\"\naudiences", "/other\"\naudiences"),
-            ..case("a document of another issuer", &[("issuer", Failed, "that of another issuer")])
-        },
-        Case {
-            config: |text| edit(&text, "algorithms = [\"ES256\"]", "algorithms = [\"ES256\", \"RS256\"]"),
-            ..case("an algorithm without a key", &[("issuer", Warning, "none for RS256")])
-        },
-        Case {
-            config: |text| edit(&text, "jwks_file = \"push.json\"", "jwks_url = \"https://localhost:1/keys\""),
-            ..case("no keys of pushes", &[("push issuer", Failed, "cannot be reached")])
-        },
-        Case {
-            config: |text| {
-                edit(&text, "[[webhooks]]\nurl = \"https://localhost", "[[webhooks]]\nurl = \"https://127.0.0.1")
-            },
-            ..case("a receiver that is not trusted", &[("webhook", Failed, "invalid peer certificate")])
-        },
-        Case {
-            config: |text| {
-                edit(
-                    &text,
-                    "name = \"us-east1\"\nbucket = \"media-us\"\nurl = \"https://localhost",
-                    "name = \"us-east1\"\nbucket = \"media-us\"\nurl = \"https://127.0.0.1",
-                )
-            },
-            ..case("another region away", &[("broker", Warning, "https://127.0.0.1")])
-        },
-        Case {
-            config: |text| edit(&text, "public_url = \"https://eu.", "public_url = \"https://fr."),
-            ..case("a certificate for another name", &[("certificate", Failed, "not for this name")])
-        },
-    ]
-}
-
 #[tokio::test]
 async fn each_fault_is_found_and_hides_nothing_else() {
     let Some(scene) = Scene::start().await else { return };
-    for case in cases() {
+    for case in cases::all() {
         let Case { name, zone, notification, redis, fault, expected, .. } = case;
         let folder = TempDir::new().unwrap();
         let mut bucket = bucket();
@@ -469,7 +330,7 @@ async fn a_service_says_what_is_amiss_and_serves_all_the_same() {
     let Some(scene) = Scene::start().await else { return };
     let (folder, metadata) = (TempDir::new().unwrap(), Metadata::of("europe-west1-b").await);
     let mut bucket = bucket();
-    bucket.location = "US-EAST1".to_owned();
+    bucket.location = "US-EAST1".into();
     withhold(&mut bucket, "storage.objects.get");
     let storage = storage(bucket, None).await;
     let file = folder.path().join("broker.toml");

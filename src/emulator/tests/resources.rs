@@ -1,5 +1,7 @@
-use super::*;
 use serde_json::json;
+
+use super::super::journal::Operation;
+use super::*;
 
 async fn stand_with_objects(names: &[&str]) -> Stand {
     let stand = stand().await;

@@ -72,8 +72,8 @@ impl Outside {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let json = |value: Value| get(async move || ([(header::CONTENT_TYPE, "application/json")], value.to_string()));
-        let issuer = format!("https://localhost:{}", address.port());
-        let discovery = json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")});
+        let url = format!("https://localhost:{}", address.port());
+        let discovery = json!({"issuer": url, "jwks_uri": format!("{url}/keys")});
         let router = Router::new()
             .route("/.well-known/openid-configuration", json(discovery.clone()))
             .route("/other/.well-known/openid-configuration", json(discovery))
