@@ -226,6 +226,7 @@ async fn uploads(clock: Clock, store: Arc<Store>, emulator: &Emulator) -> anyhow
         storage_timeout: Duration::from_secs(10),
         sweeper: SweepSettings::default(),
         watchers: upload_broker::uploads::Watchers::default(),
+        recent: upload_broker::uploads::Recent::default(),
         metrics: Metrics::default(),
     })
 }
