@@ -98,14 +98,14 @@ async fn a_cluster_loses(groups: &[usize], loss: Loss) {
         let load = writing.await.unwrap();
 
         let (others, own) = (load.of(|one| !is_lost[usize::from(one)]), load.of(|one| is_lost[usize::from(one)]));
-        let (back, lost) = (load.back(gone), load.lost(&store).await);
-        report(&format!("{loss:?}, {victim}"), &load, &others, back, lost.len());
+        let (back, behind) = (load.back(gone), load.lost(&store).await);
+        report(&format!("{loss:?}, {victim}"), &load, &others, back, behind.len());
         assert!(own.failed > 0, "nothing was lost");
         assert_eq!(others.failed, 0, "other partitions have no part in this");
         assert!(others.quantile(990) < SECONDS(2), "{:?}", others.quantile(990));
         assert!(own.quantile(1000) < LONGEST, "{:?}", own.quantile(1000));
         assert!(back < patience(), "back after {back:?}");
-        let stayed: Vec<_> = lost.iter().filter(|id| !is_lost[usize::from(id.partition().0)]).collect();
+        let stayed: Vec<_> = behind.iter().filter(|id| !is_lost[usize::from(id.partition().0)]).collect();
         assert!(stayed.is_empty(), "lost by servers that were never away: {stayed:?}");
         match loss {
             Loss::Killed => fleet.restart(victim, (victim + 3) % 6),
@@ -163,8 +163,8 @@ async fn sentinels_replace_a_master_that_is_killed() {
         tokio::time::sleep_until(gone.into()).await;
         fleet.kill(master);
         let load = writing.await.unwrap();
-        let (back, lost, all) = (load.back(gone), load.lost(&store).await, load.of(|_| true));
-        report(&format!("Sentinel, {master}"), &load, &load.of(|_| false), back, lost.len());
+        let (back, behind, all) = (load.back(gone), load.lost(&store).await, load.of(|_| true));
+        report(&format!("Sentinel, {master}"), &load, &load.of(|_| false), back, behind.len());
         assert!(all.failed > 0, "nothing was lost");
         assert!(all.quantile(1000) < LONGEST, "{:?}", all.quantile(1000));
         assert!(back < SECONDS(7), "back after {back:?}");

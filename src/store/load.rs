@@ -130,7 +130,7 @@ impl Load {
         for (id, acknowledged) in &self.acknowledged {
             let found = store.find(*id).await.unwrap();
             // A step whose answer was lost may have been made.
-            if !found.is_some_and(|found| rank(found.upload.state.kind()) >= rank(*acknowledged)) {
+            if found.is_none_or(|found| rank(found.upload.state.kind()) < rank(*acknowledged)) {
                 lost.push(*id);
             }
         }

@@ -10,10 +10,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{Error, TRANSITION_ATTEMPTS, Uploads, endpoints};
-use crate::model::chain;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Evidence, Upload, UploadState};
 use crate::store::{Advanced, Attached, Lease, Tracked};
@@ -21,12 +20,16 @@ use crate::store::{Advanced, Attached, Lease, Tracked};
 /// How long something is remembered: longer than it takes to replace a master, the tries included that fail.
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
 
-/// How much is remembered: four mebibytes or so. Of more, the latest; what a replica lacks is mostly milliseconds old.
+/// How many are remembered, of about a kibibyte each and their metadata. Of more, the latest; what a replica lacks is
+/// mostly milliseconds old.
 const MOST: usize = 4096;
 
 /// How often what is remembered is compared after a loss, in rounds of the sweep: what was under way when the loss was
 /// noticed may have been acknowledged by the old master after the first of them.
 const PASSES: u8 = 2;
+
+/// After so many failures the store is taken to be away: one master of a cluster alone would not have them in a row.
+const FAILURES_IN_A_ROW: u32 = 16;
 
 /// What was acknowledged lately.
 #[derive(Debug, Default)]
@@ -104,27 +107,31 @@ impl Uploads {
     pub(super) async fn recall(&self) -> Result<(), Error> {
         let Some(losses) = self.store.losses() else { return Ok(()) };
         let mut failure = None;
-        let mut written: u64 = 0;
+        let (mut written, mut in_a_row) = (0_u64, 0);
         for tracked in self.recent.to_compare(losses, self.clock.now()) {
             match self.recall_one(&tracked).await {
-                Ok(Recalled::Known) => {}
-                Ok(Recalled::Written) => written += 1,
+                Ok(recalled) => {
+                    written += u64::from(recalled == Recalled::Written);
+                    in_a_row = 0;
+                }
                 Err(error) => {
-                    info!(upload.id = %tracked.upload.id, error = chain(&error), "an upload is not compared, and is to be again");
                     failure = Some(error);
+                    in_a_row += 1;
+                    // The next round compares all of it again.
+                    if in_a_row == FAILURES_IN_A_ROW {
+                        break;
+                    }
                 }
             }
         }
         if written > 0 {
             warn!(uploads = written, "the store had lost what it had acknowledged, which is written again");
         }
-        match failure {
-            Some(error) => Err(error),
-            None => {
-                self.recent.compared(losses);
-                Ok(())
-            }
+        if let Some(error) = failure {
+            return Err(error);
         }
+        self.recent.compared(losses);
+        Ok(())
     }
 
     async fn recall_one(&self, remembered: &Tracked) -> Result<Recalled, Error> {
