@@ -7,11 +7,12 @@ use upload_broker::clock::Clock;
 use upload_broker::emulator::journal::Operation;
 use upload_broker::model::time::Timestamp;
 
-use crate::support::broker::emulator_of;
+use crate::support::broker::{configuration, emulator_of};
 use crate::support::crossing::{Crossing, Side};
 use crate::support::mmdb::{Mmdb, place};
-use crate::support::user::{Answer, request};
-use crate::support::{Broker, Settings, User};
+use crate::support::process::{Process, command};
+use crate::support::user::{Answer, request, token};
+use crate::support::{Broker, Settings, User, noise};
 
 const EU: &str = "europe-west1";
 const US: &str = "us-central1";
@@ -433,4 +434,48 @@ async fn a_region_that_drains_or_is_another_one_is_passed_over() {
     let refused = create(&deployment.user(EU, "JP"), "not-europe").await.is_problem(421, "misdirected");
     assert_eq!(refused.text("/region"), ASIA);
     assert_eq!(deployment.brokers.iter().map(|broker| broker.storage.url()).count(), 2);
+}
+
+#[tokio::test]
+async fn the_command_line_follows_its_upload_to_the_region_that_took_it() {
+    let files = tempfile::TempDir::new().unwrap();
+    let database = files.path().join("places.mmdb");
+    std::fs::write(&database, Mmdb::cities(&[("127.0.0.0/8", place(Some("JP"), None))]).bytes()).unwrap();
+    let routing = format!("geoip_database = \"{}\"\nmisdirected = \"forward\"", database.display());
+    let deployment = Deployment::start_with("", &routing).await;
+    let (file, token_file) = (files.path().join("film.mp4"), files.path().join("token"));
+    std::fs::write(&file, noise(600 * 1024, 7)).unwrap();
+    std::fs::write(&token_file, token("ada", deployment.broker(EU).clock.now(), &[])).unwrap();
+    let mut upload = command();
+    upload.arg("upload").arg(&file).args(["--policy", "anywhere", "--chunk-size", "256KiB", "--token-file"]);
+    upload.arg(&token_file).args(["--broker", &deployment.way(EU).url()]);
+    // The servers that it talks to run on this thread.
+    let output = tokio::task::spawn_blocking(move || upload.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(deployment.sessions(), [0, 0, 1]);
+    let listed = deployment.user(ASIA, "JP").get("/v1/uploads?state=completed").await.is(200);
+    assert_eq!(listed.body["uploads"].as_array().unwrap().len(), 1);
+}
+
+/// A broker that runs by itself finds out by itself.
+#[tokio::test]
+async fn a_running_broker_notices_that_a_region_is_lost() {
+    let (_emulator, storage) = Process::emulator();
+    let files = tempfile::TempDir::new().unwrap();
+    let lost = Crossing::new().await;
+    let section = format!("[[regions]]\nname = \"{US}\"\nbucket = \"media-us\"\nurl = \"{}\"\n", lost.url());
+    let settings = Settings { more_regions: section, ..Settings::default() };
+    let file = files.path().join("broker.toml");
+    std::fs::write(&file, configuration(files.path(), &storage, &settings)).unwrap();
+    let (broker, address, _) = Process::serve(&file, "info");
+    let user = User::new(format!("http://{address}"), "ada", Clock::System.now());
+    for _ in 0..400 {
+        let answer = user.get("/v1/route").await;
+        if answer.body["regions"][1] == json!({"name": US, "url": lost.url(), "healthy": false}) {
+            assert!(broker.printed().contains("a region is passed over"), "{}", broker.printed());
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it does not notice: {}", user.get("/v1/route").await.body);
 }
