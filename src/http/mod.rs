@@ -3,6 +3,7 @@
 mod admin;
 pub mod docs;
 mod events;
+mod examples;
 pub mod extract;
 pub mod gate;
 mod notifications;
@@ -12,6 +13,7 @@ pub mod operations;
 mod policies;
 pub mod problem;
 pub mod push;
+mod schemas;
 pub mod transfer;
 mod uploads;
 pub mod wire;

@@ -7,10 +7,12 @@
 mod admin;
 mod api;
 mod command_line;
+mod compatibility;
 mod documents;
 mod endings;
 mod events;
 mod faults;
+mod interface;
 mod limits;
 mod nonsense;
 mod notifications;
