@@ -58,14 +58,14 @@ pub struct CreateUpload {
         nullable = false,
         min_length = 24,
         max_length = 24,
-        pattern = "^[A-Za-z0-9+/]{22}==$",
+        content_encoding = "base64",
         example = "XrY7u+Ae7tCTyyK7j1rNww=="
     )]
     md5: Option<String>,
     /// The CRC32C of the bytes, big-endian, in base64. An object with another one is not stored, or deleted when the
     /// upload completes.
     #[serde(default)]
-    #[schema(nullable = false, min_length = 8, max_length = 8, pattern = "^[A-Za-z0-9+/]{6}==$", example = "yZRlqg==")]
+    #[schema(nullable = false, min_length = 8, max_length = 8, content_encoding = "base64", example = "yZRlqg==")]
     crc32c: Option<String>,
     /// Custom metadata of the object: at most 8 KiB in all. The policy's own beats it.
     #[serde(default, deserialize_with = "unique_keys")]
@@ -317,13 +317,13 @@ pub struct UploadResult {
         nullable = false,
         min_length = 24,
         max_length = 24,
-        pattern = "^[A-Za-z0-9+/]{22}==$",
+        content_encoding = "base64",
         example = "XrY7u+Ae7tCTyyK7j1rNww=="
     )]
     md5: Option<String>,
     /// Big-endian, in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, min_length = 8, max_length = 8, pattern = "^[A-Za-z0-9+/]{6}==$", example = "yZRlqg==")]
+    #[schema(nullable = false, min_length = 8, max_length = 8, content_encoding = "base64", example = "yZRlqg==")]
     crc32c: Option<String>,
     #[schema(format = DateTime, example = "2026-11-22T10:03:00.000Z")]
     completed_at: String,

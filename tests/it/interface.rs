@@ -35,6 +35,10 @@ fn unlimited(at: &str, schema: &Value, found: &mut Vec<String>) {
     if !is_limited {
         found.push(format!("{at}: {}", schema["type"]));
     }
+    // Swift's generator writes patterns between slashes, and makes of others an escape that Swift does not have.
+    if schema["pattern"].as_str().is_some_and(|pattern| pattern.contains('/')) {
+        found.push(format!("{at}: a slash in its pattern"));
+    }
     for (name, property) in entries(&schema["properties"]) {
         unlimited(&format!("{at}.{name}"), property, found);
     }
