@@ -37,7 +37,7 @@ const LARGEST_PAGE: u32 = 200;
 /// concerns this upload is asked there.
 #[utoipa::path(
     post, path = "/v1/uploads", operation_id = "createUpload", tag = "uploads",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Repeats with the same key and body give the same upload, for 24 hours.", min_length = 1, max_length = 255)),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Repeats with the same key and body give the same upload, for 24 hours.", min_length = 1, max_length = 255, example = "8a6f0a6e-6f4f-4a3f-9d1c-2f2b7f1f6c11")),
     request_body = wire::CreateUpload,
     responses(
         (status = 201, description = "The upload, with how to send its bytes", body = wire::Upload, headers(
@@ -139,9 +139,11 @@ pub(super) async fn list(
 }
 
 /// Get an upload
+///
+/// As the broker knows it, or with what storage has at this moment.
 #[utoipa::path(
     get, path = "/v1/uploads/{id}", operation_id = "getUpload", tag = "uploads",
-    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34), wire::GetQuery),
+    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34, pattern = "^[0-9a-f]{34}$", example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8"), wire::GetQuery),
     responses(
         (status = 200, description = "The upload", body = wire::Upload),
         (status = 400, description = "`invalid-request`", body = problem::Document, content_type = "application/problem+json"),
@@ -169,7 +171,7 @@ pub(super) async fn get(
 /// answers with the upload `completed` or `rejected`.
 #[utoipa::path(
     post, path = "/v1/uploads/{id}/complete", operation_id = "completeUpload", tag = "uploads",
-    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34)),
+    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34, pattern = "^[0-9a-f]{34}$", example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8")),
     responses(
         (status = 200, description = "The upload, `completed` or `rejected`", body = wire::Upload),
         (status = 404, description = "`not-found`", body = problem::Document, content_type = "application/problem+json"),
@@ -195,7 +197,7 @@ pub(super) async fn complete(
 /// then comes back final, without a transfer. Else it is cancelled, and what it had received is lost: begin at byte 0.
 #[utoipa::path(
     post, path = "/v1/uploads/{id}/renew", operation_id = "renewUpload", tag = "uploads",
-    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34)),
+    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34, pattern = "^[0-9a-f]{34}$", example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8")),
     responses(
         (status = 200, description = "The upload, with how to send its bytes unless it is final", body = wire::Upload),
         (status = 404, description = "`not-found`", body = problem::Document, content_type = "application/problem+json"),
@@ -221,7 +223,7 @@ pub(super) async fn renew(
 /// The session is revoked at storage, and what was reserved is free. An upload that was final before stays as it was.
 #[utoipa::path(
     delete, path = "/v1/uploads/{id}", operation_id = "cancelUpload", tag = "uploads",
-    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34)),
+    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34, pattern = "^[0-9a-f]{34}$", example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8")),
     responses(
         (status = 200, description = "The upload as it then is", body = wire::Upload),
         (status = 404, description = "`not-found`", body = problem::Document, content_type = "application/problem+json"),
