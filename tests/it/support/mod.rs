@@ -1,7 +1,11 @@
 //! The harness: brokers, a storage emulator, an issuer and users, all of them real and on loopback.
 
+pub mod ahead;
 pub mod broker;
 pub mod door;
+pub mod fleet;
+pub mod front;
+pub mod hooks;
 pub mod listening;
 pub mod process;
 pub mod pusher;
