@@ -6,6 +6,7 @@
 
 mod admin;
 mod api;
+mod chaos;
 mod command_line;
 mod dns;
 mod compatibility;
