@@ -20,8 +20,8 @@ use upload_broker::clock::{Clock, Randomness};
 use self::clients::{Client, Habit, Known, POLICIES, Troubles};
 use self::verdict::Verdict;
 use crate::support::User;
-use crate::support::fleet::{BROKERS, Fleet};
 use crate::support::backend::{Health, Hooks};
+use crate::support::fleet::{BROKERS, Fleet};
 
 /// How many uploads there are for one user.
 const UPLOADS_EACH: u64 = 20;

@@ -9,8 +9,8 @@ use upload_broker::webhooks::event_id;
 
 use super::clients::{Known, Troubles};
 use crate::support::User;
-use crate::support::fleet::Fleet;
 use crate::support::backend::Hooks;
+use crate::support::fleet::Fleet;
 
 /// What is to be compared, read once everything has come to rest.
 pub struct Verdict {
