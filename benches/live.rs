@@ -17,6 +17,7 @@ use clap::Parser;
 use tokio::task::JoinSet;
 use upload_broker::clock::{Clock, Randomness};
 use upload_broker::emulator::{self, BucketSettings, Emulator};
+use upload_broker::geo::Misdirected;
 use upload_broker::model::id::UploadId;
 use upload_broker::model::limits::{Enforcement, Limits};
 use upload_broker::model::principal::{Owner, PrincipalId};
@@ -25,6 +26,7 @@ use upload_broker::model::size::ByteCount;
 use upload_broker::model::time::Timestamp;
 use upload_broker::model::upload::{Attributes, Promise, PromisedSize, TransferKind, Upload, UploadState};
 use upload_broker::policy::Policies;
+use upload_broker::routing::{self, Routing};
 use upload_broker::storage::{self, Signing, Storage};
 use upload_broker::store::{Admitted, Intent, Settings, Store};
 use upload_broker::uploads::{Metrics, Region, SweepSettings, Uploads};
@@ -213,19 +215,28 @@ async fn uploads(clock: Clock, store: Arc<Store>, emulator: &Emulator) -> anyhow
         signing: Signing::Unused,
     };
     let region = Region { name: "europe-west1".parse()?, bucket: "media-eu".parse()?, url: emulator.url().parse()? };
+    let routing = routing::Settings {
+        own: region.name.clone(),
+        map: routing::Map { regions: Vec::new(), misdirected: Misdirected::Serve, header: None, database: None },
+        trusted_ca: Vec::new(),
+        user_agent: "upload-broker/bench",
+    };
     Ok(Uploads {
+        routing: Arc::new(Routing::new(routing, clock.clone(), Randomness::System)?),
         clock,
         randomness: Randomness::System,
         policies: Policies::new(&[toml::from_str("name = \"videos\"\nobject = \"{id}\"")?])?,
         store,
-        storage: Storage::open(&settings, options).await?,
+        storage: Arc::new(Storage::open(&settings, options).await?),
         regions: vec![region.clone()],
         region,
         endpoints: Vec::new(),
         ended: tokio::sync::mpsc::channel(1).0,
         storage_timeout: Duration::from_secs(10),
         sweeper: SweepSettings::default(),
-        watchers: upload_broker::uploads::Watchers::default(),
+        watchers: Arc::default(),
+        recent: Arc::default(),
+        tracer: None,
         metrics: Metrics::default(),
     })
 }

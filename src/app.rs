@@ -7,7 +7,6 @@ mod reload;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -24,15 +23,21 @@ use crate::config::{self, Config, ConfigError};
 use crate::http;
 use crate::http::gate::Transport;
 use crate::http::operations::{self, Operations};
+use crate::live;
 use crate::model::id::Partition;
 use crate::notifications;
+use crate::routing::Routing;
 use crate::server::{Limits, Listener, TlsCertificate, TlsError};
 use crate::storage;
 use crate::store::{self, Store};
-use crate::uploads::{Uploads, WatchLimits};
+use crate::telemetry::Exporter;
+use crate::uploads::{Region, Uploads, WatchLimits};
 use crate::webhooks::{self, Webhooks};
 use files::Contents;
-use open::{Lasting, Opened, Present, extra_roots, open_endpoints, open_identity, open_receiver, open_storage};
+use open::{
+    Lasting, Opened, Present, USER_AGENT, extra_roots, open_endpoints, open_identity, open_receiver, open_storage,
+    region,
+};
 use reload::Parts;
 
 /// How many requests may be answered at once, those that only read included: as many as the operations that storage
@@ -69,7 +74,7 @@ pub struct World {
     pub watching: WatchLimits,
 }
 
-/// Who has the work done that no request asks for: sweeps.
+/// Who has the work done that no request asks for: sweeps, and probes of other regions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Background {
     /// The service itself, round by round.
@@ -126,6 +131,9 @@ pub enum StartError {
     /// The HTTP client cannot be set up.
     #[error("the HTTP client cannot be set up")]
     Client(#[from] reqwest::Error),
+    /// Others cannot be asked anything.
+    #[error(transparent)]
+    Outside(#[from] live::OutsideError),
     /// The OpenAPI document cannot be written.
     #[error("the OpenAPI document cannot be written")]
     Document(#[from] serde_json::Error),
@@ -140,7 +148,10 @@ pub struct App {
     webhooks: Arc<Webhooks>,
     endings: mpsc::Receiver<Partition>,
     reloader: Arc<Reloader>,
+    exporter: Option<Exporter>,
     background: Background,
+    certificate: Option<TlsCertificate>,
+    public_url: url::Url,
 }
 
 /// How a service ended.
@@ -153,7 +164,8 @@ pub enum Ended {
 }
 
 impl App {
-    /// Builds the service and binds both listeners. Nothing is asked of the network yet.
+    /// Builds the service and binds both listeners. Nothing is asked of the network yet, but where this machine is if the
+    /// configuration leaves the region to it.
     ///
     /// # Errors
     /// When the configuration, a file that it names, or an address cannot be used.
@@ -161,7 +173,8 @@ impl App {
         // Before anything is read: what changes from here on is noticed as a change.
         let contents = Contents::of(config.files());
         let (ended, endings) = mpsc::channel(webhooks::ENDINGS_AT_ONCE);
-        let lasting = Arc::new(Lasting::open(config, world, ended).await?);
+        let (lasting, exporter) = Lasting::open(config, world, ended).await?;
+        let lasting = Arc::new(lasting);
         let Opened { present, endpoints } = lasting.present(config, None)?;
         let certificate = config.server.tls.as_ref().map(TlsCertificate::load).transpose()?;
         let webhooks = Arc::new(Webhooks {
@@ -170,9 +183,12 @@ impl App {
             store: Arc::clone(&lasting.store),
             endpoints: watch::Sender::new(endpoints),
             render: http::wire::as_event,
+            tracer: lasting.tracer.clone(),
             metrics: webhooks::Metrics::default(),
         });
         let (uploads, identity) = (Arc::clone(&present.uploads), Arc::clone(&present.identity));
+        let routing = Arc::clone(&uploads.routing);
+        routing.introduce_peers();
         let present = Arc::new(ArcSwap::from_pointee(present));
         let parts = Parts {
             lasting: Arc::clone(&lasting),
@@ -184,21 +200,43 @@ impl App {
 
         let mut registry = Registry::default();
         // These have the names of the HTTP semantic conventions of OpenTelemetry; all others are the broker's own.
-        lasting.observer.metrics.register(&mut registry);
+        lasting.http_metrics.register(&mut registry);
         let own = registry.sub_registry_with_prefix("upload_broker");
         lasting.upload_metrics.register(own);
         lasting.store.metrics().register(own);
         lasting.storage.metrics().register(own);
         identity.metrics().register(own);
         webhooks.metrics.register(own);
+        routing.metrics.register(own);
         lasting.notification_metrics.register(own);
         reloader.metrics().register(own);
-        let operator_state = Arc::new(Operations { uploads, registry, draining: AtomicBool::new(false) });
+        if let Some(exporter) = &exporter {
+            exporter.metrics.register(own);
+        }
+        let operator_state = Arc::new(Operations { uploads, readiness: Arc::clone(&lasting.readiness), registry });
+        routing.refresh_database().await;
 
-        let public = bind(config.server.listen, certificate).await?;
+        let public = bind(config.server.listen, certificate.clone()).await?;
         let operations = bind(config.server.admin_listen, None).await?;
         let background = lasting.world.background;
-        Ok(Self { public, operations, present, operator_state, webhooks, endings, reloader, background })
+        Ok(Self {
+            public,
+            operations,
+            present,
+            operator_state,
+            webhooks,
+            endings,
+            reloader,
+            exporter,
+            background,
+            certificate,
+            public_url: config.server.public_url.clone(),
+        })
+    }
+
+    /// The region that is served.
+    pub fn region(&self) -> &Region {
+        &self.operator_state.uploads.region
     }
 
     /// Where clients reach the service.
@@ -216,6 +254,11 @@ impl App {
         Arc::clone(&self.present.load().uploads)
     }
 
+    /// Where clients are sent under that configuration, for whoever has regions probed and the database read by hand.
+    pub fn routing(&self) -> Arc<Routing> {
+        Arc::clone(&self.present.load().uploads.routing)
+    }
+
     /// Puts other configurations in force. Nobody does who was not asked to [watch](Reloader::watch).
     pub fn reloader(&self) -> Arc<Reloader> {
         Arc::clone(&self.reloader)
@@ -230,12 +273,22 @@ impl App {
         let stop_operations = CancellationToken::new();
         let stop_webhooks = CancellationToken::new();
         let webhooks = tokio::spawn(self.webhooks.run(self.endings, stop_webhooks.clone()));
+        let stop_exporter = CancellationToken::new();
+        let exporter = self.exporter.map(|exporter| tokio::spawn(exporter.run(stop_exporter.clone())));
         let present = self.present.load_full();
         tokio::spawn(async move { present.warm_up().await });
         if self.background == Background::ByItself {
+            let uploads = Arc::clone(&self.present.load().uploads);
+            let (certificate, public_url, stop) = (self.certificate, self.public_url, stop_public.clone());
+            tokio::spawn(
+                async move { stop.run_until_cancelled(look(&uploads, certificate.as_ref(), &public_url)).await },
+            );
             let present = Arc::clone(&self.present);
             let uploads = move || Arc::clone(&present.load().uploads);
+            let present = Arc::clone(&self.present);
+            let routing = move || Arc::clone(&present.load().uploads.routing);
             tokio::spawn(Uploads::keep_sweeping(uploads, stop_public.clone()));
+            tokio::spawn(Routing::keep_watching(routing, stop_public.clone()));
         }
         let for_operators = operations::router(Arc::clone(&self.operator_state));
         let operations = tokio::spawn(self.operations.serve(move || for_operators.clone(), stop_operations.clone()));
@@ -243,7 +296,7 @@ impl App {
         let public = tokio::spawn(self.public.serve(move || present.load().router.clone(), stop_public.clone()));
 
         shutdown.cancelled().await;
-        self.operator_state.draining.store(true, Ordering::Relaxed);
+        self.operator_state.readiness.drain();
         info!(notice_ms = u64::try_from(notice.as_millis()).unwrap_or(u64::MAX), "draining");
         tokio::time::sleep(notice).await;
         // They would last longer than the drain. Whoever listened comes back at once, and now to another instance.
@@ -253,6 +306,11 @@ impl App {
         // The last requests may have ended uploads: what is not told by then is told by another instance.
         stop_webhooks.cancel();
         let _ = webhooks.await;
+        // Behind all that is traced.
+        stop_exporter.cancel();
+        if let Some(exporter) = exporter {
+            let _ = exporter.await;
+        }
         stop_operations.cancel();
         let _ = operations.await;
         match drained {
@@ -260,6 +318,45 @@ impl App {
             Ok(_) | Err(_) => Ended::Cut,
         }
     }
+}
+
+/// Says in the log whether what the service stands on is as it must be. Nothing depends on it.
+async fn look(uploads: &Uploads, certificate: Option<&TlsCertificate>, public_url: &url::Url) {
+    let Uploads { clock, region, storage, .. } = uploads;
+    live::check_at_start(&live::Essentials { clock, region, storage, public_url, certificate }).await.log();
+}
+
+/// What `check --live` looks at.
+///
+/// # Errors
+/// As [`App::bind`], but for addresses that cannot be listened on and a region that nobody tells.
+pub async fn live_subject(config: &Config, world: &World) -> Result<live::Subject, StartError> {
+    let extra_roots = extra_roots(config)?;
+    let identity = open_identity(config, world, &extra_roots)?;
+    let mut transfers = Vec::new();
+    for transfer in config.policies.iter().flat_map(|policy| &policy.transfers) {
+        if !transfers.contains(&transfer.kind()) {
+            transfers.push(transfer.kind());
+        }
+    }
+    Ok(live::Subject {
+        clock: world.clock.clone(),
+        randomness: world.randomness.clone(),
+        metadata_host: world.environment.gce_metadata_host.clone(),
+        own: config.own_region().map(region),
+        regions: config.regions.iter().map(region).collect(),
+        public_url: config.server.public_url.clone(),
+        allowed_origins: config.server.allowed_origins.clone(),
+        certificate: config.server.tls.as_ref().map(TlsCertificate::load).transpose()?,
+        api: config.storage.api,
+        transfers,
+        store: Store::open(&config.store, world.randomness.clone()).await?,
+        receiver: open_receiver(config, &identity, notifications::Metrics::default())?,
+        identity,
+        endpoints: open_endpoints(config, &extra_roots)?,
+        outside: live::Outside::new(&extra_roots, USER_AGENT)?,
+        storage: open_storage(config, world, extra_roots).await?,
+    })
 }
 
 /// Everything about `config` that a service could not start with, as far as this machine can tell without the network.
@@ -285,6 +382,9 @@ async fn bind(address: SocketAddr, certificate: Option<TlsCertificate>) -> Resul
         Listener::bind(address, certificate, Limits { body_timeout: BODY_TIMEOUT, ..Limits::default() }).await;
     listener.map_err(|source| StartError::Listen { address, source })
 }
+
+#[cfg(test)]
+mod documented;
 
 #[cfg(test)]
 mod tests {

@@ -61,7 +61,16 @@ def until_ready(operations):
         time.sleep(0.05)
 
 
-@contextlib.contextmanager
+def until_told(metrics):
+    """What is exported once the end of an upload was told to the receiver of webhooks."""
+    deadline = time.monotonic() + PATIENCE
+    while 'webhook_deliveries_total{endpoint="backend",result="accepted"} 0' in (text := ask(metrics)[1]):
+        if time.monotonic() > deadline:
+            raise RuntimeError("no webhook was accepted")
+        time.sleep(0.05)
+    return text
+
+
 def issuer(folder):
     """The address of a server for the files of a folder."""
 
@@ -69,7 +78,27 @@ def issuer(folder):
         def log_message(self, *_):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Files, directory=str(folder)))
+    return serving(functools.partial(Files, directory=str(folder)))
+
+
+def receiver():
+    """The address of a server that accepts whatever is posted."""
+
+    class Accepting(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    return serving(Accepting)
+
+
+@contextlib.contextmanager
+def serving(handler):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -85,6 +114,8 @@ def exported():
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         path, environment = lay_out(template(SETS["nothing"], {"config": {"policies": POLICIES}}), folder)
+        secret = folder / "webhook.secret"
+        secret.write_text("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n")
         emulator = stack.enter_context(
             process(
                 BINARY,
@@ -105,6 +136,14 @@ def exported():
             "UPLOAD_BROKER_SERVER__ADMIN_LISTEN": "127.0.0.1:0",
             "UPLOAD_BROKER_STORAGE__ENDPOINT": storage,
             "UPLOAD_BROKER_ISSUERS__0__JWKS_URL": f"{stack.enter_context(issuer(material))}/jwks.json",
+            "UPLOAD_BROKER_NOTIFICATIONS__AUDIENCE": "https://eu.uploads.example.com/v1/notifications/storage",
+            "UPLOAD_BROKER_NOTIFICATIONS__SERVICE_ACCOUNT": "push@acme.iam.gserviceaccount.com",
+            "UPLOAD_BROKER_NOTIFICATIONS__JWKS_FILE": str(material / "jwks.json"),
+            "UPLOAD_BROKER_NOTIFICATIONS__ALGORITHMS": '["ES256"]',
+            "UPLOAD_BROKER_WEBHOOKS__0__URL": stack.enter_context(receiver()),
+            "UPLOAD_BROKER_WEBHOOKS__0__NAME": "backend",
+            "UPLOAD_BROKER_WEBHOOKS__0__SECRET_FILE": str(secret),
+            "UPLOAD_BROKER_WEBHOOKS__0__ALLOW_PRIVATE_ADDRESSES": "true",
         }
         log = stack.enter_context(open(folder / "log", "w", encoding="utf-8"))
         stack.enter_context(
@@ -115,7 +154,7 @@ def exported():
         token = folder / "token"
         token.write_text(made([BINARY, "token", "--key", material / "issuer.pem", "--subject", "ada"]))
         use(folder, f"http://{address}", token, storage)
-        return ask(f"http://{operations}/metrics")[1]
+        return until_told(f"http://{operations}/metrics")
 
 
 def use(folder, url, token, storage):
@@ -136,6 +175,9 @@ def use(folder, url, token, storage):
     if renewed[0] != 200:
         raise RuntimeError(renewed)
     ask(f"{url}/v1/policies", Authorization="Bearer nonsense")
+    ended = json.loads(ask(uploads, **ada)[1])["uploads"][-1]
+    # A stream of what has ended says so, and is over.
+    ask(f"{uploads}/{ended['id']}/events", Accept="text/event-stream", **ada)
 
 
 def addresses(log):

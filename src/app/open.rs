@@ -3,6 +3,7 @@
 //! A reload makes a new [`Present`] beside the old one and puts it in place with one step. A request is answered by the
 //! router that is in force when it comes, to its end, so everything about it is decided by one configuration.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
@@ -10,25 +11,37 @@ use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{BODY_TIMEOUT, CONNECT_TIMEOUT, PATIENCE_MARGIN, REQUESTS_AT_ONCE, StartError, World};
-use crate::config::{self, Config};
+use crate::config::{Config, OwnRegion, RegionSettings};
+use crate::geo::{Candidate, Database};
+use crate::http::arrival::TrustedProxies;
 use crate::http::extract::AllowedOrigins;
 use crate::http::gate::Gate;
 use crate::http::push::Receiver;
-use crate::http::{self, Observer, Services};
+use crate::http::readiness::Readiness;
+use crate::http::{self, Observer, Services, Tracing};
 use crate::identity::Identity;
+use crate::machine::{self, Machine};
+use crate::model::chain;
 use crate::model::id::Partition;
+use crate::model::name::RegionName;
 use crate::notifications;
 use crate::policy::{Policies, PolicySettings};
+use crate::routing::{self, Routing};
 use crate::storage::{self, Signing, Storage};
 use crate::store::Store;
-use crate::uploads::{self, Region, Uploads, Watchers};
+use crate::telemetry::trace::Tracer;
+use crate::telemetry::{self, Exporter};
+use crate::uploads::{self, Recent, Region, Uploads, Watchers};
 use crate::webhooks::{self, Endpoint};
 
-const USER_AGENT: &str = concat!("upload-broker/", env!("CARGO_PKG_VERSION"));
+/// What others see as the user agent.
+pub(super) const USER_AGENT: &str = concat!("upload-broker/", env!("CARGO_PKG_VERSION"));
 
 /// What lives as long as the process, under whatever configuration.
 pub(super) struct Lasting {
     pub(super) world: World,
+    /// The region that is served. Where the machine tells it, nobody asks it twice.
+    own: RegionName,
     pub(super) store: Arc<Store>,
     pub(super) storage: Arc<Storage>,
     /// Whether storage was opened to sign URLs.
@@ -36,8 +49,11 @@ pub(super) struct Lasting {
     extra_roots: Vec<CertificateDer<'static>>,
     permits: Arc<Semaphore>,
     watchers: Arc<Watchers>,
+    recent: Arc<Recent>,
+    pub(super) readiness: Arc<Readiness>,
     ended: mpsc::Sender<Partition>,
-    pub(super) observer: Observer,
+    pub(super) tracer: Option<Arc<Tracer>>,
+    pub(super) http_metrics: Arc<http::Metrics>,
     pub(super) upload_metrics: uploads::Metrics,
     pub(super) notification_metrics: notifications::Metrics,
 }
@@ -75,33 +91,40 @@ pub(super) struct Opened {
 }
 
 impl Lasting {
-    /// Opens what is opened once. `ended` hears of the partitions in which somebody is to be told that an upload ended.
+    /// Opens what is opened once, and who sends traces away, if anybody does. `ended` hears of the partitions in which
+    /// somebody is to be told that an upload ended.
     pub(super) async fn open(
         config: &Config,
         world: World,
         ended: mpsc::Sender<Partition>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<(Self, Option<Exporter>), StartError> {
         let extra_roots = extra_roots(config)?;
-        let store = Store::open(&config.store, world.randomness.clone()).await?;
-        let storage = open_storage(config, &world, extra_roots.clone()).await?;
-        let observer = Observer { metrics: Arc::default(), randomness: world.randomness.clone() };
-        Ok(Self {
-            store: Arc::new(store),
-            storage: Arc::new(storage),
+        let store = Arc::new(Store::open(&config.store, world.randomness.clone()).await?);
+        let own = own_region(config, &world).await?;
+        let (tracer, exporter) = open_tracing(config, &own, &world, &extra_roots)?.unzip();
+        let storage = Arc::new(open_storage(config, &world, extra_roots.clone()).await?);
+        let lasting = Self {
+            own,
+            readiness: Arc::new(Readiness::new(Arc::clone(&store), Arc::clone(&storage))),
+            store,
+            storage,
             signing: signing(config),
             extra_roots,
             permits: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
             watchers: Arc::new(Watchers::new(world.watching)),
+            recent: Arc::default(),
             ended,
-            observer,
+            tracer,
+            http_metrics: Arc::default(),
             upload_metrics: uploads::Metrics::default(),
             notification_metrics: notifications::Metrics::default(),
             world,
-        })
+        };
+        Ok((lasting, exporter))
     }
 
-    /// Makes of a configuration all that it decides. `before` is what is in force: keys of issuers, and what is counted, go
-    /// over from it. Blocks: it reads small files, and compiles conditions.
+    /// Makes of a configuration all that it decides. `before` is what is in force: keys of issuers, the health of
+    /// regions, and what is counted, go over from it. Blocks: it reads small files, and compiles conditions.
     ///
     /// # Errors
     /// When anything of it cannot be used. Nothing has changed then.
@@ -118,24 +141,35 @@ impl Lasting {
         let policies = compile_policies(config)?;
         self.check_signing(config)?;
         let endpoints = open_endpoints(config, &self.extra_roots)?;
-        let region = config.own_region().map(region);
+        let own = config.region_named(&self.own).ok_or_else(|| no_section(config, &self.own))?;
+        let routing = match before {
+            Some(before) => {
+                let routing = &before.uploads.routing;
+                routing.reconfigured(map_of(config, routing.locator.database.as_ref()))
+            }
+            None => open_routing(config, own, &self.world, &self.extra_roots)?,
+        };
         let uploads = Arc::new(Uploads {
             clock: self.world.clock.clone(),
             randomness: self.world.randomness.clone(),
             policies,
             store: Arc::clone(&self.store),
             storage: Arc::clone(&self.storage),
-            region: region.ok_or_else(|| config.error("region", None, "", "is not among [[regions]]"))?,
-            regions: config.regions.iter().map(self::region).collect(),
+            region: region(own),
+            regions: config.regions.iter().map(region).collect(),
+            routing: Arc::new(routing),
             endpoints: endpoints.iter().map(|endpoint| told(endpoint)).collect(),
             ended: self.ended.clone(),
             storage_timeout: config.storage.timeout.0,
             sweeper: config.sweeper,
             watchers: Arc::clone(&self.watchers),
+            recent: Arc::clone(&self.recent),
+            tracer: self.tracer.clone(),
             metrics: self.upload_metrics.clone(),
         });
+        let trusted_proxies = TrustedProxies(config.server.trusted_proxies.clone().into());
         let gate = Gate {
-            trusted_proxies: config.server.trusted_proxies.clone().into(),
+            trusted_proxies: trusted_proxies.clone(),
             transport: self.world.transport,
             permits: Arc::clone(&self.permits),
             patience: BODY_TIMEOUT + config.storage.timeout.0 + PATIENCE_MARGIN,
@@ -145,8 +179,16 @@ impl Lasting {
             identity: Arc::clone(&identity),
             receiver: receiver.clone(),
             allowed_origins: AllowedOrigins(config.server.allowed_origins.clone().into()),
+            readiness: Arc::clone(&self.readiness),
+            trusted_proxies,
         };
-        let router = http::router(services, gate, self.observer.clone())?;
+        let tracing = self.tracer.clone().map(|tracer| Tracing {
+            tracer,
+            trusted_proxies: config.server.trusted_proxies.clone().into(),
+            server_address: config.server.public_url.host_str().unwrap_or_default().into(),
+        });
+        let (metrics, randomness) = (Arc::clone(&self.http_metrics), self.world.randomness.clone());
+        let router = http::router(services, gate, Observer { metrics, randomness, tracing })?;
         Ok(Opened { present: Present { router, uploads, identity, receiver }, endpoints })
     }
 
@@ -161,6 +203,27 @@ impl Lasting {
             _ => Ok(()),
         }
     }
+}
+
+/// The region that is served: the one that is named, or that of the machine.
+async fn own_region(config: &Config, world: &World) -> Result<RegionName, StartError> {
+    let name = match &config.region {
+        OwnRegion::Named(name) => name.clone(),
+        OwnRegion::OfMachine => {
+            let unknown =
+                |error: machine::Error| config.error("region", None, "", format!("\"auto\": {}", chain(&error)));
+            let machine = Machine::new(world.environment.gce_metadata_host.as_deref()).map_err(unknown)?;
+            machine.region().await.map_err(unknown)?
+        }
+    };
+    if config.region_named(&name).is_none() {
+        return Err(no_section(config, &name));
+    }
+    Ok(name)
+}
+
+fn no_section(config: &Config, name: &RegionName) -> StartError {
+    config.error("region", None, "", format!("\"{name}\" is not the name of any [[regions]] section")).into()
 }
 
 pub(super) fn open_identity(
@@ -220,6 +283,41 @@ pub(super) fn open_endpoints(
     })
 }
 
+fn open_routing(
+    config: &Config,
+    own: &RegionSettings,
+    world: &World,
+    extra_roots: &[CertificateDer<'static>],
+) -> Result<Routing, StartError> {
+    let roots: Result<Vec<_>, _> = extra_roots.iter().map(|root| reqwest::Certificate::from_der(root)).collect();
+    let settings = routing::Settings {
+        own: own.name.clone(),
+        map: map_of(config, None),
+        trusted_ca: roots?,
+        user_agent: USER_AGENT,
+    };
+    Ok(Routing::new(settings, world.clock.clone(), world.randomness.clone())?)
+}
+
+/// What routing knows of regions and clients. `database` is kept, if it is of the file that is configured.
+fn map_of(config: &Config, database: Option<&Arc<Database>>) -> routing::Map {
+    let candidate = |region: &RegionSettings| Candidate {
+        name: region.name.clone(),
+        coordinates: region.coordinates(),
+        countries: region.countries.clone(),
+    };
+    let kept_or_new = |file: &PathBuf| match database {
+        Some(database) if database.file() == file => Arc::clone(database),
+        _ => Arc::new(Database::new(file.clone())),
+    };
+    routing::Map {
+        regions: config.regions.iter().map(|region| (candidate(region), region.url.clone())).collect(),
+        misdirected: config.routing.misdirected,
+        header: config.routing.geo_header.clone(),
+        database: config.routing.geoip_database.as_ref().map(kept_or_new),
+    }
+}
+
 /// What uploads know of an endpoint.
 fn told(endpoint: &Endpoint) -> uploads::Endpoint {
     uploads::Endpoint {
@@ -250,6 +348,17 @@ pub(super) async fn open_storage(
     Ok(Storage::open(&config.storage, options).await?)
 }
 
+fn open_tracing(
+    config: &Config,
+    own: &RegionName,
+    world: &World,
+    extra_roots: &[CertificateDer<'static>],
+) -> Result<Option<(Arc<Tracer>, Exporter)>, StartError> {
+    let roots: Result<Vec<_>, _> = extra_roots.iter().map(|root| reqwest::Certificate::from_der(root)).collect();
+    let (clock, randomness) = (world.clock.clone(), world.randomness.clone());
+    Ok(telemetry::open(&config.telemetry, clock, randomness, own.as_str(), roots?)?)
+}
+
 /// The certificates of `trusted_ca`.
 pub(super) fn extra_roots(config: &Config) -> Result<Vec<CertificateDer<'static>>, StartError> {
     let Some(path) = &config.trusted_ca else { return Ok(Vec::new()) };
@@ -260,6 +369,6 @@ pub(super) fn extra_roots(config: &Config) -> Result<Vec<CertificateDer<'static>
     if roots.is_empty() { Err(refuse("holds no certificate".to_owned())) } else { Ok(roots) }
 }
 
-fn region(settings: &config::RegionSettings) -> Region {
+pub(super) fn region(settings: &RegionSettings) -> Region {
     Region { name: settings.name.clone(), bucket: settings.bucket.clone(), url: settings.url.clone() }
 }

@@ -164,6 +164,10 @@ impl Reloader {
             }
             Err(broken) => Reloaded::Refused(chain(&Refusal::from(broken))),
         };
+        if why == Why::Asked {
+            let routing = Arc::clone(&self.present.load().uploads.routing);
+            routing.refresh_database().await;
+        }
         let certificate = self.reload_certificate().await;
         self.tell(why, &reloaded, certificate);
     }
@@ -190,6 +194,8 @@ impl Reloader {
             opened.map(|opened| (opened, config))
         })
         .await??;
+        // It may be another one now; one that cannot be used is no reason to refuse the rest.
+        opened.present.uploads.routing.refresh_database().await;
         // Nothing can fail from here on.
         if let Some(keys) = keys {
             self.lasting.store.replace_keys(keys);
@@ -205,6 +211,7 @@ impl Reloader {
         self.webhooks.tell(endpoints);
         let before = self.present.swap(Arc::clone(&present));
         present.uploads.watchers.follow(&present.uploads);
+        present.uploads.routing.introduce_peers();
         for issuer in before.issuers() {
             if !present.issuers().any(|kept| kept == issuer) {
                 present.identity.forget(issuer);

@@ -31,6 +31,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "REGION", default_value = "europe-west1")]
     location: String,
 
+    /// The two regions of a configurable dual-region in --location, or the zone of buckets in one zone
+    #[arg(long, value_name = "REGION,REGION", value_delimiter = ',')]
+    placement: Vec<String>,
+
     /// Where to write the key of the stand-in's own service account, as `GOOGLE_APPLICATION_CREDENTIALS` wants it
     #[arg(long, value_name = "FILE")]
     service_account: Option<PathBuf>,
@@ -104,6 +108,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             .map(|name| BucketSettings {
                 name: name.to_string(),
                 location: arguments.location.clone(),
+                placement: arguments.placement.clone(),
                 ..BucketSettings::default()
             })
             .collect(),

@@ -30,7 +30,7 @@ pub(super) struct Arguments {
 }
 
 /// Serves until SIGTERM or SIGINT, then answers what is under way. SIGINT while it drains ends it at once. SIGHUP, which would
-/// end other processes, has the configuration read again.
+/// end other processes, has the configuration and the database of addresses read again.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = match config::load_file(&arguments.config) {
         Ok(config) => config,
@@ -55,7 +55,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    info!(region = %config.region, address = %app.public_addr(), operations = %app.operations_addr(), "listening");
+    info!(region = %app.region().name, address = %app.public_addr(), operations = %app.operations_addr(), "listening");
 
     let shutdown = CancellationToken::new();
     let reloader = app.reloader();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderValue, LOCATION};
 use reqwest::{Method, RequestBuilder};
 use url::Url;
 
@@ -59,6 +59,8 @@ impl Token {
 pub(super) struct Broker {
     http: Http,
     base: UpstreamUrl,
+    /// The broker of the region that took the upload, where that is another one.
+    taker: Option<UpstreamUrl>,
     token: Token,
 }
 
@@ -78,6 +80,7 @@ struct Answer {
     status: u16,
     body: Vec<u8>,
     retry_after: Option<Duration>,
+    location: Option<String>,
 }
 
 impl Answer {
@@ -101,7 +104,7 @@ impl Answer {
 
 impl Broker {
     pub(super) const fn new(http: Http, base: UpstreamUrl, token: Token) -> Self {
-        Self { http, base, token }
+        Self { http, base, taker: None, token }
     }
 
     /// The address, as it is kept in state files.
@@ -109,14 +112,37 @@ impl Broker {
         self.base.to_string()
     }
 
-    /// Creates an upload, or finds the one that `key` created before.
-    pub(super) async fn create(&self, body: &CreateUpload, key: &str, pace: &mut Pace<'_>) -> Result<Upload, Error> {
+    /// The address of the broker that took the upload, where that is another one.
+    pub(super) fn taker(&self) -> Option<String> {
+        self.taker.as_ref().map(ToString::to_string)
+    }
+
+    /// Asks about the upload at the broker that took it, by what [`Broker::taker`] gave.
+    pub(super) fn ask_at(&mut self, taker: Option<&str>) {
+        self.taker = taker.and_then(|taker| taker.parse().ok());
+    }
+
+    /// Creates an upload, or finds the one that `key` created before. It may be the broker of another region that takes
+    /// it: the upload is asked about there from then on. That broker is given the token, as it was by the one that sent
+    /// the request on.
+    pub(super) async fn create(
+        &mut self,
+        body: &CreateUpload,
+        key: &str,
+        pace: &mut Pace<'_>,
+    ) -> Result<Upload, Error> {
         let operation = Operation::Create;
+        self.taker = None;
         loop {
             let request = |request: RequestBuilder| request.header("idempotency-key", key).json(body);
             let answer = self.call(Method::POST, "", request, pace).await?;
             match answer.status {
-                200 | 201 => return answer.upload(operation),
+                200 | 201 => {
+                    let upload = answer.upload(operation)?;
+                    self.taker =
+                        answer.location.as_deref().and_then(|location| taker(location, &upload.id, &self.base));
+                    return Ok(upload);
+                }
                 // A repeat that overtook the original, or came after a crash: the broker knows soon which.
                 409 if answer.is(409, "idempotency-in-progress") => {
                     let wait = answer.retry_after;
@@ -218,18 +244,57 @@ impl Broker {
 
     fn url(&self, path: &str) -> Url {
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
-        let mut url = self.base.as_url().clone();
-        url.set_path(&format!("{}/v1/uploads{path}", self.base.as_url().path().trim_end_matches('/')));
+        let base = self.taker.as_ref().unwrap_or(&self.base);
+        let mut url = base.as_url().clone();
+        url.set_path(&format!("{}/v1/uploads{path}", base.as_url().path().trim_end_matches('/')));
         url.set_query(query);
         url.set_fragment(None);
         url
     }
 }
 
+/// The broker that took the upload, by the upload's address, if that is not the one that was asked.
+fn taker(location: &str, id: &str, asked: &UpstreamUrl) -> Option<UpstreamUrl> {
+    // A path is one of the broker that was asked, perhaps behind a prefix that it does not know of.
+    let mut url = Url::parse(location).ok()?;
+    let base = url.path().strip_suffix(&format!("/v1/uploads/{id}"))?.to_owned();
+    if url.scheme() != asked.as_url().scheme() || url.origin() == asked.as_url().origin() {
+        return None;
+    }
+    url.set_path(&base);
+    url.as_str().parse().ok()
+}
+
 async fn exchange(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
     let response = request.send().await.map_err(reqwest::Error::without_url)?;
     let status = response.status().as_u16();
     let retry_after = retry_after(response.headers());
+    let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok()).map(str::to_owned);
     let body = read_body(response, MAX_ANSWER).await?;
-    Ok(Answer { status, body, retry_after })
+    Ok(Answer { status, body, retry_after, location })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_is_asked_about_where_it_is() {
+        for (name, location, expected) in [
+            ("here", "/v1/uploads/1a", None),
+            ("here, in full", "https://eu.example.com/v1/uploads/1a", None),
+            ("another region", "https://us.example.com/v1/uploads/1a", Some("https://us.example.com/")),
+            ("behind a prefix", "https://us.example.com/broker/v1/uploads/1a", Some("https://us.example.com/broker")),
+            ("another upload", "https://us.example.com/v1/uploads/2b", None),
+            ("another place", "https://us.example.com/1a", None),
+            ("in the clear", "http://us.example.com/v1/uploads/1a", None),
+            ("in the clear on this machine", "http://127.0.0.1/v1/uploads/1a", None),
+            ("with a password", "https://a:b@us.example.com/v1/uploads/1a", None),
+            ("nonsense", "https://", None),
+        ] {
+            let asked = "https://eu.example.com".parse().unwrap();
+            let found = taker(location, "1a", &asked).map(|url| url.to_string());
+            assert_eq!(found.as_deref(), expected, "{name}");
+        }
+    }
 }

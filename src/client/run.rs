@@ -151,6 +151,7 @@ impl Run<'_> {
         if state.broker != self.broker.address() {
             return Ok(Err(Anew::OtherBroker));
         }
+        self.broker.ask_at(state.taker.as_deref());
         let id = match state.upload_id.as_deref().map(str::parse::<UploadId>) {
             Some(Err(_)) => return Ok(Err(Anew::StateUnreadable)),
             Some(Ok(id)) => Some(id),
@@ -214,6 +215,7 @@ impl Run<'_> {
             upload.id.parse().map_err(|_| Error::Nonsense { operation, what: "its id is no upload id" })?;
         self.admitted(id);
         state.upload_id = Some(id.to_string());
+        state.taker = self.broker.taker();
         self.state_file.save(&state).await?;
         let upload = self.ready(id, upload).await?;
         Ok(Admitted { id, upload, begin: Begin::WhereItStopped, operation })

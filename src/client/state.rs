@@ -22,6 +22,9 @@ pub(super) struct State {
     version: u32,
     /// The broker that it belongs to.
     pub(super) broker: String,
+    /// That of the region that took the upload, where the broker had it created by another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) taker: Option<String>,
     /// Written before the first request is sent, so that a repeat after a kill is recognised as one.
     pub(super) idempotency_key: String,
     /// What is uploaded: name, size, digests, and what was asked for it.
@@ -43,7 +46,15 @@ pub(super) enum Declared {
 
 impl State {
     pub(super) const fn new(broker: String, idempotency_key: String, request: CreateUpload) -> Self {
-        Self { version: VERSION, broker, idempotency_key, request, declared: Declared::Digests, upload_id: None }
+        Self {
+            version: VERSION,
+            broker,
+            taker: None,
+            idempotency_key,
+            request,
+            declared: Declared::Digests,
+            upload_id: None,
+        }
     }
 
     /// The body that is sent for this state, the same at every repeat.

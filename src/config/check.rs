@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{RegionSettings, path};
+use super::{OwnRegion, RegionSettings, path};
 use crate::http::push;
 use crate::identity::IssuerSettings;
 use crate::model::address::is_loopback;
-use crate::model::name::RegionName;
 use crate::model::time::Span;
 use crate::policy::PolicySettings;
 use crate::uploads::SweepSettings;
@@ -96,15 +95,37 @@ impl Complaints {
         self.duplicates("issuers", "issuer", issuers.iter().map(|issuer| issuer.issuer.as_str()));
     }
 
-    pub(super) fn regions(&mut self, regions: &[RegionSettings], own: Option<&RegionName>) {
+    pub(super) fn regions(&mut self, regions: &[RegionSettings], own: Option<&OwnRegion>) {
         self.duplicates("regions", "name", regions.iter().map(|region| region.name.as_str()));
         for (index, region) in regions.iter().enumerate() {
             self.public_address(&path("regions", Some(index), "url"), &region.url);
         }
-        if let Some(own) = own
+        self.places(regions);
+        if let Some(OwnRegion::Named(own)) = own
             && !regions.iter().any(|region| region.name == *own)
         {
             self.add("region".to_owned(), format!("\"{}\" is not the name of any [[regions]] section", own.as_str()));
+        }
+    }
+
+    /// What routing needs of each region, where there are several to choose from.
+    fn places(&mut self, regions: &[RegionSettings]) {
+        let mut claimed = BTreeSet::new();
+        for (index, region) in regions.iter().enumerate() {
+            if regions.len() > 1 && region.coordinates().is_none() {
+                let reason = format!(
+                    "missing: \"{}\" is no region of Cloud Storage, so nobody knows where it is; \
+                     say so with location = [latitude, longitude]",
+                    region.name.as_str()
+                );
+                self.add(path("regions", Some(index), "location"), reason);
+            }
+            for (position, country) in region.countries.iter().enumerate() {
+                if !claimed.insert(*country) {
+                    let reason = format!("\"{country}\" is claimed already: clients of a country come to one region");
+                    self.add(path("regions", Some(index), &format!("countries[{position}]")), reason);
+                }
+            }
         }
     }
 

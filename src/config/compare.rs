@@ -10,13 +10,14 @@ use super::{Config, ConfigError};
 /// The keys and sections that a running process takes. Whatever is not among them needs a restart, new keys included.
 ///
 /// `server.public_url` is only for people and other regions; the rest is read for each request, event or round.
-const RELOADED: [&str; 10] = [
+const RELOADED: [&str; 11] = [
     "server.public_url",
     "server.trusted_proxies",
     "server.allowed_origins",
     "store.encryption_keys",
     "issuers",
     "regions",
+    "routing",
     "policies",
     "notifications",
     "sweeper",
@@ -81,7 +82,7 @@ impl Config {
     }
 
     /// Every section by its name, as plain values.
-    fn plain(&self) -> [(&'static str, Value); 11] {
+    fn plain(&self) -> [(&'static str, Value); 13] {
         // By name, so that a section that is added cannot be forgotten here.
         let Self {
             region,
@@ -91,24 +92,28 @@ impl Config {
             storage,
             issuers,
             regions,
+            routing,
             policies,
             notifications,
             sweeper,
             webhooks,
+            telemetry,
             origins: _,
         } = self;
         [
-            ("region", plain(region)),
+            ("region", plain(&region.as_str())),
             ("trusted_ca", plain(trusted_ca)),
             ("server", plain(server)),
             ("store", plain(store)),
             ("storage", plain(storage)),
             ("issuers", plain(issuers)),
             ("regions", plain(regions)),
+            ("routing", plain(routing)),
             ("policies", plain(policies)),
             ("notifications", plain(notifications)),
             ("sweeper", plain(sweeper)),
             ("webhooks", plain(webhooks)),
+            ("telemetry", plain(telemetry)),
         ]
     }
 }
@@ -147,10 +152,12 @@ jwks_file = "a.json"
 [[regions]]
 name = "eu"
 bucket = "media-eu"
+location = [50.4, 3.8]
 url = "https://eu.example.com"
 [[regions]]
 name = "us"
 bucket = "media-us"
+location = [41.3, -95.9]
 url = "https://us.example.com"
 [[policies]]
 name = "videos"
@@ -161,6 +168,8 @@ service_account = "a@b.example"
 jwks_file = "push.json"
 [sweeper]
 idle_after = "15m"
+[routing]
+[telemetry]
 [[webhooks]]
 url = "https://b.example.com"
 secret_file = "b.secret"
@@ -191,6 +200,9 @@ secret_file = "b.secret"
             ("patience", TEXT.replace("\"10s\"", "\"5s\""), "storage.timeout", true),
             ("an issuer", TEXT.replace("[\"a\"]", "[\"b\"]"), "issuers", false),
             ("a bucket", TEXT.replace("media-us", "media-other"), "regions", false),
+            ("a place", TEXT.replace("media-us\"", "media-us\"\ncountries = [\"CA\"]"), "regions", false),
+            ("a header", insert("[routing]", "geo_header = \"x-geo\""), "routing", false),
+            ("a collector", insert("[telemetry]", "otlp_endpoint = \"http://collector:4318\""), "telemetry", true),
             ("a policy", insert("[[policies]]", "max_active = 1"), "policies", false),
             ("pushes", TEXT.replace("a@b.example", "b@b.example"), "notifications", false),
             ("a pause", TEXT.replace("15m", "20m"), "sweeper", false),

@@ -14,6 +14,7 @@ mod document;
 mod environment;
 mod error;
 mod read;
+mod remarks;
 mod sections;
 
 use std::io::Read as _;
@@ -26,10 +27,12 @@ pub use compare::Change;
 pub use error::{ConfigError, Errors, Location};
 pub use sections::Sections;
 
+use crate::geo::{Coordinates, Country, RoutingSettings, regions};
 use crate::http::push;
 use crate::identity::IssuerSettings;
 use crate::model::name::{BucketName, RegionName};
 use crate::policy::PolicySettings;
+use crate::telemetry::TelemetrySettings;
 use crate::uploads::SweepSettings;
 use crate::webhooks::WebhookSettings;
 use crate::{server, storage, store};
@@ -44,8 +47,8 @@ const MAX_BYTES: usize = 1024 * 1024;
 /// The whole configuration, checked, with absolute paths.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The region that this broker serves; one of `regions`.
-    pub region: RegionName,
+    /// The region that this broker serves; if it is named, one of `regions`.
+    pub region: OwnRegion,
     /// Certificates that outgoing TLS trusts besides the system's.
     pub trusted_ca: Option<PathBuf>,
     /// The `[server]` section.
@@ -58,6 +61,8 @@ pub struct Config {
     pub issuers: Vec<IssuerSettings>,
     /// The `[[regions]]` sections, at least one.
     pub regions: Vec<RegionSettings>,
+    /// The `[routing]` section.
+    pub routing: RoutingSettings,
     /// The `[[policies]]` sections, at least one.
     pub policies: Vec<PolicySettings>,
     /// The `[notifications]` section; without it nobody may push.
@@ -66,7 +71,28 @@ pub struct Config {
     pub sweeper: SweepSettings,
     /// The `[[webhooks]]` sections.
     pub webhooks: Vec<WebhookSettings>,
+    /// The `[telemetry]` section.
+    pub telemetry: TelemetrySettings,
     origins: Origins,
+}
+
+/// The region that a broker serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnRegion {
+    /// This one.
+    Named(RegionName),
+    /// The one that the machine is in: `"auto"`. Its metadata server is asked at the start.
+    OfMachine,
+}
+
+impl OwnRegion {
+    /// How it is written.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Named(name) => name.as_str(),
+            Self::OfMachine => "auto",
+        }
+    }
 }
 
 /// One `[[regions]]` section: a deployment of the broker, and its bucket.
@@ -79,6 +105,12 @@ pub struct RegionSettings {
     pub bucket: BucketName,
     /// Where clients reach its broker.
     pub url: Url,
+    /// Where it is; Google's own regions are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<Coordinates>,
+    /// The countries whose clients always come here.
+    #[serde(default)]
+    pub countries: Vec<Country>,
 }
 
 /// Reads the configuration in `text`, with `environment` over it. Pure: neither files nor the process are looked at.
@@ -160,9 +192,24 @@ impl Config {
         ConfigError::new(self.origins.locate(&path), path, reason)
     }
 
-    /// The section of this broker's own region.
+    /// The section of this broker's own region, if that is named.
     pub fn own_region(&self) -> Option<&RegionSettings> {
-        self.regions.iter().find(|region| region.name == self.region)
+        match &self.region {
+            OwnRegion::Named(name) => self.region_named(name),
+            OwnRegion::OfMachine => None,
+        }
+    }
+
+    /// The section of the region of that name.
+    pub fn region_named(&self, name: &RegionName) -> Option<&RegionSettings> {
+        self.regions.iter().find(|region| region.name == *name)
+    }
+}
+
+impl RegionSettings {
+    /// Where the region is, if that is configured or known.
+    pub fn coordinates(&self) -> Option<Coordinates> {
+        self.location.or_else(|| regions::known(self.name.as_str()).map(|place| place.coordinates))
     }
 }
 

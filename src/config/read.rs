@@ -8,15 +8,16 @@ use toml::{Table, Value};
 use super::document::{self, Origins, is_at_or_below};
 use super::environment::{self, Placed, Variable};
 use super::error::{ConfigError, Errors, Location};
-use super::{Config, MAX_BYTES, check};
+use super::{Config, MAX_BYTES, OwnRegion, check};
+use crate::geo::RoutingSettings;
 use crate::http::push;
-use crate::model::name::RegionName;
 use crate::storage::Credentials;
+use crate::telemetry::TelemetrySettings;
 use crate::uploads::SweepSettings;
 use crate::{server, storage, store};
 
 /// The keys and sections of the top level.
-pub(super) const TOP_LEVEL: [&str; 11] = [
+pub(super) const TOP_LEVEL: [&str; 13] = [
     "region",
     "trusted_ca",
     "server",
@@ -24,10 +25,12 @@ pub(super) const TOP_LEVEL: [&str; 11] = [
     "storage",
     "issuers",
     "regions",
+    "routing",
     "policies",
     "notifications",
     "sweeper",
     "webhooks",
+    "telemetry",
 ];
 
 /// Reads everything, and gives all mistakes together.
@@ -52,10 +55,12 @@ pub(super) fn read(
     let storage = reader.optional::<storage::Settings>("storage");
     let issuers = reader.sections("issuers");
     let regions = reader.sections("regions");
+    let routing = reader.optional::<RoutingSettings>("routing").unwrap_or_default();
     let policies = reader.sections("policies");
     let sweeper = reader.optional::<SweepSettings>("sweeper");
     let webhooks = if reader.table.contains_key("webhooks") { reader.sections("webhooks") } else { Some(Vec::new()) };
     let notifications = reader.optional::<push::Settings>("notifications");
+    let telemetry = reader.optional::<TelemetrySettings>("telemetry").unwrap_or_default();
 
     // What could be read is checked even if something else could not.
     let mut complaints = check::Complaints::default();
@@ -104,10 +109,12 @@ pub(super) fn read(
         storage,
         issuers,
         regions,
+        routing,
         policies,
         notifications,
         sweeper,
         webhooks,
+        telemetry,
         origins,
     };
     make_absolute(&mut config, directory);
@@ -129,6 +136,7 @@ fn make_absolute(config: &mut Config, directory: &Path) {
     let secrets = config.webhooks.iter_mut().map(|endpoint| &mut endpoint.secret_file);
     let of_store = keys.chain(store_tls);
     let others = key_sets.chain(credentials).chain(secrets).chain(&mut config.trusted_ca);
+    let others = others.chain(&mut config.routing.geoip_database);
     for path in tls.chain(of_store).chain(others) {
         *path = directory.join(&*path);
     }
@@ -171,15 +179,15 @@ impl Reader {
         }
     }
 
-    fn region(&mut self) -> Option<RegionName> {
+    fn region(&mut self) -> Option<OwnRegion> {
         match self.table.get("region") {
-            None => self.fail("region", "missing: the name of one of the [[regions]]"),
-            Some(Value::String(text)) if text == "auto" => {
-                self.fail("region", "\"auto\" is not supported by this version: name one of the [[regions]]");
+            None => {
+                self.fail("region", "missing: the name of one of the [[regions]], or \"auto\"");
+                None
             }
-            Some(_) => return self.optional("region"),
+            Some(Value::String(text)) if text == OwnRegion::OfMachine.as_str() => Some(OwnRegion::OfMachine),
+            Some(_) => self.optional("region").map(OwnRegion::Named),
         }
-        None
     }
 
     /// A section that has keys without a default.

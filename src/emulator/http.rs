@@ -148,6 +148,12 @@ impl Call<'_> {
         }
     }
 
+    /// Refuses callers who have not got the permission in the bucket. One that is not there refuses nobody: it is missed.
+    pub(super) fn permit(&self, bucket: &str, permission: &str) -> Result<(), Problem> {
+        let granted = self.world.objects.bucket(bucket).is_none_or(|bucket| bucket.grants(permission));
+        if granted { Ok(()) } else { Err(Problem::forbidden(permission)) }
+    }
+
     /// How the client calls this server: what links begin with.
     pub(super) fn base(&self) -> String {
         let host = self.header("host").filter(|host| host.parse::<Authority>().is_ok());
@@ -279,6 +285,7 @@ fn operation(call: &Call<'_>, route: &Route) -> Operation {
         Route::Bucket { .. } if method == Method::GET => Operation::Bucket,
         Route::Bucket { .. } if method == Method::PATCH => Operation::PatchBucket,
         Route::Buckets if method == Method::POST => Operation::CreateBucket,
+        Route::Layout { .. } if method == Method::GET => Operation::Layout,
         Route::Permissions { .. } if method == Method::GET => Operation::TestPermissions,
         Route::NotificationConfigs { .. } if method == Method::POST => Operation::CreateNotificationConfig,
         Route::NotificationConfigs { .. } if method == Method::GET => Operation::ListNotificationConfigs,
@@ -407,6 +414,7 @@ async fn act(
         (Operation::Initiate, Route::Upload { bucket }) => {
             let resource = resource.ok_or_else(Problem::length_required)?;
             call.authorize()?;
+            call.permit(bucket, "storage.objects.create")?;
             upload::initiate(call, bucket, &resource?).map_err(Failure::from)
         }
         (Operation::Simple, Route::Upload { bucket }) => simple::upload(call, bucket).await,

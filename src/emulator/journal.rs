@@ -39,6 +39,8 @@ pub enum Operation {
     CreateBucket,
     /// A change of a bucket's metadata.
     PatchBucket,
+    /// Where a bucket is.
+    Layout,
     /// Which permissions the caller has.
     TestPermissions,
     /// An access token from the token server.

@@ -32,7 +32,8 @@
 //! | `x-upload-content-length` in XML | accepted; enforcement unknown | as in JSON: a total that binds |
 //! | `x-goog-content-length-range` of a session | unknown | checked when the upload ends: 400 `EntityTooLarge`, `EntityTooSmall` |
 //! | `X-GUploader-UploadID` of later answers | another id | the secret again |
-//! | revoked permissions, `userProject`, encryption keys, retention, holds | enforced | not looked at; fields are kept and shown |
+//! | permissions | by IAM, for each call | everyone has all but [`BucketSettings::withheld`], in the JSON API |
+//! | `userProject`, encryption keys, retention, holds | enforced | not looked at; fields are kept and shown |
 //!
 //! | session | storage | here |
 //! |---|---|---|
@@ -111,7 +112,8 @@
 //! | objects | storage | here |
 //! |---|---|---|
 //! | generations | microseconds in practice | microseconds, strictly increasing |
-//! | versioning, soft delete | by the bucket | none: what is replaced or removed is gone |
+//! | versioning, soft delete, retention | by the bucket | what is replaced or removed is gone, whatever the bucket says |
+//! | `location`, `locationType`, `customPlacementConfig`, `storageLayout` | by the bucket; a zone's has its region and zone | the same |
 //! | `etag` | opaque; in XML the MD5 | the same |
 //! | bytes | kept | kept while they are few, see [`Settings::keep_bytes`]; else a download is answered 501 |
 //!
@@ -267,6 +269,17 @@ pub struct BucketSettings {
     pub location: String,
     /// Which pages may read what the XML API answers.
     pub cors: Vec<CorsRule>,
+    /// The two regions of a configurable dual-region, or the zone of a bucket in one zone; for all others empty.
+    pub placement: Vec<String>,
+    /// How long the bucket says that it keeps deleted objects. It keeps none.
+    pub soft_delete: Option<Duration>,
+    /// How long the bucket says that objects cannot be deleted. They can.
+    pub retention: Option<Duration>,
+    /// Whether the bucket says that it keeps what is replaced. It does not.
+    pub versioning: bool,
+    /// The permissions that nobody has there, such as `storage.buckets.get`: `testPermissions` does not name them, and calls
+    /// of the JSON API that need them are refused.
+    pub withheld: Vec<String>,
 }
 
 /// The last instant that can be written, late in the year 9999: the emulator's time ends there, however far it is moved.

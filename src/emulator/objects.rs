@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -93,8 +94,9 @@ pub(super) struct Object {
 #[derive(Debug, Clone)]
 pub(super) struct Bucket {
     pub(super) name: Arc<str>,
-    pub(super) location: String,
     pub(super) cors: Arc<[CorsRule]>,
+    /// As they were at first; the location is in capitals, as storage writes it.
+    settings: Arc<BucketSettings>,
     metageneration: i64,
     created: Timestamp,
     updated: Timestamp,
@@ -109,8 +111,6 @@ impl Bucket {
             "name": self.name,
             "selfLink": format!("{base}/storage/v1/b/{}", self.name),
             "projectNumber": "1",
-            "location": self.location,
-            "locationType": location_type(&self.location),
             "storageClass": "STANDARD",
             "metageneration": self.metageneration.to_string(),
             "etag": STANDARD.encode(self.metageneration.to_be_bytes()),
@@ -118,17 +118,53 @@ impl Bucket {
             "updated": self.updated.to_string(),
             "iamConfiguration": {"uniformBucketLevelAccess": {"enabled": false}},
         });
+        self.put_place(&mut resource);
         if !self.cors.is_empty() {
             resource["cors"] = json!(self.cors);
         }
+        // Int64 values are text.
+        let seconds = |time: Duration| json!(time.as_secs().to_string());
+        if let Some(time) = self.settings.soft_delete {
+            resource["softDeletePolicy"] = json!({"retentionDurationSeconds": seconds(time)});
+        }
+        if let Some(time) = self.settings.retention {
+            resource["retentionPolicy"] = json!({"retentionPeriod": seconds(time), "isLocked": false});
+        }
+        if self.settings.versioning {
+            resource["versioning"] = json!({"enabled": true});
+        }
         resource
+    }
+
+    /// The storage layout, which tells the place to whoever may not read the bucket resource (storage documentation,
+    /// "Buckets: getStorageLayout").
+    pub(super) fn layout(&self) -> Value {
+        let mut layout = json!({"kind": "storage#storageLayout", "bucket": self.name});
+        self.put_place(&mut layout);
+        layout
+    }
+
+    fn put_place(&self, resource: &mut Value) {
+        let BucketSettings { location, placement, .. } = &*self.settings;
+        resource["location"] = json!(location);
+        resource["locationType"] = json!(location_type(location, placement));
+        if !placement.is_empty() {
+            let capitals: Vec<_> = placement.iter().map(|place| place.to_ascii_uppercase()).collect();
+            resource["customPlacementConfig"] = json!({"dataLocations": capitals});
+        }
+    }
+
+    /// Whether callers have the permission.
+    pub(super) fn grants(&self, permission: &str) -> bool {
+        !self.settings.withheld.iter().any(|withheld| withheld == permission)
     }
 }
 
-fn location_type(location: &str) -> &'static str {
-    match location {
-        "US" | "EU" | "ASIA" => "multi-region",
-        "ASIA1" | "EUR4" | "EUR5" | "EUR7" | "EUR8" | "NAM4" => "dual-region",
+fn location_type(location: &str, placement: &[String]) -> &'static str {
+    match (location, placement) {
+        (_, [_]) => "zone",
+        ("ASIA1" | "EUR4" | "EUR5" | "EUR7" | "EUR8" | "NAM4", _) | (_, [_, _, ..]) => "dual-region",
+        ("US" | "EU" | "ASIA", _) => "multi-region",
         _ => "region",
     }
 }
@@ -202,16 +238,17 @@ impl Objects {
     }
 
     /// Creates a bucket; `None` when there is one of that name.
-    pub(super) fn create_bucket(&self, settings: BucketSettings, now: Timestamp) -> Option<Bucket> {
-        let BucketSettings { name, location, cors } = settings;
+    pub(super) fn create_bucket(&self, mut settings: BucketSettings, now: Timestamp) -> Option<Bucket> {
         let mut inner = self.lock();
-        if inner.buckets.contains_key(&name) {
+        if inner.buckets.contains_key(&settings.name) {
             return None;
         }
+        settings.location.make_ascii_uppercase();
+        let name = settings.name.clone();
         let bucket = Bucket {
             name: name.as_str().into(),
-            location: location.to_ascii_uppercase(),
-            cors: cors.into(),
+            cors: std::mem::take(&mut settings.cors).into(),
+            settings: Arc::new(settings),
             metageneration: 1,
             created: now,
             updated: now,

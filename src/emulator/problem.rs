@@ -102,6 +102,12 @@ impl Problem {
         Self::with_reason(StatusCode::UNAUTHORIZED, "required", "AuthenticationRequired", "Login Required.")
     }
 
+    /// The caller has not got the permission.
+    pub(super) fn forbidden(permission: &str) -> Self {
+        let message = format!("Permission '{permission}' denied on resource (or it may not exist).");
+        Self::with_reason(StatusCode::FORBIDDEN, "forbidden", "AccessDenied", message)
+    }
+
     pub(super) fn not_found(message: impl Into<String>) -> Self {
         Self::with_reason(StatusCode::NOT_FOUND, "notFound", "NoSuchBucket", message)
     }

@@ -23,6 +23,9 @@ const BUCKETS: usize = 10_000;
 
 pub(super) async fn serve(call: &mut Call<'_>, operation: Operation, route: &Route) -> Result<Answer, Failure> {
     call.authorize()?;
+    if let (Some(bucket), Some(permission)) = (route.names().0, needed(operation)) {
+        call.permit(bucket, permission)?;
+    }
     match (operation, route) {
         (Operation::Get, Route::Object { bucket, object }) => {
             or_unmodified(get(call, bucket, object, |object| selected(call, object.description.resource(&call.base()))))
@@ -49,14 +52,31 @@ pub(super) async fn serve(call: &mut Call<'_>, operation: Operation, route: &Rou
         }
         (Operation::CreateBucket, _) => create_bucket(call).await,
         (Operation::TestPermissions, Route::Permissions { bucket }) => {
-            call.world.objects.bucket(bucket).ok_or_else(|| Problem::not_found(NO_BUCKET))?;
-            // Whoever bears a token may do everything here.
-            let granted: Vec<&str> = call.query.all("permissions").collect();
+            let bucket = call.world.objects.bucket(bucket).ok_or_else(|| Problem::not_found(NO_BUCKET))?;
+            let asked = call.query.all("permissions");
+            let granted: Vec<&str> = asked.filter(|permission| bucket.grants(permission)).collect();
             let answer = json!({"kind": "storage#testIamPermissionsResponse", "permissions": granted});
             Ok(selected(call, answer)?)
         }
+        (Operation::Layout, Route::Layout { bucket }) => {
+            let bucket = call.world.objects.bucket(bucket).ok_or_else(|| Problem::not_found(NO_BUCKET))?;
+            Ok(selected(call, bucket.layout())?)
+        }
         (_, Route::Unknown) => Err(Problem::not_found("Not Found").into()),
         _ => Err(Problem::method_not_allowed().into()),
+    }
+}
+
+/// The permission that a call needs (storage documentation, "IAM permissions for JSON methods").
+fn needed(operation: Operation) -> Option<&'static str> {
+    match operation {
+        Operation::Get | Operation::Download => Some("storage.objects.get"),
+        Operation::List | Operation::Layout => Some("storage.objects.list"),
+        Operation::Patch => Some("storage.objects.update"),
+        Operation::Delete => Some("storage.objects.delete"),
+        Operation::Bucket => Some("storage.buckets.get"),
+        Operation::PatchBucket => Some("storage.buckets.update"),
+        _ => None,
     }
 }
 
@@ -237,6 +257,17 @@ fn cors_of(resource: &Map<String, Value>) -> Result<Option<Vec<CorsRule>>, Probl
     }
 }
 
+/// The regions of a configurable dual-region, or the zone of a bucket in one.
+fn placement_of(resource: &Map<String, Value>) -> Result<Vec<String>, Problem> {
+    let Some(config) = resource.get("customPlacementConfig") else { return Ok(Vec::new()) };
+    let places = Vec::<String>::deserialize(&config["dataLocations"]).unwrap_or_default();
+    if (1..=2).contains(&places.len()) {
+        Ok(places)
+    } else {
+        Err(Problem::invalid("Invalid value for customPlacementConfig."))
+    }
+}
+
 async fn create_bucket(call: &mut Call<'_>) -> Result<Answer, Failure> {
     let resource = call.resource().await?;
     let name = resource.get("name").and_then(Value::as_str).ok_or_else(|| Problem::required("Required: name"))?;
@@ -252,7 +283,9 @@ async fn create_bucket(call: &mut Call<'_>) -> Result<Answer, Failure> {
         return Err(Problem::full("buckets").into());
     }
     let cors = cors_of(&resource)?.unwrap_or_default();
-    let settings = BucketSettings { name: name.to_string(), location: location.to_owned(), cors };
+    let placement = placement_of(&resource)?;
+    let location = location.to_owned();
+    let settings = BucketSettings { name: name.to_string(), location, cors, placement, ..BucketSettings::default() };
     let created = world.objects.create_bucket(settings, world.now());
     let bucket = created.ok_or_else(|| {
         Problem::conflict("Your previous request to create the named bucket succeeded and you already own it.")

@@ -16,6 +16,7 @@ const HEAD_BYTES: usize = 64 * 1024;
 /// Makes an object of a single request. Nothing is kept of one that does not arrive whole.
 pub(super) async fn upload(call: &mut Call<'_>, bucket: &str) -> Result<Answer, Failure> {
     call.authorize()?;
+    call.permit(bucket, "storage.objects.create")?;
     if !call.is_delimited() {
         return Err(Problem::length_required().into());
     }

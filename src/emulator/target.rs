@@ -16,6 +16,10 @@ pub(super) enum Route {
     Permissions {
         bucket: String,
     },
+    /// `…/b/{bucket}/storageLayout`: where the bucket is.
+    Layout {
+        bucket: String,
+    },
     Objects {
         bucket: String,
     },
@@ -105,6 +109,7 @@ impl Route {
             ["storage", "v1", "b"] => Self::Buckets,
             ["storage", "v1", "b", bucket] => Self::Bucket { bucket: owned(bucket) },
             ["storage", "v1", "b", bucket, "iam", "testPermissions"] => Self::Permissions { bucket: owned(bucket) },
+            ["storage", "v1", "b", bucket, "storageLayout"] => Self::Layout { bucket: owned(bucket) },
             ["storage", "v1", "b", bucket, "notificationConfigs"] => {
                 Self::NotificationConfigs { bucket: owned(bucket) }
             }
@@ -143,6 +148,7 @@ impl Route {
             Self::Upload { bucket }
             | Self::Bucket { bucket }
             | Self::Permissions { bucket }
+            | Self::Layout { bucket }
             | Self::Objects { bucket }
             | Self::NotificationConfigs { bucket }
             | Self::NotificationConfig { bucket, .. }

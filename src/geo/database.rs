@@ -117,6 +117,11 @@ impl Database {
         Self { file, held: ArcSwapOption::empty(), seen: Mutex::new(Seen::Nothing) }
     }
 
+    /// Its file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// Looks at the file, and reads it if its length or time has changed since the last look, or at the first. Every
     /// byte of it is verified before any address is looked up in it. To be called at start, and then from time to time.
     ///

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::database::Database;
 use super::location::Location;
 use super::settings::HeaderName;
+use crate::model::Invalid;
 
 /// Locates clients in the ways that are configured.
 #[derive(Debug, Default)]
@@ -42,9 +43,23 @@ impl How {
         match self {
             Self::Header => "header",
             Self::Database => "database",
-            Self::Unknown => "unknown",
+            Self::Unknown => "none",
         }
     }
+}
+
+impl std::str::FromStr for How {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let known = [Self::Header, Self::Database, Self::Unknown].into_iter().find(|how| how.name() == text);
+        known.ok_or_else(|| Invalid::new("a client is located by \"header\", \"database\" or \"none\""))
+    }
+}
+
+impl Located {
+    /// A client of whom nothing is known.
+    pub const UNKNOWN: Self = Self { location: Location::UNKNOWN, how: How::Unknown };
 }
 
 impl Locator {
@@ -60,7 +75,7 @@ impl Locator {
         }
         match self.database.as_ref().and_then(|database| database.locate(address)) {
             Some(location) => Located { location, how: How::Database },
-            None => Located { location: Location::UNKNOWN, how: How::Unknown },
+            None => Located::UNKNOWN,
         }
     }
 }

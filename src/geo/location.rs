@@ -1,5 +1,7 @@
 //! What is known of where a client is.
 
+use std::fmt;
+
 use super::coordinates::Coordinates;
 use super::country::Country;
 
@@ -31,7 +33,7 @@ impl Location {
     ///
     /// `None` when the text tells nothing, and also when any part of it is something else: then it is not understood,
     /// and half of it is worth as little as the whole.
-    pub(super) fn from_header(text: &str) -> Option<Self> {
+    pub fn from_header(text: &str) -> Option<Self> {
         let parts: Vec<_> = text.split([',', ';']).map(|part| part.trim_matches([' ', '\t'])).collect();
         let location = match parts[..] {
             [country] | [country, ""] | [country, "", ""] => {
@@ -44,6 +46,18 @@ impl Location {
             _ => return None,
         };
         (location != Self::UNKNOWN).then_some(location)
+    }
+}
+
+/// As [`Location::from_header`] reads it; empty for [`Location::UNKNOWN`].
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.country, self.coordinates) {
+            (None, None) => Ok(()),
+            (Some(country), None) => write!(f, "{country}"),
+            (None, Some(coordinates)) => write!(f, "{coordinates}"),
+            (Some(country), Some(coordinates)) => write!(f, "{country},{coordinates}"),
+        }
     }
 }
 
@@ -151,6 +165,7 @@ mod tests {
         fn whatever_a_header_says_what_comes_of_it_tells_something(text in "[A-Za-z0-9.,;+ -]{0,24}|\\PC{0,12}") {
             if let Some(location) = Location::from_header(&text) {
                 prop_assert!(location.point().is_some(), "{text:?} gave {location:?}");
+                prop_assert_eq!(Location::from_header(&location.to_string()), Some(location), "written and read again");
             }
         }
     }

@@ -57,9 +57,11 @@ pub(super) async fn list(
 }
 
 /// Get anybody's upload
+///
+/// As the broker knows it: storage is not asked.
 #[utoipa::path(
     get, path = "/v1/admin/uploads/{id}", operation_id = "adminGetUpload", tag = "admin",
-    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34)),
+    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34, pattern = "^[0-9a-f]{34}$", example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8")),
     responses(
         (status = 200, description = "The upload, with its `owner` and without a `transfer`", body = Upload),
         (status = 403, description = "`forbidden`, `https-required`", body = problem::Document, content_type = "application/problem+json"),
@@ -81,7 +83,7 @@ pub(super) async fn get(
 /// stays as it was.
 #[utoipa::path(
     delete, path = "/v1/admin/uploads/{id}", operation_id = "adminCancelUpload", tag = "admin",
-    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34)),
+    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34, pattern = "^[0-9a-f]{34}$", example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8")),
     responses(
         (status = 200, description = "The upload as it then is", body = Upload),
         (status = 403, description = "`forbidden`, `https-required`", body = problem::Document, content_type = "application/problem+json"),
@@ -154,7 +156,7 @@ pub(super) async fn webhooks(State(uploads): State<Arc<Uploads>>, _administrator
 /// Those to one webhook that were given up: they were tried for as long as deliveries are.
 #[utoipa::path(
     get, path = "/v1/admin/webhooks/{name}/parked", operation_id = "adminListParkedDeliveries", tag = "admin",
-    params(("name" = String, Path, description = "The webhook's name"), ParkedQuery),
+    params(("name" = String, Path, description = "The webhook's name", min_length = 1, max_length = 64, pattern = "^[a-z0-9._-]+$", example = "backend.example.com"), ParkedQuery),
     responses(
         (status = 200, description = "A page of deliveries", body = ParkedDeliveryList),
         (status = 400, description = "`invalid-request`", body = problem::Document, content_type = "application/problem+json"),
@@ -180,8 +182,8 @@ pub(super) async fn parked(
 #[utoipa::path(
     post, path = "/v1/admin/webhooks/{name}/parked/{event_id}/replay", operation_id = "adminReplayDelivery", tag = "admin",
     params(
-        ("name" = String, Path, description = "The webhook's name"),
-        ("event_id" = String, Path, description = "The event's id", min_length = 38, max_length = 38),
+        ("name" = String, Path, description = "The webhook's name", min_length = 1, max_length = 64, pattern = "^[a-z0-9._-]+$", example = "backend.example.com"),
+        ("event_id" = String, Path, description = "The event's id", min_length = 38, max_length = 38, pattern = "^evt_[0-9a-f]{34}$", example = "evt_3f9a0c51e2b7d84f6011c3a5e79b2d40f8"),
     ),
     responses(
         (status = 202, description = "It will be delivered"),
@@ -209,7 +211,7 @@ pub(super) async fn replay(
 /// Those to one webhook, up to 500 in one call: call again while there are `remaining` ones.
 #[utoipa::path(
     post, path = "/v1/admin/webhooks/{name}/replay", operation_id = "adminReplayAllDeliveries", tag = "admin",
-    params(("name" = String, Path, description = "The webhook's name")),
+    params(("name" = String, Path, description = "The webhook's name", min_length = 1, max_length = 64, pattern = "^[a-z0-9._-]+$", example = "backend.example.com")),
     responses(
         (status = 202, description = "How many will be delivered", body = ReplayedAll),
         (status = 403, description = "`forbidden`, `https-required`", body = problem::Document, content_type = "application/problem+json"),

@@ -48,8 +48,8 @@ const HEARTBEAT: &str = ":\n\n";
 #[utoipa::path(
     get, path = "/v1/uploads/{id}/events", operation_id = "watchUpload", tag = "uploads",
     params(
-        ("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34),
-        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that was received. One that is not known is passed over.", max_length = 255),
+        ("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34, pattern = "^[0-9a-f]{34}$", example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that was received. One that is not known is passed over.", max_length = 255, example = "2"),
     ),
     responses(
         (status = 200, description = "Events, until the upload is final", body = String, content_type = "text/event-stream", example = json!("retry: 2000\n\nid: 2\nevent: progress\ndata: {\"id\":\"3f9a0c51e2b7d84f6011c3a5e79b2d40f8\",\"received_bytes\":16777216,\"size_bytes\":73400320}\n\n")),

@@ -23,7 +23,7 @@ use crate::server::BodyTimedOut;
 /// times over.
 const MAX_BODY: usize = 64 * 1024;
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The web origins that may use the broker, exactly as browsers send them.
 #[derive(Clone, Debug)]
@@ -149,8 +149,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// A JSON body, bounded in size here, and in time by the server.
-pub struct Body<T>(pub T);
+/// A JSON body, bounded in size here, and in time by the server; and the bytes that it was sent as.
+pub struct Body<T>(pub T, pub Bytes);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
@@ -167,7 +167,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             let detail = "something follows the JSON document".to_owned();
             Problem::invalid_request(vec![FieldError { pointer: String::new(), detail }])
         })?;
-        Ok(Self(value))
+        Ok(Self(value, bytes))
     }
 }
 

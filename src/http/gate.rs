@@ -1,6 +1,5 @@
 //! What a request must pass before anything is done for it: load, transport, representation, and a deadline.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +8,10 @@ use axum::http::header::{ACCEPT, CACHE_CONTROL};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
-use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::arrival::TrustedProxies;
 use super::events;
 use super::problem::{Code, Problem};
 use crate::server::Peer;
@@ -31,8 +30,8 @@ pub enum Transport {
 /// What the layer needs.
 #[derive(Clone, Debug)]
 pub struct Gate {
-    /// The networks whose `x-forwarded-proto` is believed.
-    pub trusted_proxies: Arc<[IpNet]>,
+    /// Whose `x-forwarded-proto` is believed.
+    pub trusted_proxies: TrustedProxies,
     /// Whether plain HTTP will do.
     pub transport: Transport,
     /// One permit for each request that may be answered at once.
@@ -89,21 +88,17 @@ impl Gate {
     fn is_private(&self, peer: Peer, headers: &HeaderMap) -> bool {
         let address = peer.address.ip().to_canonical();
         // A proxy that speaks TLS to us may have been spoken to in the clear: what it says of that comes first.
-        if self.trusts(address)
+        if self.trusted_proxies.include(address)
             && let Some(secured) = forwarded_over_https(headers)
         {
             return secured;
         }
         peer.tls || (self.transport == Transport::PlainOnLoopback && address.is_loopback())
     }
-
-    fn trusts(&self, address: IpAddr) -> bool {
-        self.trusted_proxies.iter().any(|network| network.contains(&address))
-    }
 }
 
 /// Whether every hop that the proxies speak of was HTTPS, if they speak of any.
-fn forwarded_over_https(headers: &HeaderMap) -> Option<bool> {
+pub(super) fn forwarded_over_https(headers: &HeaderMap) -> Option<bool> {
     let mut hops = headers
         .get_all(FORWARDED_PROTO)
         .iter()
@@ -173,7 +168,7 @@ mod tests {
     #[test]
     fn only_what_nobody_can_read_along_is_private() {
         let gate = |transport| Gate {
-            trusted_proxies: ["10.0.0.0/8".parse().unwrap()].into(),
+            trusted_proxies: TrustedProxies(["10.0.0.0/8".parse().unwrap()].into()),
             transport,
             permits: Arc::new(Semaphore::new(1)),
             patience: Duration::from_secs(1),
@@ -207,7 +202,7 @@ mod tests {
 
     fn open_gate(permits: usize) -> Gate {
         Gate {
-            trusted_proxies: [].into(),
+            trusted_proxies: TrustedProxies([].into()),
             transport: HttpsOnly,
             permits: Arc::new(Semaphore::new(permits)),
             patience: Duration::from_secs(1),

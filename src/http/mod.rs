@@ -1,8 +1,10 @@
 //! The HTTP interface: the only place that knows axum, JSON and status codes.
 
 mod admin;
+pub mod arrival;
 pub mod docs;
 mod events;
+mod examples;
 pub mod extract;
 pub mod gate;
 mod notifications;
@@ -12,6 +14,9 @@ pub mod operations;
 mod policies;
 pub mod problem;
 pub mod push;
+pub mod readiness;
+mod route;
+mod schemas;
 pub mod transfer;
 mod uploads;
 pub mod wire;
@@ -31,13 +36,16 @@ use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-pub use observe::{Metrics, Observer};
+pub use observe::{Metrics, Observer, Tracing};
 
+use self::arrival::TrustedProxies;
 use self::extract::AllowedOrigins;
 use self::gate::Gate;
 use self::problem::{Code, Problem};
 use self::push::Receiver;
+use self::readiness::Readiness;
 use crate::identity::Identity;
+use crate::routing::Routing;
 use crate::uploads::Uploads;
 
 /// What handlers can be given. Each takes only what its signature names.
@@ -51,6 +59,10 @@ pub struct Services {
     pub receiver: Option<Arc<Receiver>>,
     /// The web origins that may use the broker.
     pub allowed_origins: AllowedOrigins,
+    /// Whether a session can be handed out.
+    pub readiness: Arc<Readiness>,
+    /// Whose word on a client counts.
+    pub trusted_proxies: TrustedProxies,
 }
 
 impl FromRef<Services> for Arc<Uploads> {
@@ -74,6 +86,24 @@ impl FromRef<Services> for Option<Arc<Receiver>> {
 impl FromRef<Services> for AllowedOrigins {
     fn from_ref(services: &Services) -> Self {
         services.allowed_origins.clone()
+    }
+}
+
+impl FromRef<Services> for Arc<Routing> {
+    fn from_ref(services: &Services) -> Self {
+        Self::clone(&services.uploads.routing)
+    }
+}
+
+impl FromRef<Services> for Arc<Readiness> {
+    fn from_ref(services: &Services) -> Self {
+        Self::clone(&services.readiness)
+    }
+}
+
+impl FromRef<Services> for TrustedProxies {
+    fn from_ref(services: &Services) -> Self {
+        services.trusted_proxies.clone()
     }
 }
 

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 
 use super::extract::Deadline;
 use super::problem::{self, Problem};
-use super::push::Pusher;
+use super::push::{self, Pusher};
 use crate::uploads::Uploads;
 
 /// Receive a storage notification
@@ -19,8 +19,8 @@ use crate::uploads::Uploads;
     post, path = "/v1/notifications/storage", operation_id = "receiveStorageNotification", tag = "notifications",
     security(("push" = [])),
     request_body(content(
-        (Object = "application/json"),
-        (Object = "application/cloudevents+json"),
+        (push::StorageNotification = "application/json"),
+        (push::StorageNotification = "application/cloudevents+json"),
     ), description = "A wrapped Pub/Sub message, an object resource with the event in `ce-` headers, or a CloudEvent; at most 1 MiB"),
     responses(
         (status = 204, description = "Acknowledged"),

@@ -6,19 +6,23 @@ use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use axum::middleware::Next;
 use axum::response::Response;
+use ipnet::IpNet;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use tracing::{Instrument as _, debug, error_span};
+use tracing::{Instrument as _, Span, debug, error_span};
 
-use super::docs;
 use super::problem::{Code, Problem};
+use super::{docs, gate};
 use crate::clock::Randomness;
+use crate::server::Peer;
+use crate::telemetry::Traceparent;
+use crate::telemetry::trace::{self, Active, Kind, Origin, Tracer};
 
 /// Names a request in logs and answers.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -75,6 +79,49 @@ pub struct Observer {
     pub metrics: Arc<Metrics>,
     /// Makes request ids.
     pub randomness: Randomness,
+    /// Where requests are traced, if they are.
+    pub tracing: Option<Tracing>,
+}
+
+/// What spans of requests are made of.
+#[derive(Clone)]
+pub struct Tracing {
+    /// Begins traces.
+    pub tracer: Arc<Tracer>,
+    /// The networks whose `traceparent` is believed.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// The host that clients know: not what they say in `Host`.
+    pub server_address: Arc<str>,
+}
+
+impl Tracing {
+    /// The span of a request, with the attributes of the HTTP semantic conventions that cannot hold a secret: neither
+    /// path nor query, no header, no address.
+    fn begin(&self, request: &Request, method: &'static str, route: Option<&str>, id: &RequestId) -> Active {
+        let peer = request.extensions().get::<Peer>().copied();
+        let address = peer.map(|peer| peer.address.ip().to_canonical());
+        let trusted = address.is_some_and(|address| self.trusted_proxies.iter().any(|net| net.contains(&address)));
+        let origin = match Traceparent::of(request.headers()) {
+            Some(caller) if trusted => Origin::Continued(caller),
+            Some(caller) => Origin::Linked(caller),
+            None => Origin::Here,
+        };
+        // Conventions: "{method} {route}", or "HTTP" for a method of the client's making.
+        let method_name = if method == OTHER_METHOD { "HTTP" } else { method };
+        let name = route.map_or_else(|| method_name.to_owned(), |route| format!("{method_name} {route}"));
+        let span = self.tracer.begin(origin, name, Kind::Server);
+        span.record("http.request.method", method);
+        if let Some(route) = route {
+            span.record("http.route", route.to_owned());
+        }
+        let forwarded = trusted.then(|| gate::forwarded_over_https(request.headers())).flatten();
+        let secured = forwarded.unwrap_or(peer.is_some_and(|peer| peer.tls));
+        span.record("url.scheme", if secured { "https" } else { "http" });
+        span.record("server.address", self.server_address.to_string());
+        span.record("network.protocol.version", if request.version() == Version::HTTP_2 { "2" } else { "1.1" });
+        span.record("request.id", id.as_str().to_owned());
+        span
+    }
 }
 
 /// Counts one request for as long as it lives, also when its client goes away.
@@ -93,18 +140,46 @@ impl Drop for UnderWay<'_> {
     }
 }
 
+/// Says of a response that the broker of another region has made it, under this id.
+#[derive(Clone, Debug)]
+pub struct AnsweredElsewhere(pub HeaderValue);
+
 /// Wraps the whole router. The id is always made here: one that a client chose could forge another request's lines.
 pub async fn observe(State(observer): State<Observer>, request: Request, next: Next) -> Response {
-    let begun = Instant::now();
-    let _under_way = UnderWay::enter(&observer.metrics.under_way);
     let id = RequestId::new(observer.randomness.bytes());
     let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    // Of the highest level, so that no filter takes the id from the lines of errors.
-    let span = error_span!("request", request.id = id.as_str());
+    let route = route.as_ref().map(MatchedPath::as_str);
+    let traced = observer.tracing.as_ref().map(|tracing| tracing.begin(&request, method, route, &id));
+    // Of the highest level, so that no filter takes the ids from the lines of errors.
+    let span = if let Some(traced) = &traced {
+        let (trace_id, span_id) = (traced.trace_id(), traced.span_id());
+        error_span!("request", request.id = id.as_str(), %trace_id, %span_id)
+    } else {
+        error_span!("request", request.id = id.as_str())
+    };
+    let seen = Seen { id, method, route: route.unwrap_or("unmatched"), span };
+    trace::run(traced, answer(&observer.metrics, seen, request, next)).await
+}
+
+/// What is known of a request before it is answered.
+struct Seen<'a> {
+    id: RequestId,
+    method: &'static str,
+    route: &'a str,
+    span: Span,
+}
+
+async fn answer(metrics: &Metrics, seen: Seen<'_>, request: Request, next: Next) -> Response {
+    let Seen { id, method, route, span } = seen;
+    let begun = Instant::now();
+    let _under_way = UnderWay::enter(&metrics.under_way);
     let mut response = next.run(request).instrument(span.clone()).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        // What the client got wrong is no failure of the server's (HTTP semantic conventions, "Status").
+        if problem.code().status().is_server_error() {
+            trace::fail(problem.code().as_str());
+        }
         let outer = std::mem::take(response.headers_mut());
         if problem.code() == Code::InternalError {
             tracing::error!(parent: &span, "the request failed because of a defect");
@@ -120,15 +195,17 @@ pub async fn observe(State(observer): State<Observer>, request: Request, next: N
         }
         response = rendered;
     }
-    response.headers_mut().insert(REQUEST_ID, id.header());
+    let elsewhere = response.extensions_mut().remove::<AnsweredElsewhere>();
+    response.headers_mut().insert(REQUEST_ID, elsewhere.map_or_else(|| id.header(), |AnsweredElsewhere(id)| id));
     harden(response.headers_mut());
     let labels = RequestLabels {
         http_request_method: method,
         http_route: route.to_owned(),
         http_response_status_code: response.status().as_u16(),
     };
+    trace::record("http.response.status_code", || labels.http_response_status_code);
     let elapsed = begun.elapsed();
-    observer.metrics.durations.get_or_create(&labels).observe(elapsed.as_secs_f64());
+    metrics.durations.get_or_create(&labels).observe(elapsed.as_secs_f64());
     // Only the route's pattern: a path may hold an id, and a query anything.
     debug!(
         parent: &span,
@@ -171,6 +248,9 @@ impl RequestId {
     }
 }
 
+/// What a method is called that is none of HTTP's own (HTTP semantic conventions).
+const OTHER_METHOD: &str = "_OTHER";
+
 /// The method, if it is one that the broker knows: a label must not be of the client's making.
 fn method_label(method: &Method) -> &'static str {
     match *method {
@@ -181,7 +261,7 @@ fn method_label(method: &Method) -> &'static str {
         Method::PATCH => "PATCH",
         Method::DELETE => "DELETE",
         Method::OPTIONS => "OPTIONS",
-        _ => "_OTHER",
+        _ => OTHER_METHOD,
     }
 }
 
@@ -206,7 +286,7 @@ mod tests {
         H: axum::handler::Handler<T, ()>,
         T: 'static,
     {
-        let observer = Observer { metrics: Arc::default(), randomness: Randomness::System };
+        let observer = Observer { metrics: Arc::default(), randomness: Randomness::System, tracing: None };
         let router =
             axum::Router::new().route("/", get(handler)).layer(axum::middleware::from_fn_with_state(observer, observe));
         router.oneshot(Request::new(Body::empty())).await.unwrap()
@@ -239,6 +319,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_logged_with_its_request_and_its_causes() {
+        // While there is only one, `tracing` asks the subscriber of whichever thread comes first, also one without any.
+        let _another = tracing::Dispatch::new(tracing_subscriber::registry());
         let lines = Lines::default();
         let writer = lines.clone();
         let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_span_list(false);

@@ -3,12 +3,12 @@
 use utoipa::OpenApi;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Services, admin, events, notifications, policies, uploads, wire};
+use super::{Services, admin, events, examples, notifications, policies, route, schemas, uploads, wire};
 
 /// What the document says beside the operations.
 #[derive(OpenApi)]
@@ -17,15 +17,27 @@ use super::{Services, admin, events, notifications, policies, uploads, wire};
         title = "upload-broker",
         description = "Hands out resumable upload sessions of Google Cloud Storage to authenticated end users, and tells \
 what became of each upload. Create an upload, `PUT` the bytes to its `transfer.uri` (which belongs to storage and needs no \
-token), then complete it. Clients ignore fields and enum values that they do not know.",
+token), then complete it.
+
+Version 1 only grows. Operations, optional fields, headers, enum values and problem codes are added without notice: clients \
+ignore fields that they do not know, and take an enum value or code that they do not know for none of those they do. Nothing \
+is removed, renamed or made stricter. What is not to be used any more is marked `deprecated` here and named in \
+`openapi/CHANGES.md`, with what takes its place, and works on; it goes with version 2, which will have paths of its own, \
+at least twelve months after it was marked.
+
+Requests beyond the limits of this document are refused, and answers keep to them.",
     ),
     servers((
-        url = "https://{host}", description = "The broker of a region",
-        variables(("host" = (default = "uploads.example.com", description = "The broker's host name"))),
+        url = "https://{region}.{domain}", description = "The broker of a region, where host names are made like this",
+        variables(
+            ("region" = (default = "eu", description = "What the region is called in host names")),
+            ("domain" = (default = "uploads.example.com", description = "What all regions have in common")),
+        ),
     )),
     tags(
         (name = "uploads", description = "Uploads of the caller"),
         (name = "policies", description = "What the caller may upload"),
+        (name = "routing", description = "Which region to upload to"),
         (name = "notifications", description = "For storage, not for clients"),
         (name = "admin", description = "For callers whose issuer's `admin_when` holds; others get 403 `forbidden`"),
     ),
@@ -81,8 +93,12 @@ const COMMON_HEADERS: [(&str, &[&str], Type, &str); 5] = [
 fn add_common(document: &mut utoipa::openapi::OpenApi) {
     for item in document.paths.paths.values_mut() {
         for operation in [&mut item.get, &mut item.post, &mut item.delete].into_iter().flatten() {
+            let needs_no_token = operation.security.as_deref() == Some(&[SecurityRequirement::default()]);
             let responses = &mut operation.responses.responses;
             for (status, description) in COMMON_PROBLEMS {
+                if status == "401" && needs_no_token {
+                    continue;
+                }
                 responses.entry(status.to_owned()).or_insert_with(|| problem(description).into());
             }
             for (status, response) in responses {
@@ -113,6 +129,7 @@ pub(super) fn operations() -> (axum::Router<Services>, utoipa::openapi::OpenApi)
         .routes(routes!(uploads::renew))
         .routes(routes!(events::watch))
         .routes(routes!(policies::list))
+        .routes(routes!(route::route))
         .routes(routes!(notifications::receive))
         .routes(routes!(admin::list))
         .routes(routes!(admin::get, admin::cancel))
@@ -123,6 +140,8 @@ pub(super) fn operations() -> (axum::Router<Services>, utoipa::openapi::OpenApi)
         .routes(routes!(admin::replay_all))
         .split_for_parts();
     add_common(&mut document);
+    examples::add(&mut document);
+    schemas::bound(&mut document);
     (router, document)
 }
 

@@ -1,8 +1,6 @@
 //! The second listener, which is not public: probes and metrics.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,20 +11,17 @@ use axum::{Json, Router};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 
-use crate::model::chain;
+use super::readiness::Readiness;
 use crate::uploads::Uploads;
-
-/// How long a readiness probe waits for the store.
-const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the operators' listener shows.
 pub struct Operations {
-    /// The service whose dependencies decide whether it is ready.
+    /// The service, whose listeners are told when it ends.
     pub uploads: Arc<Uploads>,
+    /// Whether a session can be handed out.
+    pub readiness: Arc<Readiness>,
     /// Everything that is counted.
     pub registry: Registry,
-    /// Whether the process is on its way out.
-    pub draining: AtomicBool,
 }
 
 /// `/livez`, `/readyz` and `/metrics`.
@@ -60,18 +55,8 @@ struct Report {
 
 /// Ready is who can hand out a session now: a load balancer or geo-DNS leaves the region otherwise.
 async fn ready(State(operations): State<Arc<Operations>>) -> Response {
-    let mut reasons = Vec::new();
-    if operations.draining.load(Ordering::Relaxed) {
-        reasons.push("the process is draining".to_owned());
-    }
-    match tokio::time::timeout(PROBE_PATIENCE, operations.uploads.store.ping()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => reasons.push(format!("the store: {}", chain(&error))),
-        Err(_) => reasons.push("the store does not answer".to_owned()),
-    }
-    if let Err(reason) = operations.uploads.storage.ready() {
-        reasons.push(format!("storage: {}", chain(&reason)));
-    }
+    let obstacles = operations.readiness.obstacles().await;
+    let reasons: Vec<_> = obstacles.iter().map(ToString::to_string).collect();
     if reasons.is_empty() {
         Json(Report { status: "ready", reasons }).into_response()
     } else {

@@ -1,5 +1,7 @@
 //! The catalogue of problems (RFC 9457), and every domain error's place in it.
 
+mod examples;
+
 use std::time::Duration;
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -9,6 +11,8 @@ use serde::Serialize;
 use tracing::warn;
 use utoipa::ToSchema;
 
+use super::route::base;
+use super::schemas::clipped;
 use crate::model::Invalid;
 use crate::model::chain;
 use crate::model::name::PolicyName;
@@ -150,26 +154,29 @@ impl Code {
 pub struct Document {
     /// A URI reference that names the kind of problem.
     #[serde(rename = "type")]
-    #[schema(example = "urn:upload-broker:problem:quota-exceeded")]
+    #[schema(format = "uri", max_length = 128, example = "urn:upload-broker:problem:quota-exceeded")]
     type_uri: String,
     /// The kind of problem, for people.
+    #[schema(min_length = 1, max_length = 128, example = "A quota is used up")]
     title: &'static str,
     /// The HTTP status.
-    #[schema(minimum = 400, maximum = 599)]
+    #[schema(minimum = 400, maximum = 599, example = 429)]
     status: u16,
     /// This problem, for people.
+    #[schema(max_length = 1024, example = "at most 5 uploads can be under way")]
     detail: String,
     /// The kind of problem, for programs.
     code: Code,
     /// Names the request in the broker's logs.
+    #[schema(min_length = 16, max_length = 16, pattern = "^[0-9a-f]{16}$", example = "5f3a9c1e7b20d846")]
     request_id: String,
     /// `invalid-request`: each thing that is wrong with the request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(required = false)]
+    #[schema(required = false, max_items = 16)]
     errors: Vec<FieldError>,
     /// `policy-violation`: each limit that is not kept.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(required = false)]
+    #[schema(required = false, max_items = 16)]
     violations: Vec<Violation>,
     /// `not-complete`: how many bytes storage has.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -177,15 +184,15 @@ pub struct Document {
     received_bytes: Option<u64>,
     /// `misdirected`: the region to go to.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, min_length = 1, max_length = 63, pattern = "^[a-z0-9_-]+$", example = "us-east1")]
     region: Option<String>,
     /// `misdirected`: the broker of that region.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, format = "uri")]
+    #[schema(nullable = false, format = "uri", max_length = 2048, example = "https://us.uploads.example.com/")]
     url: Option<String>,
     /// `quota-exceeded` and `rate-limited`: the limit that is reached.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, example = "max_active")]
+    #[schema(nullable = false, min_length = 1, max_length = 64, pattern = "^[a-z_]+$", example = "max_active")]
     limit: Option<&'static str>,
 }
 
@@ -193,9 +200,10 @@ pub struct Document {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// Where in the body it is (RFC 6901); a header or parameter is named instead.
-    #[schema(example = "/size_bytes")]
+    #[schema(max_length = 1024, example = "/size_bytes")]
     pub pointer: String,
     /// What is wrong there.
+    #[schema(max_length = 1024, example = "here must be a whole number, zero or more")]
     pub detail: String,
 }
 
@@ -203,13 +211,13 @@ pub struct FieldError {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Violation {
     /// The limit, by its name in the policy.
-    #[schema(example = "max_size")]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[a-z_]+$", example = "max_size")]
     limit: &'static str,
     /// What is allowed.
-    #[schema(example = "1073741824")]
+    #[schema(max_length = 1024, example = "1073741824")]
     allowed: String,
     /// What was given.
-    #[schema(example = "2147483648")]
+    #[schema(max_length = 1024, example = "2147483648")]
     given: String,
 }
 
@@ -286,27 +294,38 @@ impl Problem {
         &self.errors
     }
 
-    /// The response, whole.
-    pub fn render(self, request_id: &str) -> Response {
+    /// What clients read, with no text longer than the interface says.
+    fn document(self, request_id: &str) -> Document {
         let (status, name, title) = self.code.row();
         let (region, url) = self.elsewhere.unzip();
-        let document = Document {
+        let errors = self.errors.into_iter().map(|error| FieldError { detail: clipped(&error.detail), ..error });
+        let violations = self.violations.into_iter().map(|violation| Violation {
+            allowed: clipped(&violation.allowed),
+            given: clipped(&violation.given),
+            ..violation
+        });
+        Document {
             type_uri: format!("urn:upload-broker:problem:{name}"),
             title,
             status: status.as_u16(),
-            detail: self.detail,
+            detail: clipped(&self.detail),
             code: self.code,
             request_id: request_id.to_owned(),
-            errors: self.errors,
-            violations: self.violations,
+            errors: errors.collect(),
+            violations: violations.collect(),
             received_bytes: self.received_bytes,
             region,
             url,
             limit: self.limit,
-        };
-        let body = serde_json::to_vec(&document).unwrap_or_default();
+        }
+    }
+
+    /// The response, whole.
+    pub fn render(mut self, request_id: &str) -> Response {
+        let (status, headers) = (self.code.status(), std::mem::take(&mut self.headers));
+        let body = serde_json::to_vec(&self.document(request_id)).unwrap_or_default();
         let mut response = (status, body).into_response();
-        response.headers_mut().extend(self.headers);
+        response.headers_mut().extend(headers);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response
     }
@@ -470,7 +489,7 @@ impl From<uploads::Error> for Problem {
                 ..Self::new(Code::PolicyViolation)
             },
             Domain::Misdirected { region, url } => {
-                Self { elsewhere: Some((region.to_string(), url.to_string())), ..Self::new(Code::Misdirected) }
+                Self { elsewhere: Some((region.to_string(), base(&url))), ..Self::new(Code::Misdirected) }
             }
             Domain::Limit { policy, hit } => Self::at_limit(&policy, &hit),
             Domain::IdempotencyInProgress { retry_after } => {

@@ -15,6 +15,8 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tracing::{debug, warn};
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::extract::{bearer, collect};
 use super::problem::{Code, FieldError, Problem};
@@ -26,6 +28,19 @@ use crate::model::time::Span;
 use crate::model::upload::UploadState;
 use crate::notifications::{self, MAX_BODY, Metrics, Outcome, Unreadable};
 use crate::uploads::{self, Noticed};
+
+/// What is pushed: one of the three forms that [`Receiver::read`] knows. In the interface it has a name, so that clients
+/// that are generated make one type of it.
+pub struct StorageNotification;
+
+impl PartialSchema for StorageNotification {
+    fn schema() -> RefOr<Schema> {
+        let description = "A wrapped Pub/Sub message, an object resource, or a CloudEvent, as Google sends them.";
+        ObjectBuilder::new().description(Some(description)).into()
+    }
+}
+
+impl ToSchema for StorageNotification {}
 
 /// The names that Google's tokens bear (OpenID Connect, "An ID token's payload").
 const GOOGLE: [&str; 2] = ["https://accounts.google.com", "accounts.google.com"];
@@ -199,6 +214,11 @@ impl Receiver {
     /// Reads the issuer's keys; failures are logged.
     pub async fn warm_up(&self) {
         self.identity.warm_up().await;
+    }
+
+    /// Asks the issuer for its keys. Where it has two names, they are answered for alike.
+    pub async fn examine(&self) -> Option<identity::Examined> {
+        self.identity.examine().await.into_iter().next()
     }
 
     /// Checks whose push it is, by its token alone.

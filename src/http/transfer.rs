@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::schemas;
 use crate::model::upload;
 use crate::uploads::Offer;
 
@@ -53,16 +54,17 @@ pub struct Transfer {
     /// Where the first request goes: a session URI of storage, or a signed URL. Needs no `Authorization`.
     #[schema(
         format = "uri",
-        example = "https://storage.googleapis.com/upload/storage/v1/b/media-eu/o?uploadType=resumable&upload_id=…"
+        max_length = 8192,
+        example = "https://storage.googleapis.com/upload/storage/v1/b/media-eu/o?uploadType=resumable&upload_id=ABgVH8-example"
     )]
     uri: String,
     /// The method of the first request. For `signed_resumable` it is `POST` without a body, and the chunks go by `PUT` to
     /// the `Location` of its answer.
-    #[schema(example = "PUT")]
+    #[schema(min_length = 3, max_length = 16, pattern = "^[A-Z]+$", example = "PUT")]
     method: &'static str,
     /// The headers of the first request. With a signed URL exactly these: one more that begins with `x-goog-`, one less,
     /// or another value is refused by storage.
-    #[schema(example = json!({"content-type": "video/mp4"}))]
+    #[schema(schema_with = schemas::transfer_headers)]
     headers: BTreeMap<String, String>,
     /// All chunks but the last are multiples of this. Left out where the bytes go in one request.
     #[serde(skip_serializing_if = "Option::is_none")]

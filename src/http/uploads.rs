@@ -8,14 +8,17 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use super::arrival::Arrived;
 use super::extract::{Body, Caller, Deadline, Id, Origin, Query, RepeatKey};
-use super::problem::{self, Problem};
+use super::observe::AnsweredElsewhere;
+use super::problem::{self, Code, Problem};
 use super::wire;
 use crate::model::Invalid;
 use crate::model::idempotency::Fingerprint;
 use crate::model::upload::NewUpload;
+use crate::routing::{Forward, Forwarded, Hop, Relay};
 use crate::store::{Page, Tracked};
-use crate::uploads::{CreateContext, Freshness, Uploads};
+use crate::uploads::{CreateContext, Created, Creation, Freshness, Uploads};
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -29,13 +32,16 @@ const LARGEST_PAGE: u32 = 200;
 ///
 /// Admits it by policy and limits, and hands out where the bytes go: a resumable session that it opens at storage, or a
 /// URL that it signs. Send the bytes there, and say `complete`.
+///
+/// The broker may have had the nearest region create the upload: `location` is then an absolute URL, and all that
+/// concerns this upload is asked there.
 #[utoipa::path(
     post, path = "/v1/uploads", operation_id = "createUpload", tag = "uploads",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Repeats with the same key and body give the same upload, for 24 hours.", min_length = 1, max_length = 255)),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Repeats with the same key and body give the same upload, for 24 hours.", min_length = 1, max_length = 255, example = "8a6f0a6e-6f4f-4a3f-9d1c-2f2b7f1f6c11")),
     request_body = wire::CreateUpload,
     responses(
         (status = 201, description = "The upload, with how to send its bytes", body = wire::Upload, headers(
-            ("location" = String, description = "The upload's path"),
+            ("location" = String, description = "The upload's path; an absolute URL where another region has created it"),
             ("idempotent-replayed" = Option<String>, description = "`true` where an earlier request created the upload"),
         )),
         (status = 400, description = "`invalid-request`", body = problem::Document, content_type = "application/problem+json"),
@@ -58,17 +64,48 @@ pub(super) async fn create(
     Deadline(deadline): Deadline,
     Origin(origin): Origin,
     RepeatKey(key): RepeatKey,
-    Body(body): Body<wire::CreateUpload>,
+    Arrived { mut arrival, credentials }: Arrived,
+    Body(body, bytes): Body<wire::CreateUpload>,
 ) -> Result<Response, Problem> {
     let idempotency = key.map(|key| (key, Fingerprint::of(&body.canonical())));
     let request = NewUpload::try_from(body)?;
-    let created = uploads.create(principal, request, CreateContext { idempotency, origin, deadline }).await?;
+    let create = |arrival| {
+        let context = CreateContext { idempotency, origin: origin.clone(), arrival, deadline };
+        uploads.create(Arc::clone(&principal), request.clone(), context)
+    };
+    let mut creation = create(arrival).await?;
+    if let Creation::Elsewhere(region) = &creation {
+        let forward = Forward { headers: credentials, body: bytes, located: arrival.located, deadline };
+        if let Forwarded::Answered(relay) = uploads.routing.forward(region, forward).await {
+            return Ok(pass_on(relay));
+        }
+        arrival.hop = Hop::Back;
+        creation = create(arrival).await?;
+    }
+    match creation {
+        Creation::Here(created) => Ok(answer_created(&created)),
+        // What has come back is not sent on again.
+        Creation::Elsewhere(_) => Err(Problem::new(Code::InternalError)),
+    }
+}
+
+fn answer_created(created: &Created) -> Response {
     let location = format!("/v1/uploads/{}", created.tracked.upload.id);
-    let mut response = (StatusCode::CREATED, [(LOCATION, location)], answer(&created.tracked)).into_response();
+    let upload = Json(wire::Upload::created(created));
+    let mut response = (StatusCode::CREATED, [(LOCATION, location)], upload).into_response();
     if created.replayed {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    Ok(response)
+    response
+}
+
+/// The answer of another region, under the id that its logs know the request by.
+fn pass_on(relay: Relay) -> Response {
+    let mut response = (relay.status, relay.headers, relay.body).into_response();
+    if let Some(id) = relay.request_id {
+        response.extensions_mut().insert(AnsweredElsewhere(id));
+    }
+    response
 }
 
 /// List uploads
@@ -102,9 +139,11 @@ pub(super) async fn list(
 }
 
 /// Get an upload
+///
+/// As the broker knows it, or with what storage has at this moment.
 #[utoipa::path(
     get, path = "/v1/uploads/{id}", operation_id = "getUpload", tag = "uploads",
-    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34), wire::GetQuery),
+    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34, pattern = "^[0-9a-f]{34}$", example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8"), wire::GetQuery),
     responses(
         (status = 200, description = "The upload", body = wire::Upload),
         (status = 400, description = "`invalid-request`", body = problem::Document, content_type = "application/problem+json"),
@@ -132,7 +171,7 @@ pub(super) async fn get(
 /// answers with the upload `completed` or `rejected`.
 #[utoipa::path(
     post, path = "/v1/uploads/{id}/complete", operation_id = "completeUpload", tag = "uploads",
-    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34)),
+    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34, pattern = "^[0-9a-f]{34}$", example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8")),
     responses(
         (status = 200, description = "The upload, `completed` or `rejected`", body = wire::Upload),
         (status = 404, description = "`not-found`", body = problem::Document, content_type = "application/problem+json"),
@@ -158,7 +197,7 @@ pub(super) async fn complete(
 /// then comes back final, without a transfer. Else it is cancelled, and what it had received is lost: begin at byte 0.
 #[utoipa::path(
     post, path = "/v1/uploads/{id}/renew", operation_id = "renewUpload", tag = "uploads",
-    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34)),
+    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34, pattern = "^[0-9a-f]{34}$", example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8")),
     responses(
         (status = 200, description = "The upload, with how to send its bytes unless it is final", body = wire::Upload),
         (status = 404, description = "`not-found`", body = problem::Document, content_type = "application/problem+json"),
@@ -184,7 +223,7 @@ pub(super) async fn renew(
 /// The session is revoked at storage, and what was reserved is free. An upload that was final before stays as it was.
 #[utoipa::path(
     delete, path = "/v1/uploads/{id}", operation_id = "cancelUpload", tag = "uploads",
-    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34)),
+    params(("id" = String, Path, description = "The upload's id", min_length = 34, max_length = 34, pattern = "^[0-9a-f]{34}$", example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8")),
     responses(
         (status = 200, description = "The upload as it then is", body = wire::Upload),
         (status = 404, description = "`not-found`", body = problem::Document, content_type = "application/problem+json"),

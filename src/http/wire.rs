@@ -10,6 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{FieldError, Problem};
+use super::route::LocatedBy;
+use super::schemas;
 use super::transfer::{Transfer, TransferKind};
 use super::wire_admin::UploadOwner;
 use crate::model::limits::Limits;
@@ -17,8 +19,9 @@ use crate::model::name::{ContentType, PolicyName};
 use crate::model::size::ByteCount;
 use crate::model::upload::{self, NewUpload, StateKind, UploadState, Witness};
 use crate::policy::{DigestRule, TransferSetting};
+use crate::routing::Hop;
 use crate::store::{Listing, Tracked};
-use crate::uploads::{Allowance, Offer, Owned};
+use crate::uploads::{Allowance, Created, Offer, Owned};
 
 /// Bounds of custom metadata (storage documentation, "Quotas and limits"; `storage.proto`).
 const MAX_METADATA_KEY: usize = 1024;
@@ -39,7 +42,13 @@ pub struct CreateUpload {
     filename: String,
     /// The media type of the bytes.
     #[serde(default)]
-    #[schema(nullable = false, max_length = 255, default = "application/octet-stream", example = "video/mp4")]
+    #[schema(
+        nullable = false,
+        min_length = 3,
+        max_length = 255,
+        default = "application/octet-stream",
+        example = "video/mp4"
+    )]
     content_type: Option<String>,
     /// How many bytes there will be. May be left out only under a policy with `unknown_size`.
     #[serde(default)]
@@ -47,16 +56,22 @@ pub struct CreateUpload {
     size_bytes: Option<u64>,
     /// The MD5 of the bytes, in base64. An object with another one is not stored, or deleted when the upload completes.
     #[serde(default)]
-    #[schema(nullable = false, min_length = 24, max_length = 24, example = "XrY7u+Ae7tCTyyK7j1rNww==")]
+    #[schema(
+        nullable = false,
+        min_length = 24,
+        max_length = 24,
+        content_encoding = "base64",
+        example = "XrY7u+Ae7tCTyyK7j1rNww=="
+    )]
     md5: Option<String>,
     /// The CRC32C of the bytes, big-endian, in base64. An object with another one is not stored, or deleted when the
     /// upload completes.
     #[serde(default)]
-    #[schema(nullable = false, min_length = 8, max_length = 8, example = "yZRlqg==")]
+    #[schema(nullable = false, min_length = 8, max_length = 8, content_encoding = "base64", example = "yZRlqg==")]
     crc32c: Option<String>,
     /// Custom metadata of the object: at most 8 KiB in all. The policy's own beats it.
     #[serde(default, deserialize_with = "unique_keys")]
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = schemas::metadata)]
     metadata: BTreeMap<String, String>,
     /// How the bytes are to travel.
     #[serde(default)]
@@ -239,19 +254,19 @@ pub struct Upload {
     id: String,
     state: State,
     /// The policy that admitted it.
-    #[schema(example = "videos")]
+    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9_-]+$", example = "videos")]
     policy: String,
     /// The region that opened its session, and that it stays in.
-    #[schema(example = "europe-west1")]
+    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9_-]+$", example = "europe-west1")]
     region: String,
     /// Where the object goes.
-    #[schema(example = "media-eu")]
+    #[schema(min_length = 3, max_length = 222, pattern = "^[a-z0-9._-]+$", example = "media-eu")]
     bucket: String,
-    /// What the object is called.
-    #[schema(example = "videos/u-17/3f9a0c51e2b7d84f6011c3a5e79b2d40f8.mp4")]
+    /// What the object is called: at most 1024 bytes of UTF-8.
+    #[schema(min_length = 1, max_length = 1024, example = "videos/u-17/3f9a0c51e2b7d84f6011c3a5e79b2d40f8.mp4")]
     object: String,
     /// The declared media type.
-    #[schema(example = "video/mp4")]
+    #[schema(min_length = 3, max_length = 255, example = "video/mp4")]
     content_type: String,
     /// The declared size; left out where it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -283,28 +298,52 @@ pub struct Upload {
     rejection: Option<Rejection>,
 }
 
-/// Which region took the upload.
+/// Which region took the upload. All but that is told once, when the upload is created.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Routing {
     /// The region that opened the session.
-    #[schema(example = "europe-west1")]
+    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9_-]+$", example = "europe-west1")]
     served_by: String,
+    /// The nearest region that is up and that the policy allows; left out where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_length = 1, max_length = 63, pattern = "^[a-z0-9_-]+$", example = "europe-west1")]
+    nearest: Option<String>,
+    /// How the client was located.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    located_by: Option<LocatedBy>,
+    /// `true` where the nearest region was asked to take the upload, and could not: it is served here instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    forward_failed: Option<bool>,
+}
+
+impl Routing {
+    fn stored(upload: &upload::Upload) -> Self {
+        Self { served_by: upload.region.to_string(), nearest: None, located_by: None, forward_failed: None }
+    }
 }
 
 /// The object, as storage has it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UploadResult {
     /// Identifies this content of the object for good.
-    #[schema(example = "1763805600123456")]
+    #[schema(min_length = 1, max_length = 20, pattern = "^[0-9]+$", example = "1763805600123456")]
     generation: String,
     size_bytes: u64,
     /// In base64. Storage states none for composite objects.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(
+        nullable = false,
+        min_length = 24,
+        max_length = 24,
+        content_encoding = "base64",
+        example = "XrY7u+Ae7tCTyyK7j1rNww=="
+    )]
     md5: Option<String>,
     /// Big-endian, in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, min_length = 8, max_length = 8, content_encoding = "base64", example = "yZRlqg==")]
     crc32c: Option<String>,
     #[schema(format = DateTime, example = "2026-11-22T10:03:00.000Z")]
     completed_at: String,
@@ -328,6 +367,7 @@ pub enum Evidence {
 pub struct Rejection {
     code: RejectionCode,
     /// What was promised, and what arrived.
+    #[schema(max_length = 1024, example = "1000000 bytes were declared, and 999999 arrived")]
     detail: String,
 }
 
@@ -362,6 +402,18 @@ impl Upload {
         Self { transfer: Offer::of(tracked).map(Transfer::from), ..Self::without_transfer(&tracked.upload) }
     }
 
+    /// The upload as its owner sees it who has just created it: with what was found out on the way.
+    pub(super) fn created(created: &Created) -> Self {
+        let Created { tracked, nearest, arrival, .. } = created;
+        let routing = Routing {
+            nearest: nearest.as_ref().map(ToString::to_string),
+            located_by: Some(LocatedBy::of(arrival.how())),
+            forward_failed: (arrival.hop == Hop::Back).then_some(true),
+            ..Routing::stored(&tracked.upload)
+        };
+        Self { routing, ..Self::for_owner(tracked) }
+    }
+
     /// The upload as administrators see it: with its owner's names, and never with the session's URI.
     pub(super) fn for_administrator(owned: &Owned) -> Self {
         Self { owner: Some(UploadOwner::from(&owned.owner)), ..Self::without_transfer(&owned.upload) }
@@ -386,7 +438,7 @@ impl Upload {
         };
         let rejection = match &upload.state {
             UploadState::Rejected { breach, .. } => {
-                Some(Rejection { code: RejectionCode::of(breach.code), detail: breach.detail.clone() })
+                Some(Rejection { code: RejectionCode::of(breach.code), detail: schemas::clipped(&breach.detail) })
             }
             _ => None,
         };
@@ -404,7 +456,7 @@ impl Upload {
             expires_at: upload.expires_at.to_string(),
             transfer: None,
             owner: None,
-            routing: Routing { served_by: upload.region.to_string() },
+            routing: Routing::stored(upload),
             result,
             rejection,
         }
@@ -444,10 +496,11 @@ impl From<&upload::Upload> for UploadProgress {
 /// The caller's uploads, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UploadList {
+    #[schema(max_items = 200)]
     uploads: Vec<Upload>,
     /// Ask with this as `cursor` for what follows; left out at the end. A page can be short, or empty, and not the last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, min_length = 1, max_length = 128)]
     next_cursor: Option<String>,
 }
 
@@ -481,25 +534,29 @@ pub struct PolicyList {
 /// A policy that the caller may use, and what is left of its limits.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Policy {
-    #[schema(example = "videos")]
+    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9_-]+$", example = "videos")]
     name: String,
     /// The media types accepted: `type/subtype`, `type/*` or `*/*`.
-    #[schema(example = json!(["video/*"]))]
+    #[schema(schema_with = schemas::accepted_types)]
     content_types: Vec<String>,
     /// The smallest upload.
+    #[schema(maximum = 5_497_558_138_880_u64, example = 1)]
     min_size_bytes: u64,
     /// The largest upload.
+    #[schema(maximum = 5_497_558_138_880_u64, example = 21_474_836_480_u64)]
     max_size_bytes: u64,
     /// Whether the size may be left out.
     unknown_size: bool,
     digest: Digest,
     /// How bytes may travel.
+    #[schema(min_items = 1, max_items = 3)]
     transfers: Vec<TransferKind>,
     /// The largest upload that may travel as `simple`; left out where none may.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, example = 8_388_608)]
     simple_max_size_bytes: Option<u64>,
     /// How long an upload may take.
+    #[schema(minimum = 60, maximum = 604_800, example = 86_400)]
     session_lifetime_seconds: u64,
     /// How many uploads are under way.
     active: u32,
@@ -509,7 +566,7 @@ pub struct Policy {
     max_active: Option<u32>,
     /// How many uploads may be created in a span of time; left out where any number may.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, example = "30/1m")]
+    #[schema(nullable = false, min_length = 3, max_length = 64, example = "30/1m")]
     rate: Option<String>,
     /// How many may be created right now.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -527,7 +584,7 @@ pub struct Policy {
     daily_bytes_left: Option<u64>,
     /// The regions that take these uploads; left out where all do.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(required = false, schema_with = schemas::regions)]
     regions: Option<Vec<String>>,
 }
 

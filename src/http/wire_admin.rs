@@ -15,16 +15,19 @@ use crate::uploads::{Endpoint, ParkedDeliveries, Replayed, Sum, SumOf, UsageRow}
 pub struct AdminListQuery {
     /// Only of principals with this `iss` claim.
     #[serde(default)]
+    #[param(max_length = 255, example = "https://securetoken.google.com/acme")]
     pub(super) issuer: Option<String>,
     /// Only of principals of this tenant.
     #[serde(default)]
+    #[param(max_length = 255)]
     pub(super) tenant: Option<String>,
     /// Only of principals with this `sub` claim. Together with `issuer` it names one principal: of `tenant`, or of none.
     #[serde(default)]
+    #[param(max_length = 255, example = "u-17")]
     pub(super) subject: Option<String>,
     /// Only uploads that this policy has admitted.
     #[serde(default)]
-    #[param(min_length = 1, max_length = 63)]
+    #[param(min_length = 1, max_length = 63, pattern = "^[a-z0-9_-]+$", example = "videos")]
     pub(super) policy: Option<String>,
     /// Only uploads in this state.
     #[serde(default)]
@@ -44,22 +47,25 @@ pub struct AdminListQuery {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct UsageQuery {
-    /// What a row is of.
+    /// What a row is of; left out, of a principal.
     #[serde(default)]
-    #[param(inline, required = false, default = "principal")]
+    #[param(inline, required = false)]
     pub(super) by: UsageBy,
     /// Only of principals with this `iss` claim.
     #[serde(default)]
+    #[param(max_length = 255, example = "https://securetoken.google.com/acme")]
     pub(super) issuer: Option<String>,
     /// Only of principals of this tenant.
     #[serde(default)]
+    #[param(max_length = 255)]
     pub(super) tenant: Option<String>,
     /// Only of principals with this `sub` claim. Together with `issuer` it names one principal: of `tenant`, or of none.
     #[serde(default)]
+    #[param(max_length = 255, example = "u-17")]
     pub(super) subject: Option<String>,
     /// Only under this policy.
     #[serde(default)]
-    #[param(min_length = 1, max_length = 63)]
+    #[param(min_length = 1, max_length = 63, pattern = "^[a-z0-9_-]+$", example = "videos")]
     pub(super) policy: Option<String>,
     /// At most so many principals are looked at for a page, whatever they use.
     #[serde(default)]
@@ -103,19 +109,24 @@ pub enum UsageBy {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UploadOwner {
     /// A digest of issuer, tenant and subject.
-    #[schema(min_length = 32, max_length = 32, example = "3f1b0f7c9a52de6430b8c1e7d2a94f05")]
+    #[schema(
+        min_length = 32,
+        max_length = 32,
+        pattern = "^[0-9a-f]{32}$",
+        example = "3f1b0f7c9a52de6430b8c1e7d2a94f05"
+    )]
     principal: String,
     /// The `iss` claim; left out where the names were too long to be kept.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, example = "https://securetoken.google.com/acme")]
+    #[schema(nullable = false, max_length = 255, example = "https://securetoken.google.com/acme")]
     issuer: Option<String>,
     /// The tenant, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, max_length = 255)]
     tenant: Option<String>,
     /// The `sub` claim; left out together with the issuer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, example = "u-17")]
+    #[schema(nullable = false, max_length = 255, example = "u-17")]
     subject: Option<String>,
 }
 
@@ -138,7 +149,7 @@ pub struct UsageList {
     pub(super) rows: Vec<UsageEntry>,
     /// Ask with this as `cursor` for what follows; left out at the end. A page can be empty, and not the last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, min_length = 1, max_length = 128)]
     pub(super) next_cursor: Option<String>,
 }
 
@@ -147,23 +158,23 @@ pub struct UsageList {
 pub struct UsageEntry {
     /// `by=principal`: a digest of issuer, tenant and subject.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, min_length = 32, max_length = 32)]
+    #[schema(nullable = false, min_length = 32, max_length = 32, pattern = "^[0-9a-f]{32}$")]
     principal: Option<String>,
     /// `by=principal` and `by=tenant`: the `iss` claim; left out where the names were too long to be kept.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, max_length = 255)]
     issuer: Option<String>,
     /// `by=principal` and `by=tenant`: the tenant, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, max_length = 255)]
     tenant: Option<String>,
     /// `by=principal`: the `sub` claim.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, max_length = 255)]
     subject: Option<String>,
     /// `by=principal` and `by=policy`: the policy.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, min_length = 1, max_length = 63, pattern = "^[a-z0-9_-]+$")]
     policy: Option<String>,
     /// `by=tenant` and `by=policy`: how many principals this is the sum of.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -227,6 +238,7 @@ impl From<(SumOf, Sum)> for UsageEntry {
 /// Who is told how uploads end.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct WebhookList {
+    #[schema(max_items = 16)]
     pub(super) webhooks: Vec<Webhook>,
 }
 
@@ -234,12 +246,13 @@ pub struct WebhookList {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Webhook {
     /// What it is called in the configuration.
-    #[schema(example = "backend.example.com")]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[a-z0-9._-]+$", example = "backend.example.com")]
     name: String,
     /// The host that it is at.
-    #[schema(example = "backend.example.com")]
+    #[schema(min_length = 1, max_length = 255, example = "backend.example.com")]
     url_host: String,
     /// What it is told of.
+    #[schema(min_items = 1, max_items = 4)]
     events: Vec<EventType>,
 }
 
@@ -294,10 +307,11 @@ pub(super) fn upload_of(event_id: &str) -> Option<crate::model::id::UploadId> {
 /// Deliveries that were given up.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ParkedDeliveryList {
+    #[schema(max_items = 200)]
     deliveries: Vec<ParkedDelivery>,
     /// Ask with this as `cursor` for what follows; left out at the end. A page can be short, or empty, and not the last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, min_length = 1, max_length = 128)]
     next_cursor: Option<String>,
 }
 
@@ -305,10 +319,20 @@ pub struct ParkedDeliveryList {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ParkedDelivery {
     /// The `webhook-id` of the event.
-    #[schema(example = "evt_3f9a0c51e2b7d84f6011c3a5e79b2d40f8")]
+    #[schema(
+        min_length = 38,
+        max_length = 38,
+        pattern = "^evt_[0-9a-f]{34}$",
+        example = "evt_3f9a0c51e2b7d84f6011c3a5e79b2d40f8"
+    )]
     event_id: String,
     /// The upload whose end was to be told.
-    #[schema(example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8")]
+    #[schema(
+        min_length = 34,
+        max_length = 34,
+        pattern = "^[0-9a-f]{34}$",
+        example = "3f9a0c51e2b7d84f6011c3a5e79b2d40f8"
+    )]
     upload_id: String,
     r#type: EventType,
     /// Since when.
@@ -317,6 +341,7 @@ pub struct ParkedDelivery {
     /// How often it was tried.
     attempts: u32,
     /// How it failed last.
+    #[schema(max_length = 255, example = "answered 503")]
     last_error: String,
 }
 
@@ -341,6 +366,7 @@ impl From<&ParkedDeliveries> for ParkedDeliveryList {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReplayedAll {
     /// How many are due again.
+    #[schema(maximum = 500)]
     replayed: u32,
     /// Whether there were more than one call takes: call again.
     remaining: bool,

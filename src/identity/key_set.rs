@@ -114,6 +114,11 @@ impl KeySet {
         self.0.iter().any(|key| key.fingerprint == fingerprint)
     }
 
+    /// Whether one of them is for `algorithm`.
+    pub(super) fn serves(&self, algorithm: Algorithm) -> bool {
+        self.0.iter().any(|key| key.algorithm == algorithm)
+    }
+
     /// How many keys there are, one for each algorithm that a JWK serves.
     pub(super) fn len(&self) -> usize {
         self.0.len()

@@ -17,6 +17,7 @@ use super::verify::Reason;
 use super::{Algorithm, Error};
 use crate::clock::Clock;
 use crate::model::time::Timestamp;
+use crate::telemetry::trace::{self, Kind};
 
 /// The least time between two attempts. Issuers publish a key well before they use it, so half a minute costs nobody
 /// anything, and even a thousand instances are no burden.
@@ -154,7 +155,7 @@ impl KeySource {
                 Err(NoKey::Unknown) => {}
             }
         }
-        self.read_unless_cooling().await;
+        trace::child("identity read_keys", Kind::Internal, self.read_unless_cooling()).await;
 
         let now = self.surroundings.clock.now();
         let known = self.known.load_full();
@@ -224,6 +225,17 @@ impl KeySource {
         }
         // Only now: whoever waits for the turn must see what came of this one.
         drop(turn);
+    }
+
+    /// Asks the issuer for its keys, whatever is known, and keeps nothing of the answer.
+    pub(super) async fn ask(&self) -> Result<Fetched, fetch::Error> {
+        let Surroundings { client, answer_time, .. } = &self.surroundings;
+        fetch::fetch(client, *answer_time, &self.origin, &self.issuer, &self.accepted).await
+    }
+
+    /// Whose keys these are, and which algorithms they are wanted for.
+    pub(super) fn wanted(&self) -> (&str, &[Algorithm]) {
+        (&self.issuer, &self.accepted)
     }
 
     /// Returns once no attempt is under way.

@@ -20,6 +20,7 @@ use crate::model::principal::Principal;
 use crate::model::time::Timestamp;
 
 pub mod development;
+mod examine;
 mod fetch;
 mod json;
 mod key_set;
@@ -30,6 +31,7 @@ mod settings;
 mod tests;
 mod verify;
 
+pub use examine::Examined;
 use key_set::Fingerprint;
 use keys::{KeySource, Surroundings};
 pub use metrics::Metrics;

@@ -42,6 +42,19 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    const ALL: [Self; 10] = [
+        Self::Completed,
+        Self::Rejected,
+        Self::Unchanged,
+        Self::CleanedUp,
+        Self::Unknown,
+        Self::Foreign,
+        Self::Ignored,
+        Self::Malformed,
+        Self::Unauthenticated,
+        Self::Failed,
+    ];
+
     /// The value of the label.
     const fn name(self) -> &'static str {
         match self {
@@ -63,6 +76,10 @@ impl Metrics {
     /// Makes the counter visible in `registry`.
     pub fn register(&self, registry: &mut Registry) {
         let help = "Storage notifications by what became of them";
+        // All of them from the start, so that the first of its kind is seen as an increase.
+        for outcome in Outcome::ALL {
+            drop(self.deliveries.get_or_create(&Labels { result: outcome.name() }));
+        }
         registry.register("notifications", help, self.deliveries.clone());
     }
 

@@ -12,6 +12,13 @@ use crate::model::size::ByteCount;
 use crate::model::time::Span;
 use crate::model::upload::TransferKind;
 
+/// The most uploads under way that a limit can be about: clients read it as a signed number of 32 bits.
+const LARGEST_ACTIVE: u32 = i32::MAX.unsigned_abs();
+
+/// The most bytes of a day that a limit can be about. Numbers beyond 2^53 are not exact for every reader of JSON (RFC 7493,
+/// section 2.2).
+const LARGEST_DAY: ByteCount = ByteCount::gib(4 << 20);
+
 /// One `[[policies]]` section: who may upload what, where, how much and how fast.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -109,6 +116,9 @@ impl PolicySettings {
                 "is 0, so nothing would ever be admitted; leave it out for no limit".to_owned(),
             ));
         }
+        if self.max_active.is_some_and(|limit| limit > LARGEST_ACTIVE) {
+            return Err(("max_active", format!("is more than {LARGEST_ACTIVE}; leave it out for no limit")));
+        }
         require_some_once("transfers", &self.transfers)?;
         // A signed URL is good for any number of requests until it ends. Where objects may be replaced, the one that was
         // verified could be.
@@ -155,6 +165,9 @@ impl PolicySettings {
             return Err(("simple_max_size", reason));
         }
         let Some(daily) = self.daily_bytes else { return Ok(()) };
+        if daily > LARGEST_DAY {
+            return Err(("daily_bytes", format!("is more than {LARGEST_DAY}; leave it out for no limit")));
+        }
         if daily < self.min_size {
             let reason = format!("is {daily}, less than min_size, {}: nothing would ever be admitted", self.min_size);
             return Err(("daily_bytes", reason));

@@ -306,6 +306,8 @@ fn settings_that_cannot_be_are_refused_by_key_and_reason() {
         ("no types", "content_types = []", "content_types", "empty"),
         ("no type", "content_types = [\"video\"]", "content_types", "\"video\""),
         ("none active", "max_active = 0", "max_active", "0"),
+        ("more active than can be told", "max_active = 2147483648", "max_active", "2147483647"),
+        ("more a day than can be told", "daily_bytes = \"4097TiB\"", "daily_bytes", "4096TiB"),
         ("no transfers", "transfers = []", "transfers", "empty"),
         ("transfers twice", "transfers = [\"resumable\", \"resumable\"]", "transfers", "twice"),
         ("no regions", "regions = []", "regions", "empty"),

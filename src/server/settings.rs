@@ -22,7 +22,8 @@ pub struct Settings {
     /// The certificate; left out, a trusted proxy ends TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSettings>,
-    /// The networks whose `x-forwarded-proto` is believed.
+    /// The networks of the proxies whose word on their clients is believed: `x-forwarded-proto`, `x-forwarded-for`, and
+    /// where they are.
     #[serde(default)]
     pub trusted_proxies: Vec<IpNet>,
     /// The web origins that may use the broker, exactly as browsers send them.

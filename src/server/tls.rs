@@ -122,6 +122,12 @@ impl TlsCertificate {
         Ok(Reloaded::Changed)
     }
 
+    /// The certificate that new handshakes get, without those that vouch for it.
+    pub fn leaf(&self) -> CertificateDer<'static> {
+        // A chain without any certificate is refused when it is read.
+        self.0.served.0.load().cert.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()))
+    }
+
     /// The acceptor of handshakes.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.0.config))

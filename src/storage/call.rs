@@ -13,6 +13,7 @@ use super::retry::{Backoff, Budget, Verdict, judge, patience};
 use super::token::{Token, TokenSource};
 use super::transport::Clients;
 use crate::clock::Randomness;
+use crate::telemetry::trace::{self, Kind};
 
 /// How many calls are under way at a time, in all.
 pub(super) const CALLS: usize = 256;
@@ -74,6 +75,12 @@ fn tell(error: Error, outage: &mut Option<Error>) -> Error {
     }
 }
 
+/// What the answer means, told in the trace.
+fn told(answer: &Answer) -> Verdict {
+    trace::record("http.response.status_code", || answer.status.as_u16());
+    judge(answer)
+}
+
 /// Who is asked.
 fn whom(operation: Operation, authority: Authority) -> Upstream {
     match (operation, authority) {
@@ -108,7 +115,26 @@ impl Caller {
     }
 
     /// Sends `request` until there is an answer that `read` can be given, within `deadline`.
-    pub(super) async fn call<T>(
+    ///
+    /// One span for all tries. Its address is left out but for the host: path and query may be a session.
+    pub(super) fn call<T>(
+        &self,
+        operation: Operation,
+        request: &Request,
+        deadline: Instant,
+        read: impl FnOnce(&Answer) -> Result<T, Error>,
+    ) -> impl Future<Output = Result<T, Error>> {
+        let tries = self.tries(operation, request, deadline, read);
+        trace::child_told(operation.span_name(), Kind::Client, tries, |span, outcome| {
+            span.record("http.request.method", request.method.to_string());
+            span.record("server.address", request.url.host_str().unwrap_or_default().to_owned());
+            if let Err(error) = outcome {
+                span.fail(error.kind());
+            }
+        })
+    }
+
+    async fn tries<T>(
         &self,
         operation: Operation,
         request: &Request,
@@ -169,6 +195,7 @@ impl Caller {
             }
             sleep(pause).await;
             tried += 1;
+            trace::record("http.request.resend_count", || tried);
         }
     }
 
@@ -200,7 +227,7 @@ impl Caller {
             Ok(Err(outage)) => {
                 Failure { error: unavailable(outage, None), result: CallResult::Connection, after: None }
             }
-            Ok(Ok(answer)) => match (judge(&answer), token) {
+            Ok(Ok(answer)) => match (told(&answer), token) {
                 (Verdict::Refresh, Some(token)) => {
                     self.metrics.called(operation, CallResult::Unauthenticated, took);
                     return Ok(Try::Unauthenticated(token.clone()));

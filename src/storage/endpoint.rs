@@ -34,6 +34,11 @@ impl Endpoint {
         format!("{}/upload/storage/v1/b/{bucket}/o?uploadType=resumable&name={name}", self.base)
     }
 
+    /// The bucket resource, without a query.
+    pub(super) fn bucket(&self, bucket: &BucketName) -> String {
+        format!("{}/storage/v1/b/{bucket}", self.base)
+    }
+
     /// The object resource, without a query.
     pub(super) fn object(&self, bucket: &BucketName, object: &ObjectName) -> String {
         format!("{}/storage/v1/b/{bucket}/o/{}", self.base, percent_encode(object.as_str()))

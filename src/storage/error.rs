@@ -60,6 +60,22 @@ pub enum Error {
     Overloaded,
 }
 
+impl Error {
+    /// A word for it, for traces.
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "refused",
+            Self::Unavailable { .. } => "unavailable",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Unauthenticated { .. } => "unauthenticated",
+            Self::SigningRefused { .. } => "signing_refused",
+            Self::NoToken(_) => "no_token",
+            Self::Nonsense(_) => "nonsense",
+            Self::Overloaded => "overloaded",
+        }
+    }
+}
+
 /// Who is asked for the sake of an operation on storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Upstream {

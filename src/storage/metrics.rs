@@ -27,6 +27,12 @@ pub(super) enum Operation {
     ReadBack,
     Delete,
     Cancel,
+    /// What a bucket says of itself.
+    Describe,
+    /// What the caller may do there.
+    Permissions,
+    /// Which of its events go where.
+    NotificationConfigs,
     /// A signature from IAM Credentials, with asking for the name of the machine's account before the first.
     Sign,
 }
@@ -84,7 +90,25 @@ impl Operation {
             Self::ReadBack => "read_back",
             Self::Delete => "delete",
             Self::Cancel => "cancel",
+            Self::Describe => "describe",
+            Self::Permissions => "permissions",
+            Self::NotificationConfigs => "notification_configs",
             Self::Sign => "sign",
+        }
+    }
+
+    /// What it is called in traces.
+    pub(super) const fn span_name(self) -> &'static str {
+        match self {
+            Self::Initiate => "storage initiate",
+            Self::Look => "storage look",
+            Self::ReadBack => "storage read_back",
+            Self::Delete => "storage delete",
+            Self::Cancel => "storage cancel",
+            Self::Describe => "storage describe",
+            Self::Permissions => "storage permissions",
+            Self::NotificationConfigs => "storage notification_configs",
+            Self::Sign => "storage sign_remotely",
         }
     }
 
@@ -94,7 +118,7 @@ impl Operation {
     const fn class(self) -> &'static str {
         match self {
             Self::Initiate => "A",
-            Self::ReadBack => "B",
+            Self::ReadBack | Self::Describe | Self::Permissions | Self::NotificationConfigs => "B",
             Self::Look | Self::Delete | Self::Cancel | Self::Sign => "free",
         }
     }

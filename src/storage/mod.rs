@@ -7,6 +7,7 @@
 //! - [`Storage`], here: what each operation promises;
 //! - `json`: the exchanges, each one a request and the reading of its answer, `xml`: where the XML interface differs, and
 //!   `endpoint`: the addresses in them;
+//! - `describe`: what checks of a set-up ask about a bucket;
 //! - `signer`: who signs the URLs that clients use by themselves, and `signing`: what is signed;
 //! - `call`: the tries of one call, with `retry` to say when another one is made;
 //! - `token`: a token that is always at hand, with `credentials` and `origin` to say whose and where from;
@@ -27,9 +28,11 @@ use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Overwrite, Promise, StoredObject, UPLOAD_HINT, UPLOAD_NOTE};
+use crate::telemetry::trace::{self, Kind};
 
 mod call;
 mod credentials;
+mod describe;
 mod endpoint;
 mod error;
 mod json;
@@ -46,6 +49,7 @@ mod transport;
 mod xml;
 
 pub use credentials::{Environment, FileError};
+pub use describe::{BucketDescription, CorsEntry, Granted, NotificationConfig, Place};
 pub use error::{Error, NotReady, OpenError, Outage, Upstream};
 pub use metrics::Metrics;
 pub use settings::{Api, Credentials, Settings};
@@ -72,6 +76,9 @@ pub struct Storage {
     api: Api,
     caller: Caller,
     signer: Option<Signer>,
+    /// As whom storage is called.
+    whose: String,
+    of_machine: bool,
 }
 
 /// What [`Storage::open`] needs beside its settings.
@@ -190,7 +197,8 @@ impl Storage {
             );
         }
         let metrics = Metrics::new();
-        let identity = found.signing_identity();
+        let (identity, whose) = (found.signing_identity(), found.whose());
+        let of_machine = matches!(found, credentials::Found::Machine(_));
         let origin = Origin::new(found, &trust, signing).await?;
         let signer = match signing {
             Signing::Unused => None,
@@ -199,7 +207,7 @@ impl Storage {
         let tokens = TokenSource::start(origin, randomness.clone(), metrics.clone());
         let [limits, signing] = [(); 2].map(|()| Limits::new(settings.timeout.0, backoff));
         let caller = Caller { clients, tokens, randomness, metrics, limits, signing };
-        Ok(Self { endpoint, api: settings.api, caller, signer })
+        Ok(Self { endpoint, api: settings.api, caller, signer, whose, of_machine })
     }
 
     /// Opens a resumable session, and hands out what it is told: the session of the last try that got an answer.
@@ -247,7 +255,13 @@ impl Storage {
             query: &[],
             headers: &headers,
         };
-        signer.sign(&self.caller, &request, now, lifetime, deadline).await
+        let signature = signer.sign(&self.caller, &request, now, lifetime, deadline);
+        let traced = trace::child_told("storage sign", Kind::Internal, signature, |span, outcome| {
+            if let Err(error) = outcome {
+                span.fail(error.kind());
+            }
+        });
+        traced.await
     }
 
     /// Asks how much of a session is persisted, without touching it: with `bytes */*`, since `bytes */N` can finish it.

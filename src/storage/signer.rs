@@ -1,5 +1,6 @@
 //! Who signs URLs that clients use by themselves, and with what.
 
+use std::fmt;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,6 +140,23 @@ impl Signer {
                 let request = signature_request(iam_credentials, email, &unsigned.string_to_sign)?;
                 let signature = caller.call(Operation::Sign, &request, deadline, read_signature).await?;
                 unsigned.signed(&signature)
+            }
+        }
+    }
+}
+
+/// Says whose signature it is, and who makes it.
+impl fmt::Display for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key { email, .. } => write!(f, "the key of {email} at hand"),
+            Self::Remote { account, .. } => {
+                let name = match account {
+                    Account::Named(name) => Some(name),
+                    Account::OfMachine { name, .. } => name.get(),
+                };
+                let name = name.map_or("the service account of this machine", String::as_str);
+                write!(f, "IAM Credentials, for {name}")
             }
         }
     }

@@ -36,6 +36,19 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// A word for it, for traces.
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::TimedOut(_) => "timed_out",
+            Self::Overloaded => "overloaded",
+            Self::Corrupt { .. } => "corrupt",
+            Self::SealedByUnknownKey { .. } => "sealed_by_unknown_key",
+        }
+    }
+}
+
 /// What the server or its connection said, without anything that may be secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Cause(String);

@@ -1,7 +1,8 @@
 //! Several Redis servers that belong together, for tests: a master, its replica and three Sentinels, or a cluster of
 //! three masters with a replica each. They are quick to notice that one of them is gone.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -33,6 +34,8 @@ pub(super) struct Fleet {
 struct Server {
     process: Process,
     port: u16,
+    directory: PathBuf,
+    arguments: Vec<String>,
 }
 
 impl Fleet {
@@ -173,6 +176,49 @@ impl Fleet {
         self.servers[number].process.kill();
     }
 
+    /// Starts one again that was killed, as a replica of whoever has its place now, and waits until it is in step.
+    pub(super) fn restart(&mut self, number: usize, master: usize) {
+        let port = self.servers[master].port.to_string();
+        // A node of a cluster learns from the others whose replica it is.
+        let is_node = self.servers[number].arguments.contains(&"--cluster-enabled".to_owned());
+        let more = ["--replicaof", "127.0.0.1", &port];
+        self.servers[number].restart(if is_node { &[] } else { &more });
+        self.in_step(number);
+    }
+
+    /// Waits until a server is a replica that has all that its master has.
+    pub(super) fn in_step(&self, number: usize) {
+        let server = &self.servers[number];
+        until("the server is a replica in step", || {
+            let info = server.try_ask::<String>(&["INFO", "replication"]);
+            info.is_ok_and(|info| info.contains("role:slave") && info.contains("master_link_status:up"))
+        });
+    }
+
+    /// Has Sentinels ask and tell each other more often than every few seconds.
+    pub(super) fn hurry(&self) {
+        for sentinel in 2..5 {
+            let _: () = self.ask(sentinel, &["SENTINEL", "DEBUG", "INFO-PERIOD", "200", "PUBLISH-PERIOD", "200"]);
+        }
+    }
+
+    /// Waits until all Sentinels see a replica that they would promote.
+    pub(super) fn wait_for_replica(&self) {
+        let is_seen = |sentinel: usize| {
+            let replicas: Vec<BTreeMap<String, String>> = self.ask(sentinel, &["SENTINEL", "REPLICAS", "main"]);
+            let is = |replica: &BTreeMap<String, String>, field: &str, value: &str| {
+                replica.get(field).is_some_and(|found| found == value)
+            };
+            replicas.len() == 1 && is(&replicas[0], "flags", "slave") && is(&replicas[0], "master-link-status", "ok")
+        };
+        until("Sentinels see the replica", || (2..5).all(is_seen));
+    }
+
+    /// The keys of the first store, as these servers have them.
+    pub(super) fn keys(&self, masters: &[usize]) -> Vec<Vec<u8>> {
+        masters.iter().flat_map(|number| self.ask::<Vec<Vec<u8>>>(*number, &["KEYS", "t0:*"])).collect()
+    }
+
     /// Makes a server hang: connections stay open, and nothing is answered.
     pub(super) fn hang(&self, number: usize) {
         self.servers[number].process.signal("STOP");
@@ -189,33 +235,47 @@ impl Server {
     fn start(directory: &Path, arguments: &[&str]) -> Self {
         for _ in 0..5 {
             let port = free_port();
+            let at = port.to_string();
             // A file of settings comes first.
             let split = usize::from(arguments.first().is_some_and(|first| !first.starts_with('-')));
-            let process = Command::new("redis-server")
-                .args(&arguments[..split])
-                .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-                .args(&arguments[split..])
-                .args(if split == 1 { &[] } else { FORGETFUL })
-                .current_dir(directory)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            let mut server = Self { process: Process(process), port };
-            for _ in 0..500 {
-                if server.process.has_ended() {
-                    break;
-                }
-                match server.try_ask::<String>(&["PING"]) {
-                    Ok(_) => return server,
-                    // It listens to those who know the password.
-                    Err(error) if error.code() == Some("NOAUTH") => return server,
-                    Err(_) => {}
-                }
-                std::thread::sleep(Duration::from_millis(10));
+            let arguments = [
+                &arguments[..split],
+                &["--port", &at, "--bind", "127.0.0.1"],
+                if split == 1 { &[] } else { FORGETFUL },
+                &arguments[split..],
+            ]
+            .concat();
+            let arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
+            let process = spawn(directory, &arguments, &[]);
+            let mut server = Self { process, port, directory: directory.to_owned(), arguments };
+            if server.listens() {
+                return server;
             }
         }
         panic!("redis-server does not listen");
+    }
+
+    /// Starts it again on its port, with `more` arguments.
+    fn restart(&mut self, more: &[&str]) {
+        self.process = spawn(&self.directory, &self.arguments, more);
+        assert!(self.listens(), "redis-server does not listen");
+    }
+
+    /// Whether it listens at last, or has ended.
+    fn listens(&mut self) -> bool {
+        for _ in 0..500 {
+            if self.process.has_ended() {
+                return false;
+            }
+            match self.try_ask::<String>(&["PING"]) {
+                Ok(_) => return true,
+                // It listens to those who know the password.
+                Err(error) if error.code() == Some("NOAUTH") => return true,
+                Err(_) => {}
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        false
     }
 
     fn ask<T: ::redis::FromRedisValue>(&self, words: &[&str]) -> T {
@@ -239,6 +299,12 @@ impl Server {
     fn info(&self, section: &str) -> String {
         self.ask(&["INFO", section])
     }
+}
+
+fn spawn(directory: &Path, arguments: &[String], more: &[&str]) -> Process {
+    let mut command = Command::new("redis-server");
+    command.args(arguments).args(more).current_dir(directory);
+    Process(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
 }
 
 fn free_port() -> u16 {

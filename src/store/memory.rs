@@ -112,6 +112,10 @@ impl MemoryStore {
         Ok(known.admit(intent, lease_until))
     }
 
+    pub(super) fn knows_key(&self, principal: PrincipalId, key: IdempotencyKey, now: Timestamp) -> bool {
+        self.known().keys.get(&(principal, key)).is_some_and(|remembered| remembered.forget_at > now)
+    }
+
     pub(super) fn attach(&self, lease: &Lease, upload: &Upload, session: &SessionUri, due: Timestamp) -> Attached {
         let known = &mut *self.known();
         let Some(kept) = known.uploads.get_mut(&upload.id) else { return Attached::LeaseLost(None) };

@@ -39,6 +39,33 @@ pub(super) enum Operation {
     Parked,
     Replay,
     Owners,
+    FindKey,
+}
+
+impl Operation {
+    /// What it is called in traces.
+    pub(super) const fn span_name(self) -> &'static str {
+        match self {
+            Self::Admit => "store admit",
+            Self::Attach => "store attach",
+            Self::Abandon => "store abandon",
+            Self::Find => "store find",
+            Self::List => "store list",
+            Self::Advance => "store advance",
+            Self::Renew => "store renew",
+            Self::Usage => "store usage",
+            Self::Ping => "store ping",
+            Self::Claim => "store claim",
+            Self::Schedule => "store schedule",
+            Self::Restore => "store restore",
+            Self::ClaimDeliveries => "store claim_deliveries",
+            Self::SettleDelivery => "store settle_delivery",
+            Self::Parked => "store parked",
+            Self::Replay => "store replay",
+            Self::Owners => "store owners",
+            Self::FindKey => "store find_key",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -12,6 +12,8 @@
 //! Every operation may be repeated: what happened already is not done twice.
 
 mod connection;
+#[cfg(test)]
+mod consistency;
 mod due;
 mod error;
 #[cfg(test)]
@@ -23,6 +25,8 @@ mod interleavings;
 mod keys;
 mod ledger;
 mod listing;
+#[cfg(test)]
+mod load;
 mod memory;
 mod metrics;
 mod outbox;
@@ -42,7 +46,7 @@ mod suite;
 #[cfg(test)]
 mod suite_queues;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tls_tests;
 mod words;
@@ -60,7 +64,9 @@ use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Attributes, Upload, UploadState};
+use crate::telemetry::trace::{self, Kind};
 
+pub use connection::ServerFacts;
 pub use due::Due;
 pub use error::{Cause, Error, OpenError};
 pub use keys::{ACTIVE_CEILING, FINAL_RETENTION, KEY_LIFE};
@@ -309,6 +315,20 @@ impl Store {
         .await
     }
 
+    /// Whether an upload was admitted under the idempotency key, here and in the last day. One round trip.
+    ///
+    /// # Errors
+    /// When the store cannot tell.
+    pub async fn knows_key(&self, principal: PrincipalId, key: IdempotencyKey, now: Timestamp) -> Result<bool, Error> {
+        self.observed(Operation::FindKey, async {
+            match self {
+                Self::Redis(store) => store.knows_key(principal, key, now).await,
+                Self::Memory(store) => Ok(store.knows_key(principal, key, now)),
+            }
+        })
+        .await
+    }
+
     /// Makes an intent a tracked upload: pending, its session sealed beside it, to be looked at when `due`. Only while
     /// the lease is ours. One round trip.
     ///
@@ -460,6 +480,15 @@ impl Store {
         .await
     }
 
+    /// What the servers of the store tell of themselves, of a cluster its masters; none where this process is the store.
+    /// After [`Store::ping`], which finds them.
+    pub async fn facts(&self) -> Vec<ServerFacts> {
+        match self {
+            Self::Redis(store) => store.facts().await,
+            Self::Memory(_) => Vec::new(),
+        }
+    }
+
     /// What can be seen of the store's work.
     pub fn metrics(&self) -> &Metrics {
         match self {
@@ -474,7 +503,17 @@ impl Store {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let started = Instant::now();
-        let result = work.await;
+        let (kind, system) = match self {
+            Self::Redis(_) => (Kind::Client, "redis"),
+            Self::Memory(_) => (Kind::Internal, "memory"),
+        };
+        let traced = trace::child_told(operation.span_name(), kind, work, |span, result| {
+            span.record("db.system.name", system);
+            if let Err(error) = result {
+                span.fail(error.kind());
+            }
+        });
+        let result = traced.await;
         self.metrics().observe(operation, &result, started.elapsed());
         result
     }

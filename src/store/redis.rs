@@ -12,6 +12,7 @@ use redis::{Cmd, Script, Value};
 use crate::clock::Randomness;
 use crate::model::endpoint::EndpointId;
 use crate::model::id::UploadId;
+use crate::model::idempotency::IdempotencyKey;
 use crate::model::limits::{Enforcement, Limits};
 use crate::model::name::PolicyName;
 use crate::model::principal::PrincipalId;
@@ -19,7 +20,7 @@ use crate::model::secret::SessionUri;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Upload, UploadState};
 
-use super::connection::{self, Connections, Request};
+use super::connection::{self, Connections, Request, ServerFacts};
 use super::error::{Error, OpenError};
 use super::keys::{
     ACTIVE_CEILING, DELIVERY_LIFE, FINAL_RETENTION, INDEX_CEILING, INDEX_LIFE, KEY_LIFE, Keys, LEDGER_LIFE,
@@ -319,6 +320,25 @@ impl RedisStore {
         self.connections.ask(Request::Script(&call)).await.map(drop)
     }
 
+    pub(super) async fn knows_key(
+        &self,
+        principal: PrincipalId,
+        key: IdempotencyKey,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let mut get = Cmd::new();
+        get.arg("GET").arg(self.keys.idempotency(principal, key));
+        match self.connections.ask(Request::Command(&get)).await? {
+            Value::Nil => Ok(false),
+            // The upload and the fingerprint, of 16 bytes each, then when to forget them.
+            Value::BulkString(known) => {
+                let forget_at = known.get(32..).and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok());
+                Ok(forget_at.ok_or_else(unexpected)? > millis(now))
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
     pub(super) async fn find(&self, id: UploadId) -> Result<Option<Tracked>, Error> {
         let mut get = Cmd::new();
         get.arg("GET").arg(self.keys.record(id));
@@ -472,6 +492,10 @@ impl RedisStore {
         let mut delete = Cmd::new();
         delete.arg("DEL").arg(self.keys.probe());
         self.connections.probe(&delete).await
+    }
+
+    pub(super) async fn facts(&self) -> Vec<ServerFacts> {
+        self.connections.facts().await
     }
 
     pub(super) async fn script(&self, call: &redis::ScriptInvocation<'_>) -> Result<Value, Error> {

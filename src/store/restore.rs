@@ -26,6 +26,11 @@ use super::{Revision, Store, Tracked, live_retention};
 const NOTE: &[u8] = b"note";
 
 impl Store {
+    /// Whether notes are made: in this process nothing can be lost without everything else.
+    pub fn makes_notes(&self) -> bool {
+        matches!(self, Self::Redis(_))
+    }
+
     /// A note from which the record of `upload` can be written anew; `None` where nothing can be lost without everything
     /// else. About 250 characters that can stand in a header.
     ///
@@ -53,13 +58,30 @@ impl Store {
     /// # Errors
     /// When the store cannot tell. Repeating the call is safe.
     pub async fn restore(&self, upload: &Upload, now: Timestamp) -> Result<Tracked, Error> {
+        self.restore_tracked(&Tracked::restored(upload), now).await
+    }
+
+    /// The same with the session and at the revision that the record had.
+    ///
+    /// # Errors
+    /// As [`Store::restore`].
+    pub async fn restore_tracked(&self, tracked: &Tracked, now: Timestamp) -> Result<Tracked, Error> {
         self.observed(Operation::Restore, async {
             match self {
-                Self::Redis(store) => store.restore(upload, now).await,
-                Self::Memory(store) => Ok(store.restore(upload, now)),
+                Self::Redis(store) => store.restore(tracked, now).await,
+                Self::Memory(store) => Ok(store.restore(tracked, now)),
             }
         })
         .await
+    }
+
+    /// How often a connection was lost, or now leads elsewhere: each time, the last writes that were acknowledged may be
+    /// gone. `None` where nothing can be lost without everything else.
+    pub fn losses(&self) -> Option<u64> {
+        match self {
+            Self::Redis(store) => Some(store.metrics().reconnects.get()),
+            Self::Memory(_) => None,
+        }
     }
 }
 
@@ -70,15 +92,15 @@ impl Tracked {
 }
 
 impl RedisStore {
-    async fn restore(&self, upload: &Upload, now: Timestamp) -> Result<Tracked, Error> {
-        let restored = Tracked::restored(upload);
+    async fn restore(&self, restored: &Tracked, now: Timestamp) -> Result<Tracked, Error> {
+        let upload = &restored.upload;
         let mut call = self.scripts.restore.prepare_invoke();
         call.key(self.keys.record(upload.id))
             .key(self.keys.ledger(upload.principal, &upload.policy))
             .key(self.keys.index(upload.principal))
             .key(self.keys.due(upload.id.partition(), &upload.region))
             .arg(&upload.id.random()[..])
-            .arg(self.write(&restored)?)
+            .arg(self.write(restored)?)
             .arg(life(live_retention(upload, now)))
             .arg(countable(upload.promise.size.reserve()))
             .arg(reservation_end(upload))
@@ -88,7 +110,7 @@ impl RedisStore {
             .arg(millis(now));
         let reply = Reply(self.script(&call).await?);
         match reply.code()? {
-            0 => Ok(restored),
+            0 => Ok(restored.clone()),
             1 => self.read(upload.id, reply.bytes(1)?),
             _ => Err(unexpected()),
         }
@@ -96,16 +118,16 @@ impl RedisStore {
 }
 
 impl MemoryStore {
-    fn restore(&self, upload: &Upload, now: Timestamp) -> Tracked {
+    fn restore(&self, restored: &Tracked, now: Timestamp) -> Tracked {
+        let upload = &restored.upload;
         let known = &mut *self.known();
         if let Some(kept) = known.uploads.get(&upload.id) {
             return kept.tracked.clone();
         }
-        let restored = Tracked::restored(upload);
         known.keep(restored.clone(), now);
         let ledger = known.ledgers.entry((upload.principal, upload.policy.clone())).or_default();
         ledger.restore(upload.id.random(), countable(upload.promise.size.reserve()), reservation_end(upload));
         known.schedule(upload.id, Some(now));
-        restored
+        restored.clone()
     }
 }

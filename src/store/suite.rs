@@ -475,6 +475,10 @@ async fn a_key_is_forgotten_after_a_day(store: Arc<Store>) {
         Intent { now: NOW.plus(KEY_LIFE).minus(Duration::from_millis(1)), ..keyed(&first, 1, 1, UNLIMITED) };
     let repeat = Upload { id: at(2, 0).id, ..first.clone() };
     let last_repeat = Intent { upload: &repeat, ..last_moment };
+    let knows = async |number, key, now| store.knows_key(user(number), IdempotencyKey([key; 16]), now).await.unwrap();
+    assert!(knows(1, 1, NOW).await && knows(1, 1, last_moment.now).await);
+    assert!(!knows(1, 1, NOW.plus(KEY_LIFE)).await, "a day is over");
+    assert!(!knows(1, 2, NOW).await && !knows(2, 1, NOW).await, "another key, and another's");
     assert_eq!(store.admit(&last_repeat).await.unwrap(), Admitted::Replayed(tracked.clone()));
     let (next_day, other) = (at(3, 86_400), at(4, 86_401));
     let fresh = store.create(&keyed(&next_day, 1, 2, UNLIMITED)).await;

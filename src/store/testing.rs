@@ -138,7 +138,7 @@ impl Drop for Process {
     }
 }
 
-pub(super) fn memory() -> Store {
+pub(crate) fn memory() -> Store {
     Store::Memory(Box::new(MemoryStore::new()))
 }
 
@@ -177,6 +177,11 @@ pub(super) fn session_of(upload: &Upload, attempt: u32) -> SessionUri {
          &ifGenerationMatch=0&upload_id={secret}"
     ))
     .unwrap()
+}
+
+/// Something that is tracked under `id`, at its first revision and without a session.
+pub(crate) fn tracked(id: UploadId) -> Tracked {
+    Tracked { upload: Upload { id, ..upload() }, session: None, revision: Revision::FIRST }
 }
 
 pub(super) fn limits(max_active: Option<u32>, rate: Option<&str>, daily_bytes: Option<u64>) -> Limits {

@@ -1,15 +1,64 @@
-//! Who did what to what is not theirs: one line in the log for each thing that an administrator changes.
+//! Who was given what, and who took it back: one line in the log for each capability that is handed out, for each upload
+//! that is cancelled, and for each thing that an administrator changes. No line holds an address, an object's name or a
+//! claim: whoever must know more finds it by the upload's id.
 
 use tracing::info;
 
 use crate::model::id::UploadId;
 use crate::model::principal::PrincipalId;
-
-/// Where these lines go, for filters: whoever must account for administrators keeps them apart.
-const TARGET: &str = "upload_broker::audit";
+use crate::model::upload::PromisedSize;
+use crate::store::Tracked;
+use crate::telemetry::AUDIT;
 
 /// What the outcome is as long as nothing else is known.
 pub(super) const INTERRUPTED: &str = "interrupted";
+
+/// Whether a capability is a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grant {
+    /// It is.
+    First,
+    /// It was handed out before, to the same principal.
+    Repeated,
+}
+
+/// A session or a signed URL goes out. Nothing is said of an upload that has none any more.
+pub(super) fn granted(action: &'static str, grant: Grant, tracked: &Tracked) {
+    let Tracked { upload, session: Some(_), .. } = tracked else { return };
+    if upload.state.is_final() {
+        return;
+    }
+    let (size_bytes, max_size_bytes) = match upload.promise.size {
+        PromisedSize::Exactly(size) => (Some(size.0), None),
+        PromisedSize::Between { most, .. } => (None, Some(most.0)),
+    };
+    let outcome = match grant {
+        Grant::First => "granted",
+        Grant::Repeated => "repeated",
+    };
+    info!(
+        target: AUDIT, principal = %upload.principal, action, upload.id = %upload.id, policy = %upload.policy,
+        bucket = upload.bucket.as_str(), transfer = upload.transfer.name(), size_bytes, max_size_bytes, outcome,
+        "a capability was granted"
+    );
+}
+
+/// An owner cancels an upload. It is written down when this is dropped, as [`Audit`] is.
+pub(super) struct Cancel {
+    /// Who does it.
+    pub(super) principal: PrincipalId,
+    /// Which upload.
+    pub(super) upload: UploadId,
+    /// What came of it: the state that it is in, or that it failed; [`INTERRUPTED`] at first.
+    pub(super) outcome: &'static str,
+}
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        let Self { principal, upload, outcome } = self;
+        info!(target: AUDIT, %principal, action = "cancel", upload.id = %upload, outcome, "an owner cancelled");
+    }
+}
 
 /// Something that an administrator does. It is written down when this is dropped, and so also when the request breaks off
 /// halfway: it may or may not have happened then.
@@ -32,7 +81,7 @@ impl Drop for Audit<'_> {
     fn drop(&mut self) {
         let Self { administrator, action, upload, endpoint, replayed, outcome } = self;
         info!(
-            target: TARGET, %administrator, action, upload.id = upload.map(tracing::field::display), endpoint, replayed, outcome,
+            target: AUDIT, %administrator, action, upload.id = upload.map(tracing::field::display), endpoint, replayed, outcome,
             "an administrator acted"
         );
     }

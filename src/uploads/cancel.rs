@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use super::audit::{Cancel, INTERRUPTED};
 use super::complete::Seen;
 use super::{Attempt, Error, TRANSITION_ATTEMPTS, Uploads};
 use crate::model::id::UploadId;
@@ -21,7 +22,10 @@ impl Uploads {
     /// As [`Uploads::find`]. While storage is away nothing is cancelled: the capability could not be revoked.
     pub async fn cancel(&self, principal: &Principal, id: UploadId, deadline: Instant) -> Result<Tracked, Error> {
         let tracked = self.owned(principal, id).await?;
-        self.call_off(tracked, deadline).await
+        let mut audit = Cancel { principal: principal.id, upload: id, outcome: INTERRUPTED };
+        let ended = self.call_off(tracked, deadline).await;
+        audit.outcome = ended.as_ref().map_or("failed", |ended| ended.upload.state.name());
+        ended
     }
 
     /// Ends an upload because somebody wants it to, or because its time is over anyway.

@@ -72,11 +72,16 @@ impl Uploads {
             match self.seen(&tracked.upload, session, deadline).await? {
                 Seen::Open(received) => match tracked.upload.promise.outgrown_by(received) {
                     None => return self.record(tracked, Evidence::Persisted(received)).await.map(Looked::Progressed),
-                    // Nothing that is still to come can mend that, so nothing more is let in.
+                    // Nothing that is still to come can mend that, so nothing more is let in. It is written down first:
+                    // once the session is revoked, only the record tells what it had.
                     Some(breach) => {
+                        let session = tracked.session.clone();
+                        let tracked = self.record(tracked, Evidence::Persisted(received)).await?;
+                        if tracked.session != session {
+                            return Ok(Looked::Progressed(tracked));
+                        }
                         let broken = Evidence::Broken(breach, received);
-                        let ended = self.end(tracked, broken, witness, deadline).await;
-                        return ended.map(Looked::Progressed);
+                        return self.end(tracked, broken, witness, deadline).await.map(Looked::Progressed);
                     }
                 },
                 Seen::Object(object) => {
@@ -88,7 +93,13 @@ impl Uploads {
                         return Ok(Looked::Progressed(current));
                     }
                     if current.session == tracked.session {
-                        return Ok(Looked::Lost(current));
+                        // It outgrew its limit, and was revoked by somebody who did not live to reject it, or is about to.
+                        let received = current.upload.state.received();
+                        let Some(breach) = current.upload.promise.outgrown_by(received) else {
+                            return Ok(Looked::Lost(current));
+                        };
+                        let broken = Evidence::Broken(breach, received);
+                        return self.end(current, broken, witness, deadline).await.map(Looked::Progressed);
                     }
                     // It was cancelled by a renewal. To call it lost would have its successor cancelled too.
                     tracked = current;

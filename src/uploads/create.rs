@@ -6,14 +6,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{Instrument as _, info, warn};
 
-use super::{ATTACH_ATTEMPTS, ATTACH_PAUSE, Error, Uploads};
+use super::{ATTACH_ATTEMPTS, ATTACH_PAUSE, Error, Uploads, audit};
 use crate::model::id::UploadId;
 use crate::model::idempotency::{Fingerprint, IdempotencyKey};
+use crate::model::name::RegionName;
 use crate::model::principal::Principal;
 use crate::model::secret::SessionUri;
 use crate::model::upload::{NewUpload, Upload, UploadState};
 use crate::policy::{Admission, Denial};
+use crate::routing::{Arrival, Choice, Placed};
 use crate::store::{Admitted, Attached, Intent, Lease, LimitHit, Tracked};
+use crate::telemetry::trace;
 
 /// What a lease has beyond the time that storage may take: for both round trips to the store.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
@@ -25,8 +28,20 @@ pub struct CreateContext {
     pub idempotency: Option<(IdempotencyKey, Fingerprint)>,
     /// The browser's origin, if it is allowed: the session then answers that origin, and no other.
     pub origin: Option<String>,
+    /// Where the client is, and over which brokers the request came.
+    pub arrival: Arrival,
     /// When the client stops waiting.
     pub deadline: Instant,
+}
+
+/// What became of a create request.
+#[derive(Debug)]
+pub enum Creation {
+    /// The upload was created, here.
+    Here(Box<Created>),
+    /// Nothing was done. The broker of this region is nearer and is to be asked; should it fail, the request comes back
+    /// with [`Hop::Back`](crate::routing::Hop::Back).
+    Elsewhere(RegionName),
 }
 
 /// A created upload.
@@ -36,26 +51,30 @@ pub struct Created {
     pub tracked: Tracked,
     /// Whether an earlier request with the same idempotency key created it.
     pub replayed: bool,
+    /// The nearest region that is up and that the policy allows, where that is known.
+    pub nearest: Option<RegionName>,
+    /// Where the client is, and over which brokers the request came.
+    pub arrival: Arrival,
 }
 
 impl Uploads {
-    /// Admits an upload, opens its session and records both.
+    /// Admits an upload, opens its session and records both; or says which region is to be asked instead.
     ///
     /// The record and its reservation are durable before storage is asked; the session's URI is attached after, and
     /// only then given out. Runs to its end even when the caller goes away, so that no reservation waits for a lease.
     ///
     /// # Errors
-    /// When policy or limits refuse it, an idempotency key stands in the way, or the store or storage fails. After an
+    /// When policy or limits refuse it or another region is to take it, an idempotency key stands in the way, or the store or storage fails. After an
     /// error nothing is handed out, and what was reserved is free again, at the latest when the lease is over.
     pub async fn create(
         self: &Arc<Self>,
         principal: Arc<Principal>,
         request: NewUpload,
         context: CreateContext,
-    ) -> Result<Created, Error> {
+    ) -> Result<Creation, Error> {
         let uploads = Arc::clone(self);
         let creation = async move { uploads.create_now(&principal, &request, &context).await };
-        let task = tokio::spawn(creation.in_current_span());
+        let task = tokio::spawn(trace::carried(creation).in_current_span());
         match task.await {
             Ok(outcome) => outcome,
             Err(failure) => match failure.try_into_panic() {
@@ -71,12 +90,19 @@ impl Uploads {
         principal: &Principal,
         request: &NewUpload,
         context: &CreateContext,
-    ) -> Result<Created, Error> {
+    ) -> Result<Creation, Error> {
         let now = self.clock.now();
         let id = UploadId::new(principal.id.partition(), self.randomness.bytes());
         let admission = self.policies.decide(principal, request, id, now).map_err(Error::from)?;
-        self.check_region(&admission)?;
+        trace::record("upload.policy", || admission.policy.to_string());
+        let nearest = match self.place(principal, &admission, context).await? {
+            Placement::Here { nearest } => nearest,
+            Placement::Elsewhere(region) => return Ok(Creation::Elsewhere(region)),
+        };
         self.check_metadata(request.transfer, &admission.attributes)?;
+        let created = |tracked, replayed| {
+            Creation::Here(Box::new(Created { tracked, replayed, nearest: nearest.cloned(), arrival: context.arrival }))
+        };
         let upload = Upload {
             id,
             principal: principal.id,
@@ -109,7 +135,9 @@ impl Uploads {
             Admitted::Resumed { upload, lease } => (upload, lease),
             Admitted::Replayed(tracked) => {
                 let tracked = self.ended_in_time(tracked, context.deadline).await?;
-                return Ok(Created { tracked, replayed: true });
+                trace::record("upload.id", || tracked.upload.id.to_string());
+                audit::granted("create", audit::Grant::Repeated, &tracked);
+                return Ok(created(tracked, true));
             }
             Admitted::InProgress { until } => {
                 return Err(Error::IdempotencyInProgress { retry_after: until.since(now) });
@@ -120,6 +148,7 @@ impl Uploads {
                 return Err(Error::Limit { policy: admission.policy, hit });
             }
         };
+        trace::record("upload.id", || upload.id.to_string());
         let session = match self.open_transfer(&upload, context.origin.as_deref(), context.deadline).await {
             Ok(session) => session,
             Err(error) => {
@@ -129,19 +158,42 @@ impl Uploads {
         };
         let tracked = self.attach(&upload, &lease, &session).await?;
         self.metrics.observe_created(&tracked.upload);
-        Ok(Created { tracked, replayed: false })
+        audit::granted("create", audit::Grant::First, &tracked);
+        self.routing.metrics.observe_routed(&tracked.upload.region, nearest, context.arrival.how());
+        Ok(created(tracked, false))
     }
 
-    /// Refuses what its policy keeps in other regions, and says which.
-    fn check_region(&self, admission: &Admission) -> Result<(), Error> {
-        let Some(allowed) = &admission.regions else { return Ok(()) };
-        if allowed.contains(&self.region.name) {
-            return Ok(());
+    /// Decides which region the upload goes to, before anything is reserved for it.
+    async fn place(
+        &self,
+        principal: &Principal,
+        admission: &Admission,
+        context: &CreateContext,
+    ) -> Result<Placement<'_>, Error> {
+        let placed = self.routing.place(&context.arrival, admission.regions.as_deref());
+        // The configuration is refused when a policy names regions that are not there.
+        let Placed { choice, nearest } = placed.ok_or(Error::PolicyDenied)?;
+        match choice {
+            Choice::Here => Ok(Placement::Here { nearest }),
+            Choice::Refer(region) => Err(self.misdirected(region)),
+            Choice::Ask { region, or_here } => {
+                // After a forward that failed an upload was made here: a repeat gets that one, and not another there.
+                if let Some((key, _)) = context.idempotency
+                    && or_here
+                    && self.store.knows_key(principal.id, key, self.clock.now()).await?
+                {
+                    return Ok(Placement::Here { nearest });
+                }
+                Ok(Placement::Elsewhere(region.clone()))
+            }
         }
-        match self.regions.iter().find(|region| allowed.contains(&region.name)) {
-            Some(region) => Err(Error::Misdirected { region: region.name.clone(), url: region.url.clone() }),
-            // The configuration is refused when a policy names regions that are not there.
-            None => Err(Error::PolicyDenied),
+    }
+
+    /// The refusal that names another region.
+    pub(super) fn misdirected(&self, region: &RegionName) -> Error {
+        match self.regions.iter().find(|known| known.name == *region) {
+            Some(known) => Error::Misdirected { region: known.name.clone(), url: known.url.clone() },
+            None => Error::PolicyDenied,
         }
     }
 
@@ -165,7 +217,10 @@ impl Uploads {
         // The last failure is passed on and the session left alone. It may be recorded all the same, when only
         // the answer was lost, and a repeat with the same key then finds it working. If it is not, nobody knows it.
         match attached? {
-            Attached::Tracked(tracked) => Ok(tracked),
+            Attached::Tracked(tracked) => {
+                self.remember(&tracked);
+                Ok(tracked)
+            }
             Attached::LeaseLost(_) => {
                 // Cancelled meanwhile, or another attempt has taken over: this session must not be deliverable.
                 self.discard(upload, session).await;
@@ -182,6 +237,12 @@ impl Uploads {
             info!(policy = %admission.policy, limit, "the policy would refuse this upload, and only reports");
         }
     }
+}
+
+/// Where an upload goes.
+enum Placement<'a> {
+    Here { nearest: Option<&'a RegionName> },
+    Elsewhere(RegionName),
 }
 
 impl From<Denial> for Error {

@@ -25,8 +25,9 @@ pub enum Error {
     /// Well-formed, and not allowed.
     #[error("the policy does not allow this upload")]
     Violations(Vec<Violation>),
-    /// The policy keeps its uploads in regions that this one is not among.
-    #[error("this region does not take uploads of this policy")]
+    /// The policy keeps its uploads in regions that this one is not among, or another one is nearer and this one does not
+    /// stand in for it.
+    #[error("another region takes this upload")]
     Misdirected {
         /// The region to go to.
         region: RegionName,

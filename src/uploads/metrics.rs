@@ -18,6 +18,7 @@ pub struct Metrics {
     created: Family<UploadLabels, Counter>,
     renewed: Family<UploadLabels, Counter>,
     restored: Family<UploadLabels, Counter>,
+    recalled: Family<UploadLabels, Counter>,
     ended: Family<OutcomeLabels, Counter>,
     reported: Family<LimitLabels, Counter>,
     refused: Family<LimitLabels, Counter>,
@@ -30,6 +31,21 @@ pub struct Metrics {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SettledLabels {
     result: &'static str,
+}
+
+impl SettledLabels {
+    fn of(settled: Option<Settled>) -> Self {
+        let result = match settled {
+            Some(Settled::Ended) => "ended",
+            Some(Settled::UnderWay) => "under_way",
+            Some(Settled::Interrupted) => "interrupted",
+            Some(Settled::Clean) => "clean",
+            Some(Settled::Cleaned) => "cleaned",
+            Some(Settled::Forgotten) => "forgotten",
+            None => "failed",
+        };
+        Self { result }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -72,6 +88,11 @@ impl Metrics {
             "Uploads that the store had lost, and whose object told of them",
             self.restored.clone(),
         );
+        registry.register(
+            "uploads_recalled",
+            "Uploads of which the store had lost what it had acknowledged, and that this instance remembered",
+            self.recalled.clone(),
+        );
         registry.register("uploads_ended", "Uploads that entered a final state", self.ended.clone());
         registry.register(
             "policy_reports",
@@ -83,6 +104,10 @@ impl Metrics {
             "Uploads refused because a limit of their policy was reached",
             self.refused.clone(),
         );
+        // All of them from the start, so that the first of its kind is seen as an increase.
+        for settled in Settled::ALL.into_iter().map(Some).chain([None]) {
+            drop(self.settled.get_or_create(&SettledLabels::of(settled)));
+        }
         registry.register("sweep_settled", "Uploads that were due, by what was done about them", self.settled.clone());
         registry.register(
             "sweep_oldest_due_seconds",
@@ -95,16 +120,7 @@ impl Metrics {
 
     /// `None` for what failed.
     pub(super) fn observe_settled(&self, settled: Option<Settled>) {
-        let result = match settled {
-            Some(Settled::Ended) => "ended",
-            Some(Settled::UnderWay) => "under_way",
-            Some(Settled::Interrupted) => "interrupted",
-            Some(Settled::Clean) => "clean",
-            Some(Settled::Cleaned) => "cleaned",
-            Some(Settled::Forgotten) => "forgotten",
-            None => "failed",
-        };
-        self.settled.get_or_create(&SettledLabels { result }).inc();
+        self.settled.get_or_create(&SettledLabels::of(settled)).inc();
     }
 
     pub(super) fn observe_round(&self, round: &Round) {
@@ -121,6 +137,10 @@ impl Metrics {
 
     pub(super) fn observe_restored(&self, upload: &Upload) {
         self.restored.get_or_create(&UploadLabels::of(upload)).inc();
+    }
+
+    pub(super) fn observe_recalled(&self, upload: &Upload) {
+        self.recalled.get_or_create(&UploadLabels::of(upload)).inc();
     }
 
     pub(super) fn observe_transition(&self, before: &UploadState, upload: &Upload) {

@@ -13,6 +13,7 @@ mod endpoints;
 mod error;
 mod metrics;
 mod notify;
+mod recent;
 mod renew;
 mod sweep;
 #[cfg(test)]
@@ -30,11 +31,12 @@ use tokio::time::Instant;
 use tracing::info;
 
 pub use administer::{MOST_PRINCIPALS, Owned, OwnedListing, Place, Selection, Whom};
-pub use create::{CreateContext, Created};
+pub use create::{CreateContext, Created, Creation};
 pub use endpoints::{Endpoint, ParkedDeliveries, ParkedDelivery, Replayed};
 pub use error::Error;
 pub use metrics::Metrics;
 pub use notify::Noticed;
+pub use recent::Recent;
 pub use sweep::{Round, SweepSettings};
 pub use transfer::Offer;
 pub use usage::{Sum, SumBy, SumOf, UsagePage, UsageRow, sums};
@@ -46,8 +48,10 @@ use crate::model::name::{BucketName, RegionName};
 use crate::model::principal::Principal;
 use crate::model::upload::{Evidence, Upload, Witness};
 use crate::policy::{Policies, Policy};
+use crate::routing::Routing;
 use crate::storage::Storage;
 use crate::store::{Advanced, Listing, Page, Store, Tracked, Usage};
+use crate::telemetry::trace::{self, Tracer};
 
 /// How often a transition is tried anew after another request came first. Each loser has seen the winner's state,
 /// so a handful is plenty.
@@ -79,6 +83,8 @@ pub struct Uploads {
     pub region: Region,
     /// All regions of the deployment, this one included.
     pub regions: Vec<Region>,
+    /// Which of them should take an upload.
+    pub routing: Arc<Routing>,
     /// Who is told how uploads end.
     pub endpoints: Vec<Endpoint>,
     /// Hears of the partitions in which somebody is to be told now; others find it later.
@@ -89,6 +95,10 @@ pub struct Uploads {
     pub sweeper: SweepSettings,
     /// Who listens to which upload.
     pub watchers: Arc<Watchers>,
+    /// What the store may still lose.
+    pub recent: Arc<Recent>,
+    /// Where sweeps are traced, if they are.
+    pub tracer: Option<Arc<Tracer>>,
     /// What happened.
     pub metrics: Metrics,
 }
@@ -185,12 +195,17 @@ impl Uploads {
 
     /// The upload, if it is the caller's.
     async fn owned(&self, principal: &Principal, id: UploadId) -> Result<Tracked, Error> {
+        trace::record("upload.id", || id.to_string());
         // An id of another partition cannot be the caller's; the store need not be asked.
         if id.partition() != principal.id.partition() {
             return Err(Error::NotFound);
         }
         let tracked = self.store.find(id).await?.ok_or(Error::NotFound)?;
-        if tracked.upload.principal == principal.id { Ok(tracked) } else { Err(Error::NotFound) }
+        if tracked.upload.principal != principal.id {
+            return Err(Error::NotFound);
+        }
+        trace::record("upload.policy", || tracked.upload.policy.to_string());
+        Ok(tracked)
     }
 
     /// Whether the upload's time is over although nothing has ended it.
@@ -240,6 +255,9 @@ impl Uploads {
         match self.store.advance(&tracked, next, due, &tell, now).await? {
             Advanced::Done(advanced) => {
                 self.metrics.observe_transition(&tracked.upload.state, &advanced.upload);
+                if advanced.upload.state.is_final() {
+                    self.remember(&advanced);
+                }
                 if !tell.is_empty() {
                     self.hint_at(advanced.upload.id);
                 }

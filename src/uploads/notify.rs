@@ -96,7 +96,7 @@ impl Uploads {
     /// The upload that was to make this object, written anew: the store has lost it, and the object bears its note.
     async fn restored(&self, notice: &ObjectNotice, deadline: Instant) -> Result<Option<Tracked>, Error> {
         let candidates = candidates(notice);
-        if candidates.is_empty() {
+        if candidates.is_empty() || !self.store.makes_notes() {
             return Ok(None);
         }
         let found = self.storage.read_back(&notice.bucket, &notice.object, deadline).await?;

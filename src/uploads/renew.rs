@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 use tracing::info;
 
-use super::{ATTACH_ATTEMPTS, ATTACH_PAUSE, Error, TRANSITION_ATTEMPTS, Uploads};
+use super::{ATTACH_ATTEMPTS, ATTACH_PAUSE, Error, TRANSITION_ATTEMPTS, Uploads, audit};
 use crate::model::id::UploadId;
 use crate::model::principal::Principal;
 use crate::model::secret::SessionUri;
@@ -57,7 +57,10 @@ impl Uploads {
             return self.judge(tracked, object, Witness::Client, deadline).await;
         }
         let fresh = self.open_transfer(&tracked.upload, origin, deadline).await?;
-        self.replace(tracked, &lost, &fresh).await
+        let renewed = self.replace(tracked, &lost, &fresh).await?;
+        let is_ours = renewed.session.as_ref() == Some(&fresh);
+        audit::granted("renew", if is_ours { audit::Grant::First } else { audit::Grant::Repeated }, &renewed);
+        Ok(renewed)
     }
 
     /// Records `fresh` in place of `lost`, unless somebody else has replaced that or ended the upload.
@@ -70,6 +73,7 @@ impl Uploads {
         for _ in 0..TRANSITION_ATTEMPTS {
             match self.swap(&tracked, fresh).await? {
                 Advanced::Done(renewed) => {
+                    self.remember(&renewed);
                     self.metrics.observe_renewed(&renewed.upload);
                     return Ok(renewed);
                 }
@@ -79,6 +83,7 @@ impl Uploads {
                 }
                 // It was recorded, only the answer was lost, and somebody has looked at it since.
                 Advanced::Conflict(current) if current.session.as_ref() == Some(fresh) => {
+                    self.remember(&current);
                     self.metrics.observe_renewed(&current.upload);
                     return Ok(current);
                 }

@@ -7,10 +7,12 @@
 //! is as safe to repeat.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinSet;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, warn};
@@ -24,15 +26,22 @@ use crate::model::time::{Span, Timestamp};
 use crate::model::upload::{Evidence, PromisedSize, TransferKind, Upload, UploadState, Witness};
 use crate::storage::{self, Progress};
 use crate::store::{Due, Lease, Tracked};
+use crate::telemetry::trace::{self, Active, Kind, Origin};
 
 /// How long after one round the next one begins, on average: what an end that nobody asked for is late by, at the most.
 const ROUND_EVERY: Duration = Duration::from_secs(10);
 
-/// How many uploads are claimed at a time. With [`AT_ONCE`], settling them takes a fraction of [`CLAIM`].
+/// How many uploads of a partition are claimed at a time. With [`AT_ONCE`], settling them takes a fraction of [`CLAIM`].
 const BATCH: u32 = 32;
 
 /// How many uploads one instance settles at once.
 const AT_ONCE: usize = 16;
+
+/// How many partitions one instance walks through at once: most have little that is due.
+const PARTITIONS_AT_ONCE: usize = 8;
+
+/// After how many failures in a row a round is given up.
+const HOPELESS: u32 = 64;
 
 /// How long a claim lasts. Should two instances settle the same upload, nothing is lost but their time.
 const CLAIM: Duration = Duration::from_secs(120);
@@ -96,6 +105,11 @@ pub(super) enum Settled {
     Forgotten,
 }
 
+impl Settled {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Ended, Self::UnderWay, Self::Interrupted, Self::Clean, Self::Cleaned, Self::Forgotten];
+}
+
 /// What a round came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Round {
@@ -105,6 +119,24 @@ pub struct Round {
     pub failed: usize,
     /// How long the oldest of them had been due.
     pub oldest: Duration,
+}
+
+impl Round {
+    fn add(&mut self, part: Self) {
+        self.due += part.due;
+        self.failed += part.failed;
+        self.oldest = self.oldest.max(part.oldest);
+    }
+}
+
+/// What the walks of one round share.
+struct Share {
+    /// One for each upload that may be settled at the same time.
+    permits: Semaphore,
+    /// How many have failed since the last that did not.
+    failed_in_a_row: AtomicU32,
+    /// The round's own span, if rounds are traced.
+    span: Option<Active>,
 }
 
 impl Uploads {
@@ -125,15 +157,31 @@ impl Uploads {
         }
     }
 
-    /// One round: settles everything that is due.
+    /// One round: settles everything that is due. Where one upload after the other fails, storage or the store is away,
+    /// and the round ends early: what is due stays due.
     pub async fn sweep(self: &Arc<Self>) -> Round {
+        // It is not the current span: the claims of 256 partitions, most of which find nothing, would bury the rest.
+        let span = self.tracer.as_ref().map(|tracer| tracer.begin(Origin::Here, "sweep", Kind::Internal));
         let [first] = self.randomness.bytes::<1>();
-        let mut round = Round::default();
-        let mut unreachable = None;
-        for partition in (0..=u8::MAX).map(|offset| Partition(first.wrapping_add(offset))) {
-            if let Err(error) = self.sweep_partition(partition, &mut round).await {
-                unreachable = Some(error);
+        let share = Arc::new(Share { permits: Semaphore::new(AT_ONCE), failed_in_a_row: AtomicU32::new(0), span });
+        // What was lost comes first: the queue lacks it, or has it as it was.
+        let (mut round, mut unreachable) = (Round::default(), self.recall().await.err());
+        let mut walking = JoinSet::new();
+        let mut take = |walked: Option<Result<(Round, Option<Error>), JoinError>>| {
+            if let Some(Ok((part, error))) = walked {
+                round.add(part);
+                unreachable = unreachable.take().or(error);
             }
+        };
+        for partition in (0..=u8::MAX).map(|offset| Partition(first.wrapping_add(offset))) {
+            if walking.len() == PARTITIONS_AT_ONCE {
+                take(walking.join_next().await);
+            }
+            let (uploads, share) = (Arc::clone(self), Arc::clone(&share));
+            walking.spawn(async move { uploads.sweep_partition(partition, &share).await }.in_current_span());
+        }
+        while let Some(walked) = walking.join_next().await {
+            take(Some(walked));
         }
         // One each time: within the hour all have had their turn.
         if let Err(error) = self.store.forget_owners(Partition(first)).await {
@@ -143,41 +191,62 @@ impl Uploads {
             warn!(error = chain(&error), "some uploads could not be swept, and wait for the next round");
         }
         self.metrics.observe_round(&round);
+        if let Some(span) = Arc::into_inner(share).and_then(|share| share.span) {
+            span.record("sweep.due", round.due);
+            span.record("sweep.failed", round.failed);
+            span.end();
+        }
         round
     }
 
-    async fn sweep_partition(self: &Arc<Self>, partition: Partition, round: &mut Round) -> Result<(), Error> {
-        loop {
+    async fn sweep_partition(self: &Arc<Self>, partition: Partition, share: &Arc<Share>) -> (Round, Option<Error>) {
+        let mut round = Round::default();
+        while share.failed_in_a_row.load(Ordering::Relaxed) < HOPELESS {
             let now = self.clock.now();
-            let region = &self.region.name;
-            let claimed = self.store.claim_due(partition, region, BATCH, now, now.plus(CLAIM)).await?;
+            let claimed = self.store.claim_due(partition, &self.region.name, BATCH, now, now.plus(CLAIM)).await;
+            let claimed = match claimed {
+                Ok(claimed) => claimed,
+                Err(error) => return (round, Some(error.into())),
+            };
             let is_last = claimed.len() < BATCH as usize;
-            self.settle_all(claimed, now, round).await;
+            self.settle_all(claimed, now, share, &mut round).await;
             if is_last {
-                return Ok(());
+                break;
             }
         }
+        (round, None)
     }
 
-    async fn settle_all(self: &Arc<Self>, claimed: Vec<Due>, now: Timestamp, round: &mut Round) {
+    async fn settle_all(self: &Arc<Self>, claimed: Vec<Due>, now: Timestamp, share: &Arc<Share>, round: &mut Round) {
         let mut settling = JoinSet::new();
-        let mut count = |failed: Option<bool>| round.failed += usize::from(failed.unwrap_or(true));
         for due in claimed {
             round.due += 1;
             round.oldest = round.oldest.max(now.since(due.since));
-            if settling.len() == AT_ONCE {
-                count(settling.join_next().await.and_then(Result::ok));
-            }
-            let uploads = Arc::clone(self);
-            settling.spawn(async move { uploads.settle(due).await }.in_current_span());
+            let (uploads, share) = (Arc::clone(self), Arc::clone(share));
+            let span = share.span.as_ref().map(|span| span.child("sweep settle", Kind::Internal));
+            settling.spawn(
+                async move {
+                    // Never closed; and whoever fails for want of one has lost nothing.
+                    let Ok(_permit) = share.permits.acquire().await else { return true };
+                    let failed = trace::run_logged(span, uploads.settle(due)).await;
+                    if failed {
+                        share.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
+                    } else {
+                        share.failed_in_a_row.store(0, Ordering::Relaxed);
+                    }
+                    failed
+                }
+                .in_current_span(),
+            );
         }
         while let Some(failed) = settling.join_next().await {
-            count(failed.ok());
+            round.failed += usize::from(failed.unwrap_or(true));
         }
     }
 
     /// Settles one upload, and gives whether that failed.
     async fn settle(&self, Due { id, .. }: Due) -> bool {
+        trace::record("upload.id", || id.to_string());
         // As much as a request has: a look, and what follows from it.
         let deadline = Instant::now() + 2 * self.storage_timeout;
         let settled = self.settle_within(id, deadline).await;

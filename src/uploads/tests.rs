@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::emulator::{self, BucketSettings, Emulator};
+use crate::geo::{Candidate, Misdirected};
 use crate::model::endpoint::EndpointId;
 use crate::model::notice::ObjectNotice;
 use crate::model::principal::PrincipalId;
@@ -12,6 +13,7 @@ use crate::model::secret::SessionUri;
 use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Breach, BreachCode, NewUpload, StateKind, StoredObject, TransferKind, UploadState};
+use crate::routing::{self, Arrival};
 use crate::storage::{self, Signing};
 use crate::store::{Admitted, Intent, Lease, Wanted};
 
@@ -58,7 +60,22 @@ pub(crate) async fn uploads() -> (Emulator, Arc<Uploads>) {
         bucket: "media-eu".parse().unwrap(),
         url: "https://eu.example.com".parse().unwrap(),
     };
+    let routing = routing::Settings {
+        own: region.name.clone(),
+        map: routing::Map {
+            regions: vec![(
+                Candidate { name: region.name.clone(), coordinates: None, countries: Vec::new() },
+                region.url.clone(),
+            )],
+            misdirected: Misdirected::Serve,
+            header: None,
+            database: None,
+        },
+        trusted_ca: Vec::new(),
+        user_agent: "upload-broker/test",
+    };
     let uploads = Uploads {
+        routing: Arc::new(Routing::new(routing, clock.clone(), Randomness::seeded(4)).unwrap()),
         clock,
         randomness: Randomness::seeded(2),
         policies: Policies::new(&[toml::from_str(policy).unwrap()]).unwrap(),
@@ -73,6 +90,8 @@ pub(crate) async fn uploads() -> (Emulator, Arc<Uploads>) {
         storage_timeout: Duration::from_secs(2),
         sweeper: SweepSettings::default(),
         watchers: Arc::default(),
+        recent: Arc::default(),
+        tracer: None,
         metrics: Metrics::default(),
     };
     (emulator, Arc::new(uploads))
@@ -92,12 +111,15 @@ fn request() -> NewUpload {
 }
 
 pub(crate) async fn create(uploads: &Arc<Uploads>) -> Tracked {
-    let context = CreateContext { idempotency: None, origin: None, deadline: soon() };
-    uploads.create(ada(), request(), context).await.unwrap().tracked
+    let context = CreateContext { idempotency: None, origin: None, arrival: Arrival::UNKNOWN, deadline: soon() };
+    match uploads.create(ada(), request(), context).await.unwrap() {
+        Creation::Here(created) => created.tracked,
+        Creation::Elsewhere(region) => panic!("sent to {region}"),
+    }
 }
 
 /// An upload with a session that is not recorded: not yet, or because the store has lost it.
-async fn admit(uploads: &Uploads) -> (Upload, Lease, SessionUri) {
+pub(super) async fn admit(uploads: &Uploads) -> (Upload, Lease, SessionUri) {
     let ada = ada();
     let id = UploadId::new(ada.id.partition(), uploads.randomness.bytes());
     let admission = uploads.policies.decide(&ada, &request(), id, NOW).unwrap();
@@ -129,7 +151,7 @@ async fn admit(uploads: &Uploads) -> (Upload, Lease, SessionUri) {
     (upload, lease, session)
 }
 
-async fn put(session: &SessionUri, size: usize) {
+pub(super) async fn put(session: &SessionUri, size: usize) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let response = client.put(session.expose()).body(vec![7; size]).send().await.unwrap();
     assert_eq!(response.status(), 200);
@@ -145,11 +167,11 @@ fn notice(upload: &Upload) -> ObjectNotice {
     }
 }
 
-async fn renew(uploads: &Uploads, tracked: &Tracked) -> Tracked {
+pub(super) async fn renew(uploads: &Uploads, tracked: &Tracked) -> Tracked {
     uploads.renew(&ada(), tracked.upload.id, None, soon()).await.unwrap()
 }
 
-fn session(tracked: &Tracked) -> &SessionUri {
+pub(super) fn session(tracked: &Tracked) -> &SessionUri {
     tracked.session.as_ref().unwrap()
 }
 
@@ -342,11 +364,14 @@ async fn an_end_that_a_watcher_finds_is_recorded_for_those_who_are_told_by_then(
         storage: Arc::clone(&before.storage),
         region: before.region.clone(),
         regions: before.regions.clone(),
+        routing: Arc::clone(&before.routing),
         endpoints: vec![endpoint],
         ended: before.ended.clone(),
         storage_timeout: before.storage_timeout,
         sweeper: before.sweeper,
         watchers: Arc::clone(&before.watchers),
+        recent: Arc::clone(&before.recent),
+        tracer: None,
         metrics: before.metrics.clone(),
     });
     after.watchers.follow(&after);

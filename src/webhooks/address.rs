@@ -107,6 +107,7 @@ pub(super) enum Reach {
 }
 
 /// Resolves names by the system, and gives the client no address that it must not connect to.
+#[derive(Clone)]
 pub(super) struct Resolver {
     reach: Reach,
     lookups: Arc<Semaphore>,

@@ -17,7 +17,6 @@ use tracing::{info, warn};
 use super::endpoint::{ATTEMPTS_AT_ONCE, Endpoint};
 use super::event::{EventKind, event_id, payload};
 use super::metrics::{DeliveryResult, Metrics};
-use super::outage::Outage;
 use super::schedule::{self, Next};
 use super::send::{ATTEMPT_TIME, Failure, Message};
 use crate::clock::{Clock, Randomness};
@@ -26,6 +25,8 @@ use crate::model::endpoint::EndpointId;
 use crate::model::id::{Partition, UploadId};
 use crate::model::time::Timestamp;
 use crate::store::{self, Attempted, Delivery, Failures, Store, Tracked, Wanted};
+use crate::telemetry::outage::Outage;
+use crate::telemetry::trace::{self, Kind, Origin, Tracer};
 
 /// How long what was taken belongs to whoever took it: longer than an attempt takes, and reading what it is about and
 /// saying what came of it, from and to a store that answers late.
@@ -58,6 +59,8 @@ pub struct Webhooks {
     pub endpoints: watch::Sender<Vec<Arc<Endpoint>>>,
     /// An upload as the API shows it. It is given no session.
     pub render: fn(&Tracked) -> Value,
+    /// Where deliveries are traced, if they are.
+    pub tracer: Option<Arc<Tracer>>,
     /// What happened.
     pub metrics: Metrics,
 }
@@ -156,7 +159,11 @@ impl Webhooks {
                             }
                             for delivery in claimed {
                                 let (this, endpoint) = (Arc::clone(&self), Arc::clone(&endpoint));
-                                attempts.spawn(async move { this.deliver(&endpoint, delivery).await });
+                                // A trace of its own: what ended the upload may have been long ago, and elsewhere.
+                                let begin = |tracer| Tracer::begin(tracer, Origin::Here, "webhook deliver", Kind::Internal);
+                                let span = self.tracer.as_ref().map(begin);
+                                let deliver = async move { this.deliver(&endpoint, delivery).await };
+                                attempts.spawn(trace::run_logged(span, deliver));
                             }
                         }
                         Err(error) => {
@@ -187,6 +194,8 @@ impl Webhooks {
 
     /// Makes one attempt, and records what came of it.
     async fn deliver(&self, endpoint: &Endpoint, delivery: Delivery) {
+        trace::record("upload.id", || delivery.id.to_string());
+        trace::record("webhook.endpoint", || endpoint.name.to_string());
         let tracked = match self.store.find(delivery.id).await {
             Ok(tracked) => tracked,
             Err(error @ (store::Error::Corrupt { .. } | store::Error::SealedByUnknownKey { .. })) => {
@@ -207,7 +216,8 @@ impl Webhooks {
         let upload = (self.render)(&Tracked { session: None, ..tracked });
         let message = Message { id: event_id(delivery.id), body: payload(kind, happened_at, upload) };
         let begun = Instant::now();
-        let result = endpoint.sender.send(&message, self.clock.now()).await;
+        let attempt = endpoint.sender.send(&message, self.clock.now());
+        let result = trace::child("webhook attempt", Kind::Client, attempt).await;
         self.metrics.observe_attempt(&endpoint.name, begun.elapsed());
         let attempted = self.judge(endpoint, &delivery, happened_at, result);
         self.settle(endpoint, delivery.id, &attempted).await;

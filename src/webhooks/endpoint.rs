@@ -1,5 +1,6 @@
 //! The receivers: each with its client, its secrets and its share of attempts.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,13 +8,13 @@ use rustls::pki_types::CertificateDer;
 
 use super::address::Reach;
 use super::event::EventKind;
-use super::outage::Outage;
 use super::queue::Queue;
 use super::send::Sender;
 use super::settings::{EndpointName, Fault, MAX_ENDPOINTS, SettingsError, WebhookSettings};
 use super::sign::Secrets;
 use crate::model::endpoint::EndpointId;
 use crate::model::upload::StateKind;
+use crate::telemetry::outage::Outage;
 
 /// How many attempts one endpoint may have under way. One that hangs takes up its own share, and nobody else's.
 pub(super) const ATTEMPTS_AT_ONCE: usize = 16;
@@ -101,6 +102,19 @@ impl Endpoint {
     /// The host that it is at. The rest of its address may hold a secret.
     pub fn host(&self) -> &str {
         self.sender.host()
+    }
+
+    /// Resolves its name to the addresses that events may be sent to, with the port, and connects to none.
+    ///
+    /// # Errors
+    /// With the reason, which holds nothing of the address.
+    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, &'static str> {
+        self.sender.resolve().await
+    }
+
+    /// Where events go: scheme, host and port. The rest of the address may be a secret.
+    pub fn origin(&self) -> String {
+        self.sender.origin()
     }
 
     /// The final states that it is told of.

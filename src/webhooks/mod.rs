@@ -9,7 +9,6 @@ mod deliver;
 mod endpoint;
 mod event;
 mod metrics;
-mod outage;
 mod queue;
 mod schedule;
 mod send;

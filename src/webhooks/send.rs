@@ -2,17 +2,21 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use reqwest::dns::Resolve as _;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Certificate, Client, StatusCode};
 use url::Url;
 
 use super::address::{Reach, RefusedAddress, Resolver, Unresolved};
 use super::schedule::LONGEST_RETRY_AFTER;
+use super::settings::literal_address;
 use super::sign::Secrets;
 use crate::model::time::Timestamp;
+use crate::telemetry::trace;
 
 /// How long a connection may take to open, its name and its TLS included.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -64,6 +68,20 @@ pub(super) enum Reason {
     Broken,
 }
 
+impl Reason {
+    /// A word for it, for spans.
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Answered(_) => "answered",
+            Self::TimedOut => "timed_out",
+            Self::RefusedAddress => "refused_address",
+            Self::Unresolved => "unresolved",
+            Self::NotConnected => "not_connected",
+            Self::Broken => "broken",
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -80,6 +98,7 @@ impl fmt::Display for Reason {
 /// Sends messages to one address.
 pub(super) struct Sender {
     client: Client,
+    resolver: Resolver,
     url: Url,
     secrets: ArcSwap<Secrets>,
 }
@@ -94,10 +113,11 @@ impl Sender {
         user_agent: &str,
         at_once: usize,
     ) -> Result<Self, reqwest::Error> {
+        let resolver = Resolver::new(reach);
         let client = Client::builder()
             .tls_certs_merge(trusted_ca)
             .user_agent(user_agent)
-            .dns_resolver(Resolver::new(reach))
+            .dns_resolver(resolver.clone())
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             // A proxy would resolve the name, and connect to what it likes.
@@ -112,12 +132,33 @@ impl Sender {
             .http2_keep_alive_timeout(CONNECT_TIME)
             .http2_max_header_list_size(16 * 1024)
             .build()?;
-        Ok(Self { client, url, secrets: ArcSwap::from_pointee(secrets) })
+        Ok(Self { client, resolver, url, secrets: ArcSwap::from_pointee(secrets) })
     }
 
     /// The host that messages go to.
     pub(super) fn host(&self) -> &str {
         self.url.host_str().unwrap_or_default()
+    }
+
+    /// Scheme, host and port of the address.
+    pub(super) fn origin(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+
+    /// The addresses that messages may go to.
+    pub(super) async fn resolve(&self) -> Result<Vec<SocketAddr>, &'static str> {
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        let found = if let Some(address) = literal_address(&self.url) {
+            // Nobody resolves it; the settings have been asked whether it may be called.
+            vec![SocketAddr::new(address, port)]
+        } else {
+            let name = self.host().parse().map_err(|_| "the host is no name")?;
+            self.resolver.resolve(name).await.map(Vec::from_iter).map_err(|error| {
+                let leads_inside = error.is::<RefusedAddress>();
+                if leads_inside { "the name leads to private addresses only" } else { "the name does not resolve" }
+            })?
+        };
+        Ok(found.into_iter().map(|address| SocketAddr::new(address.ip(), port)).collect())
     }
 
     /// Signs with the secrets of another one from now on.
@@ -129,23 +170,34 @@ impl Sender {
     pub(super) async fn send(&self, message: &Message, now: Timestamp) -> Result<(), Failure> {
         let failed = |reason| Failure { reason, retry_after: None };
         let signature = self.secrets.load().signature(&message.id, now, message.body.as_bytes());
-        let exchange = self
-            .client
-            .post(self.url.clone())
+        trace::record("http.request.method", || "POST");
+        trace::record("server.address", || self.host().to_owned());
+        let request = self.client.post(self.url.clone());
+        // So that what the receiver does about it can be found from here.
+        let request = match trace::traceparent() {
+            Some(traceparent) => request.header("traceparent", traceparent),
+            None => request,
+        };
+        let exchange = request
             .header(CONTENT_TYPE, "application/json")
             .header("webhook-id", &message.id)
             .header("webhook-timestamp", now.as_secs())
             .header("webhook-signature", signature)
             .body(message.body.clone())
             .send();
+        let failed = |reason: Reason| {
+            trace::fail(reason.kind());
+            failed(reason)
+        };
         let answer = tokio::time::timeout(ANSWER_TIME, exchange).await;
         let mut answer = answer.map_err(|_| failed(Reason::TimedOut))?.map_err(|error| failed(reason(&error)))?;
+        trace::record("http.response.status_code", || answer.status().as_u16());
         // The status says it all. What follows counts for nothing, however long it is and however it ends.
         let _ = tokio::time::timeout(REST_TIME, skip(&mut answer)).await;
         if answer.status().is_success() {
             return Ok(());
         }
-        Err(Failure { reason: Reason::Answered(answer.status()), retry_after: retry_after(answer.headers()) })
+        Err(Failure { retry_after: retry_after(answer.headers()), ..failed(Reason::Answered(answer.status())) })
     }
 }
 

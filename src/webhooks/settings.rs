@@ -154,7 +154,7 @@ impl WebhookSettings {
 }
 
 /// The address that a URL has in place of a host name. No name is resolved for it.
-fn literal_address(url: &Url) -> Option<std::net::IpAddr> {
+pub(super) fn literal_address(url: &Url) -> Option<std::net::IpAddr> {
     match url.host()? {
         Host::Domain(_) => None,
         Host::Ipv4(address) => Some(address.into()),

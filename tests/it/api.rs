@@ -297,7 +297,7 @@ async fn a_policy_that_lives_elsewhere_says_where() {
     .await;
     let refused = broker.user("ada").create(1).await.is_problem(421, "misdirected");
     assert_eq!(refused.text("/region"), "us-east1");
-    assert_eq!(refused.text("/url"), "https://us.uploads.example.com/");
+    assert_eq!(refused.text("/url"), "https://us.uploads.example.com");
 }
 
 #[tokio::test]

@@ -223,6 +223,27 @@ async fn an_unknown_size_is_held_to_both_bounds() {
     }
 }
 
+/// Between the two, a broker can die; and without what it had, a dead session tells nobody why it is dead.
+#[tokio::test]
+async fn what_outgrew_its_limit_is_rejected_by_anybody_once_its_session_is_revoked() {
+    for (name, broker) in both().await {
+        let ada = broker.user("ada");
+        let created = create_unsized(&ada).await;
+        let size = 256 * 1024;
+        ada.put(&created.uri(), Some(&format!("bytes 0-{}/*", size - 1)), noise(size, 14)).await;
+        broker.storage.faults().add(Fault::once(Operation::Cancel, Action::ActThenHold));
+        let (first, id) = (ada.clone(), created.id());
+        let revoking = tokio::spawn(async move { first.complete(&id).await });
+        all_met(&broker).await;
+        let rejected = ada.complete(&created.id()).await;
+        assert_eq!((rejected.status, rejected.text("/state")), (200, "rejected".to_owned()), "{name}: {rejected:?}");
+        assert_eq!(rejected.text("/rejection/code"), "size-limit", "{name}");
+        broker.storage.faults().release();
+        assert_eq!(revoking.await.unwrap().is(200).body, rejected.body, "{name}");
+        assert_eq!(broker.storage.sessions(), 0, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn an_upload_whose_time_is_over_is_shown_without_a_session_while_storage_is_away() {
     let broker = Broker::start().await;

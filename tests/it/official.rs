@@ -147,6 +147,7 @@ async fn ordinary(language: Language, names: &[&str]) {
             name: BUCKET.to_owned(),
             location: "europe-west1".to_owned(),
             cors: Vec::new(),
+            ..BucketSettings::default()
         }],
         clock: Clock::System,
         randomness: Randomness::System,

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use upload_broker::clock::Clock;
 
 use crate::support::broker::configuration;
+use crate::support::collector::{Collector, attribute};
 use crate::support::process::{Process, serve};
 use crate::support::user::Answer;
 use crate::support::{BUCKET, Settings, User, noise, redis};
@@ -125,12 +126,14 @@ async fn no_secret_is_in_any_log_metric_error_or_redis_value() {
     let Some(redis) = redis::start().await else { return };
     let (_storage, storage_url) = Process::emulator();
     let (token_uri, assertions) = token_server().await;
+    let collector = Collector::start().await;
     let folder = TempDir::new().unwrap();
     let private_key = service_account(&folder.path().join("account.json"), &token_uri);
     let settings = Settings {
         store: redis.url(),
         policies: "[[policies]]\nname = \"any\"\nobject = \"any/{id}\"\nmax_active = 3\n".to_owned(),
         storage_timeout: "1s",
+        more: collector.section(),
         ..Settings::default()
     };
     let text = configuration(folder.path(), &storage_url, &settings);
@@ -178,6 +181,11 @@ async fn no_secret_is_in_any_log_metric_error_or_redis_value() {
     let forged = format!("{planted}.{planted}.{planted}");
     told.note(ada.clone().bearing(forged).get("/v1/uploads").await);
     told.note(ada.clone().with("x-request-id", planted).get("/v1/uploads").await);
+    told.note(ada.clone().with("traceparent", planted).with("tracestate", planted).get("/v1/policies").await);
+    // The last trace: what it is behind is delivered once it is.
+    let last = |span: &Value| attribute(span, "http.route").as_deref() == Some("/v1/policies");
+    collector.span("last trace", last).await;
+    let traces = collector.bytes();
     let metrics = reqwest::get(format!("http://{operations}/metrics")).await.unwrap().text().await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
 
@@ -185,6 +193,11 @@ async fn no_secret_is_in_any_log_metric_error_or_redis_value() {
     let log = broker.printed();
     assert!(log.contains("\"TRACE\"") || log.contains("\"DEBUG\""), "the log is at its most talkative");
     assert!(log.contains("storage is asked again"), "failures on sessions are in the log");
+    assert!(log.contains("a capability was granted"), "so is the audit");
+    assert!(
+        memmem(&traces, b"storage initiate") && memmem(&traces, b"timed_out"),
+        "traces tell of calls, and of failures"
+    );
     let stored = redis.everything().await;
     assert!(memmem(&stored, BUCKET.as_bytes()), "records can be read as they are");
     let assertions = assertions.lock().unwrap().clone();
@@ -208,6 +221,7 @@ async fn no_secret_is_in_any_log_metric_error_or_redis_value() {
     for (sink, bytes) in [
         ("the log", log.as_bytes()),
         ("the metrics", metrics.as_bytes()),
+        ("the traces", &traces[..]),
         ("Redis", &stored[..]),
         ("a problem", told.problems.as_bytes()),
     ] {

@@ -8,7 +8,7 @@ export type TokenProvider = () => string | Promise<string>;
 
 /** What came of asking the broker. */
 export type BrokerAnswer =
-  | { from: 'broker'; upload: BrokerUpload; isReplay: boolean }
+  | { from: 'broker'; upload: BrokerUpload; isReplay: boolean; location: string | null }
   | { from: 'broker'; problem: UploadBrokerError }
   | Nowhere;
 
@@ -95,7 +95,9 @@ export class BrokerClient {
       if (!response.ok) {
         return { from: 'broker', problem: problemError(response.status, body, retryAfterMs(response.headers)) };
       }
-      if (isUpload(body)) return { from: 'broker', upload: body, isReplay: response.headers.has('idempotent-replayed') };
+      if (isUpload(body)) {
+        return { from: 'broker', upload: body, isReplay: response.headers.has('idempotent-replayed'), location: response.headers.get('location') };
+      }
       return { from: 'broker', problem: new UploadBrokerError('unexpected-answer', 'the broker answered with something that is no upload', { status: response.status }) };
     } catch (error) {
       return {

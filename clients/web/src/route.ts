@@ -30,3 +30,13 @@ export async function nearest(regions: string[], fetch: Fetch, signal: AbortSign
   // None answers: the first one then is what the upload waits for.
   return known[0]!;
 }
+
+/**
+ * The broker that took an upload, by the address that its creation was answered with: brokers can have the nearest
+ * region create it. A path is one of the broker that was asked.
+ */
+export function takerOf(location: string | null, id: string): string | undefined {
+  const end = `/v1/uploads/${id}`;
+  if (!location || !/^https?:\/\//.test(location) || !location.endsWith(end)) return undefined;
+  return withoutSlash(location.slice(0, -end.length));
+}

@@ -1,5 +1,5 @@
 /** One upload: does what the machine says, tells what happens, and can be stopped at any point. */
-import type { Fetch, Nowhere } from './broker.js';
+import type { BrokerAnswer, Fetch, Nowhere } from './broker.js';
 import { BrokerClient, retryAfterMs } from './broker.js';
 import { Control, STOPPED } from './control.js';
 import { UploadBrokerError } from './errors.js';
@@ -12,7 +12,7 @@ import { isStream, orderOf } from './order.js';
 import { ChunkSizer, PATIENCE, Pace } from './pace.js';
 import type { Patience } from './pace.js';
 import { Records } from './records.js';
-import { nearest, withoutSlash } from './route.js';
+import { nearest, takerOf, withoutSlash } from './route.js';
 import type { Part, Source } from './source.js';
 import { BlobSource, StreamSource, unreadable } from './source.js';
 import type { BrokerUpload, CompletedUpload, CreateUpload, Transfer } from './wire.js';
@@ -301,10 +301,25 @@ export class Upload implements AsyncIterable<UploadEvent> {
     });
   }
 
+  /** Creates the upload, and goes on with the broker that took it, if that is another one. */
+  async #create(signal: AbortSignal): Promise<BrokerAnswer> {
+    const answer = await this.#broker.create(this.#records.order, this.#records.key, signal);
+    const taker = 'upload' in answer ? takerOf(answer.location, answer.upload.id) : undefined;
+    if (taker === undefined || taker === this.#broker.base) return answer;
+    const { regions = [] } = this.#options;
+    if (!regions.map(withoutSlash).includes(taker)) {
+      // The token goes nowhere else, and without it nothing can be known of the upload.
+      return { from: 'broker', problem: new UploadBrokerError('misdirected', `the broker had the upload created at ${taker}, which is not among the regions`) };
+    }
+    this.#broker.base = taker;
+    await this.#records.moved(taker);
+    return answer;
+  }
+
   #make(move: Move): Promise<Outcome | typeof STOPPED> {
     const id = this.#id!;
     switch (move.do) {
-      case 'create': return this.#control.cuttable(0, (signal) => this.#broker.create(this.#records.order, this.#records.key, signal));
+      case 'create': return this.#control.cuttable(0, (signal) => this.#create(signal));
       case 'find': return this.#control.cuttable(0, (signal) => this.#broker.find(id, signal));
       case 'look': return this.#control.cuttable(0, (signal) => this.#broker.look(id, signal));
       case 'complete': return this.#control.cuttable(0, (signal) => this.#broker.complete(id, signal));

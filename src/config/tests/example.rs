@@ -73,8 +73,10 @@ fn the_example_has_every_key_with_its_true_default() {
     section_is_complete::<storage::Settings>("storage", &plain, &whole);
     section_is_complete::<IssuerSettings>("issuers", &plain, &whole);
     section_is_complete::<RegionSettings>("regions", &plain, &whole);
+    section_is_complete::<RoutingSettings>("routing", &plain, &whole);
     section_is_complete::<PolicySettings>("policies", &plain, &whole);
     section_is_complete::<SweepSettings>("sweeper", &plain, &whole);
+    section_is_complete::<TelemetrySettings>("telemetry", &plain, &whole);
     let mut in_force = whole.clone();
     in_force["webhooks"][0].as_table_mut().unwrap().remove("name");
     section_is_complete::<WebhookSettings>("webhooks", &in_force, &whole);

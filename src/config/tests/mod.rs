@@ -42,6 +42,15 @@ fn the_smallest_configuration_loads_with_all_defaults() {
 }
 
 #[test]
+fn the_region_can_be_left_to_the_machine() {
+    let config = load_text(&SMALL.replace("region = \"eu\"\n", "region = \"auto\"\n"), &[]).unwrap();
+    assert_eq!((config.region.as_str(), config.own_region().is_none()), ("auto", true));
+    assert!(config.region_named(&"eu".parse().unwrap()).is_some());
+    let config = load_text(SMALL, &[("UPLOAD_BROKER_REGION", "auto")]).unwrap();
+    assert_eq!(config.region, OwnRegion::OfMachine);
+}
+
+#[test]
 fn all_mistakes_are_told_together() {
     let text = SMALL
         .replace("region = \"eu\"\n", "region = \"us\"\n")
@@ -243,4 +252,43 @@ fn a_file_is_read_from_where_it_is() {
     assert!(missing.contains("none.toml: cannot be read: "), "{missing}");
     std::fs::write(&path, [0xff]).unwrap();
     assert!(load_file(&path).unwrap_err().to_string().contains("cannot be read"));
+}
+
+#[test]
+fn what_may_not_be_meant_is_remarked_with_its_place() {
+    let remarks = |from: &str, to: &str| -> Vec<String> {
+        let text = SMALL.replace(from, to);
+        assert_ne!(text, SMALL);
+        let config = load(&text, file(), []).unwrap_or_else(|errors| panic!("{errors}"));
+        config.remarks().iter().map(ToString::to_string).collect()
+    };
+    let second = "location = [50, 4]\n[[regions]]\nname = \"europe-west4\"";
+    let twice = format!("{second}\nbucket = \"media-eu\"\nurl = \"https://eu.example.com\"\n[[policies]]");
+    for (name, from, to, expected) in [
+        (
+            "two regions with one bucket and one url",
+            "[[policies]]",
+            &twice[..],
+            vec!["regions[1].bucket", "regions[1].url"],
+        ),
+        (
+            "a header of nobody",
+            "[[policies]]",
+            "[routing]\ngeo_header = \"x-geo\"\n[[policies]]",
+            vec!["routing.geo_header"],
+        ),
+        (
+            "a database that is missing",
+            "[[policies]]",
+            "[routing]\ngeoip_database = \"missing.mmdb\"\n[[policies]]",
+            vec!["routing.geoip_database"],
+        ),
+        ("nothing", "[[policies]]", "[routing]\nmisdirected = \"reject\"\n[[policies]]", vec![]),
+    ] {
+        let found = remarks(from, to);
+        assert_eq!(found.len(), expected.len(), "{name}: {found:?}");
+        for (found, key) in found.iter().zip(expected) {
+            assert!(found.contains(key) && found.contains("broker.toml:"), "{name}: {found}");
+        }
+    }
 }

@@ -177,6 +177,8 @@ pub(in crate::emulator) async fn serve(
         return Err(Problem::not_found("Not Found").into());
     };
     call.world.objects.bucket(bucket).ok_or_else(|| Problem::not_found(NO_BUCKET))?;
+    let reads = matches!(operation, Operation::ListNotificationConfigs | Operation::GetNotificationConfig);
+    call.permit(bucket, if reads { "storage.buckets.get" } else { "storage.buckets.update" })?;
     let wish = match operation {
         Operation::CreateNotificationConfig => Some(wish(call).await?),
         _ => None,

@@ -1,5 +1,7 @@
-use super::*;
 use serde_json::json;
+
+use super::super::journal::Operation;
+use super::*;
 
 async fn stand_with_objects(names: &[&str]) -> Stand {
     let stand = stand().await;
@@ -152,6 +154,13 @@ async fn buckets_are_made_and_shown() {
         "/storage/v1/b/media/iam/testPermissions?permissions=storage.objects.create&permissions=storage.objects.get";
     let granted = send(stand.request(Method::GET, path)).await.json();
     assert_eq!(granted["permissions"], json!(["storage.objects.create", "storage.objects.get"]));
+    let pair = json!({"name": "pair", "location": "EU",
+        "customPlacementConfig": {"dataLocations": ["EUROPE-WEST1", "EUROPE-WEST4"]}});
+    let made = send(stand.request(Method::POST, "/storage/v1/b").body(pair.to_string())).await.json();
+    assert_eq!((&made["location"], &made["locationType"]), (&json!("EU"), &json!("dual-region")));
+    assert_eq!(made["customPlacementConfig"], pair["customPlacementConfig"]);
+    let three = json!({"name": "three", "customPlacementConfig": {"dataLocations": ["a", "b", "c"]}});
+    assert_eq!(send(stand.request(Method::POST, "/storage/v1/b").body(three.to_string())).await.status, 400);
     assert_eq!(send(stand.request(Method::GET, "/nowhere")).await.status, 404);
     assert_eq!(send(stand.request(Method::GET, "/storage/v1/b/%FF")).await.status, 400);
 }
@@ -196,4 +205,58 @@ async fn simple_uploads_make_objects_in_one_request() {
     assert_eq!(stand.cut(cut.as_bytes()).await, "");
     stand.emulator.journal().wait_for(|entry| entry.status.is_none()).await;
     assert!(stand.bytes("c").is_none());
+}
+
+#[tokio::test]
+async fn a_bucket_says_what_it_was_told_to_say() {
+    let stand = stand_with(|settings| {
+        settings.buckets[0] = BucketSettings {
+            placement: vec!["europe-west1-b".into()],
+            soft_delete: Some(Duration::from_secs(604_800)),
+            retention: Some(Duration::from_secs(60)),
+            versioning: true,
+            ..settings.buckets[0].clone()
+        };
+    })
+    .await;
+    let get = async |path: &str| send(stand.request(Method::GET, &format!("/storage/v1/b/{path}"))).await;
+    let bucket = get("media").await.json();
+    assert_eq!(bucket["locationType"], "zone");
+    assert_eq!(bucket["softDeletePolicy"]["retentionDurationSeconds"], "604800");
+    assert_eq!(bucket["retentionPolicy"]["retentionPeriod"], "60");
+    assert_eq!(bucket["versioning"]["enabled"], true);
+    let layout = get("media/storageLayout").await.json();
+    let placement = json!({"dataLocations": ["EUROPE-WEST1-B"]});
+    let expected = json!({"kind": "storage#storageLayout", "bucket": "media", "location": "EUROPE-WEST1",
+        "locationType": "zone", "customPlacementConfig": placement});
+    assert_eq!(layout, expected);
+    assert_eq!(get("other/storageLayout").await.status, 404);
+    assert_eq!(stand.emulator.journal().count(Operation::Layout), 2);
+}
+
+#[tokio::test]
+async fn what_is_withheld_is_refused_and_nothing_else() {
+    for (withheld, method, path, status) in [
+        ("storage.buckets.get", Method::GET, "/storage/v1/b/media", 403),
+        ("storage.buckets.get", Method::GET, "/storage/v1/b/media/notificationConfigs", 403),
+        ("storage.buckets.get", Method::GET, "/storage/v1/b/media/storageLayout", 200),
+        ("storage.objects.list", Method::GET, "/storage/v1/b/media/storageLayout", 403),
+        ("storage.objects.get", Method::GET, "/storage/v1/b/media/o/a", 403),
+        ("storage.objects.get", Method::DELETE, "/storage/v1/b/media/o/a", 404),
+        ("storage.objects.delete", Method::DELETE, "/storage/v1/b/media/o/a", 403),
+        ("storage.objects.create", Method::POST, "/upload/storage/v1/b/media/o?uploadType=resumable&name=a", 403),
+        ("storage.objects.create", Method::POST, "/upload/storage/v1/b/media/o?uploadType=media&name=a", 403),
+        ("storage.objects.get", Method::POST, "/upload/storage/v1/b/media/o?uploadType=media&name=a", 200),
+        ("storage.objects.create", Method::POST, "/upload/storage/v1/b/none/o?uploadType=media&name=a", 404),
+    ] {
+        let stand = stand_with(|settings| settings.buckets[0].withheld.push(withheld.into())).await;
+        let seen = send(stand.request(method, path).header("content-length", 0)).await;
+        assert_eq!(seen.status, status, "{path} without {withheld}: {seen:?}");
+        if status == 403 {
+            assert_eq!(seen.reason(), "forbidden");
+        }
+        let asked = format!("/storage/v1/b/media/iam/testPermissions?permissions={withheld}&permissions=storage.x");
+        let granted = send(stand.request(Method::GET, &asked)).await.json();
+        assert_eq!(granted["permissions"], json!(["storage.x"]));
+    }
 }

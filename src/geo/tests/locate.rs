@@ -40,8 +40,8 @@ fn a_proxys_word_counts_before_the_database_and_both_before_nothing() {
         ("garbage", Some("Berlin"), IN_FRANCE, ("FR", "48.86,2.35", "database")),
         ("out of range", Some("DE,91,0"), IN_FRANCE, ("FR", "48.86,2.35", "database")),
         ("mapped into IPv6", None, "::ffff:192.0.2.1", ("FR", "48.86,2.35", "database")),
-        ("garbage from nowhere", Some("Berlin"), NOWHERE, ("", "", "unknown")),
-        ("nothing from nowhere", None, NOWHERE, ("", "", "unknown")),
+        ("garbage from nowhere", Some("Berlin"), NOWHERE, ("", "", "none")),
+        ("nothing from nowhere", None, NOWHERE, ("", "", "none")),
     ] {
         let (country, coordinates, how) = located(&locator, header, address);
         assert_eq!((&*country, &*coordinates, how), expected, "{name}");
@@ -55,8 +55,8 @@ fn a_way_that_is_not_configured_tells_nothing() {
     assert_eq!(located(&database_only, Some("DE"), IN_FRANCE).2, "database", "no header was asked for");
     let header_only = Locator { database: None, ..both };
     assert_eq!(located(&header_only, Some("DE"), IN_FRANCE).2, "header");
-    assert_eq!(located(&header_only, None, IN_FRANCE).2, "unknown");
-    assert_eq!(located(&Locator::default(), Some("DE"), IN_FRANCE).2, "unknown");
+    assert_eq!(located(&header_only, None, IN_FRANCE).2, "none");
+    assert_eq!(located(&Locator::default(), Some("DE"), IN_FRANCE).2, "none");
 }
 
 #[test]
@@ -66,5 +66,5 @@ fn a_database_that_is_missing_leaves_the_other_ways() {
     database.reload_if_changed().unwrap_err();
     let locator = Locator { header: Some("x-client-geo".parse().unwrap()), database: Some(Arc::new(database)) };
     assert_eq!(located(&locator, Some("DE"), IN_FRANCE).2, "header");
-    assert_eq!(located(&locator, None, IN_FRANCE).2, "unknown");
+    assert_eq!(located(&locator, None, IN_FRANCE).2, "none");
 }

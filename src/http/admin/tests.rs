@@ -13,8 +13,10 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
 use crate::clock::Randomness;
+use crate::http::arrival::TrustedProxies;
 use crate::http::extract::AllowedOrigins;
 use crate::http::gate::{Gate, Transport};
+use crate::http::readiness::Readiness;
 use crate::http::{Observer, Services, router};
 use crate::identity::Identity;
 use crate::identity::development::DevelopmentKey;
@@ -75,14 +77,16 @@ impl Service {
             identity,
             receiver: None,
             allowed_origins: AllowedOrigins([].into()),
+            readiness: Arc::new(Readiness::new(Arc::clone(&uploads.store), Arc::clone(&uploads.storage))),
+            trusted_proxies: TrustedProxies([].into()),
         };
         let gate = Gate {
-            trusted_proxies: [].into(),
+            trusted_proxies: TrustedProxies([].into()),
             transport: Transport::HttpsOnly,
             permits: Arc::new(Semaphore::new(1)),
             patience: Duration::from_secs(10),
         };
-        let observer = Observer { metrics: Arc::default(), randomness: Randomness::System };
+        let observer = Observer { metrics: Arc::default(), randomness: Randomness::System, tracing: None };
         let router = router(services, gate, observer).unwrap();
         Self { uploads, router, token, _emulator: emulator }
     }

@@ -130,6 +130,23 @@ fn server(address: &Url) -> Url {
 }
 
 impl Found {
+    /// Whose they are, for people, with where that was found.
+    pub(super) fn whose(&self) -> String {
+        match self {
+            Self::File(FileCredentials { file, kind, login, impersonations }) => {
+                let account = match (impersonations.last(), login) {
+                    (Some(last), _) => format!("the service account {}", last.email),
+                    (None, Login::Key(key)) => format!("the service account {}", key.email),
+                    (None, Login::Person(_)) => "a person".to_owned(),
+                    (None, Login::Federation(_)) => "a federated identity".to_owned(),
+                };
+                format!("{account}, by {} ({kind})", file.display())
+            }
+            Self::Machine(machine) => format!("the service account of this machine, by {}", machine.host),
+            Self::StandIn => "nobody: storage is a stand-in, and is sent a token that means nothing".to_owned(),
+        }
+    }
+
     /// Who can sign in the name of these credentials.
     pub(super) fn signing_identity(&self) -> SigningIdentity {
         match self {

@@ -205,6 +205,7 @@ impl Cluster {
         let ranges = ranges.into_iter().filter_map(with_link).collect();
         if !before.ranges.is_empty() {
             tracing::info!("slots of the store have moved to other servers");
+            self.metrics.reconnects.inc();
         }
         self.map.store(Arc::new(Map { nodes, ranges }));
         Ok(())

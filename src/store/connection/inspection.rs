@@ -1,4 +1,4 @@
-//! What operators should know of a server, said once, when it first answers.
+//! What operators should know of a server: said once, when it first answers, and to whoever asks.
 
 use std::sync::Arc;
 
@@ -6,6 +6,23 @@ use redis::Value;
 
 use super::Request;
 use super::link::Link;
+
+/// What a server tells of itself. What it does not tell is `None`: managed servers refuse some questions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerFacts {
+    /// Where it is. Holds no password.
+    pub address: String,
+    /// `7.2.4`.
+    pub version: Option<String>,
+    /// What it does when its memory is full: `noeviction` forgets nothing.
+    pub maxmemory_policy: Option<String>,
+    /// Whether it writes anything to disk.
+    pub persists: Option<bool>,
+    /// How many replicas are connected to it.
+    pub replicas: Option<u32>,
+    /// Of a cluster: whether all of it stops when some slots have no master.
+    pub requires_full_coverage: Option<bool>,
+}
 
 /// What is amiss.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,19 +36,13 @@ enum Remark {
 /// Asks `servers` for their settings, and logs what is amiss.
 pub(super) async fn inspect(servers: Vec<Arc<Link>>) {
     for server in servers {
-        let text = async |words: [&str; 2]| {
-            let mut command = redis::cmd(words[0]);
-            server.ask(&Request::Command(command.arg(words[1]))).await.ok().and_then(text_of)
-        };
-        let address = server.address();
-        let (Some(memory), Some(persistence)) = (text(["INFO", "memory"]).await, text(["INFO", "persistence"]).await)
-        else {
+        let facts = ask(&server).await;
+        let address = &facts.address;
+        if facts.maxmemory_policy.is_none() {
             tracing::info!(server.address = %address, "the settings of a store server cannot be read");
             continue;
-        };
-        let mut get = redis::cmd("CONFIG");
-        let save = server.ask(&Request::Command(get.arg("GET").arg("save"))).await.ok().and_then(saves);
-        for remark in remarks(&memory, &persistence, save) {
+        }
+        for remark in remarks(&facts) {
             match remark {
                 Remark::Evicts { policy } => tracing::warn!(
                     server.address = %address,
@@ -47,25 +58,69 @@ pub(super) async fn inspect(servers: Vec<Arc<Link>>) {
     }
 }
 
-/// What is amiss with a server, by the sections `memory` and `persistence` of its `INFO`, and by whether it writes
-/// snapshots, where it tells.
-fn remarks(memory: &str, persistence: &str, saves: Option<bool>) -> Vec<Remark> {
-    let value = |section: &str, name: &str| {
-        section.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned()))
+/// Asks a server for what it tells of itself.
+pub(super) async fn ask(server: &Arc<Link>) -> ServerFacts {
+    let ask = async |words: &[&str]| {
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(word);
+        }
+        server.ask(&Request::Command(&command)).await.ok()
     };
-    let evicts = value(memory, "maxmemory_policy").filter(|policy| policy != "noeviction");
-    let forgets = value(persistence, "aof_enabled").is_some_and(|value| value == "0") && saves == Some(false);
-    evicts.map(|policy| Remark::Evicts { policy }).into_iter().chain(forgets.then_some(Remark::Forgets)).collect()
+    let mut info = String::new();
+    for section in ["server", "memory", "persistence", "replication", "cluster"] {
+        if let Some(text) = ask(&["INFO", section]).await.and_then(text_of) {
+            info.push_str(&text);
+        }
+    }
+    let save = ask(&["CONFIG", "GET", "save"]).await.and_then(|answer| setting(answer, "save"));
+    let mut facts = facts(&info, save.as_deref());
+    if value(&info, "cluster_enabled") == Some("1") {
+        let name = "cluster-require-full-coverage";
+        let coverage = ask(&["CONFIG", "GET", name]).await.and_then(|answer| setting(answer, name));
+        facts.requires_full_coverage = coverage.map(|text| text == "yes");
+    }
+    facts.address = server.address().to_string();
+    facts
+}
+
+/// What the answers of `INFO` say, and the setting `save`, where the server tells it.
+fn facts(info: &str, save: Option<&str>) -> ServerFacts {
+    let persists = match (value(info, "aof_enabled"), save) {
+        (Some("1"), _) => Some(true),
+        // Without snapshots either, nothing is written.
+        (Some("0"), Some(save)) => Some(!save.is_empty()),
+        _ => None,
+    };
+    ServerFacts {
+        address: String::new(),
+        version: value(info, "redis_version").map(str::to_owned),
+        maxmemory_policy: value(info, "maxmemory_policy").map(str::to_owned),
+        persists,
+        replicas: value(info, "connected_slaves").and_then(|count| count.parse().ok()),
+        requires_full_coverage: None,
+    }
+}
+
+fn value<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
+}
+
+/// What is amiss with a server.
+fn remarks(facts: &ServerFacts) -> Vec<Remark> {
+    let evicts = facts.maxmemory_policy.clone().filter(|policy| policy != "noeviction");
+    let forgets = (facts.persists == Some(false)).then_some(Remark::Forgets);
+    evicts.map(|policy| Remark::Evicts { policy }).into_iter().chain(forgets).collect()
 }
 
 fn text_of(answer: Value) -> Option<String> {
     redis::from_redis_value(answer).ok()
 }
 
-/// Whether the answer of `CONFIG GET save` names any snapshots.
-fn saves(answer: Value) -> Option<bool> {
+/// The setting of that name in an answer of `CONFIG GET`.
+fn setting(answer: Value, name: &str) -> Option<String> {
     let pairs: Vec<(String, String)> = redis::from_redis_value(answer).ok()?;
-    pairs.into_iter().find(|(name, _)| name == "save").map(|(_, value)| !value.is_empty())
+    pairs.into_iter().find(|(found, _)| found == name).map(|(_, value)| value)
 }
 
 #[cfg(test)]
@@ -75,17 +130,21 @@ mod tests {
     #[test]
     fn what_is_amiss_is_read_from_what_a_server_tells() {
         let evicts = |policy: &str| Remark::Evicts { policy: policy.to_owned() };
-        for (name, policy, aof, saves, expected) in [
-            ("all is well", "noeviction", "1", Some(false), vec![]),
-            ("snapshots", "noeviction", "0", Some(true), vec![]),
+        for (name, policy, aof, save, expected) in [
+            ("all is well", "noeviction", "1", Some(""), vec![]),
+            ("snapshots", "noeviction", "0", Some("3600 1"), vec![]),
             ("a server that does not tell", "noeviction", "0", None, vec![]),
-            ("what has a life is evicted", "volatile-lru", "1", Some(true), vec![evicts("volatile-lru")]),
-            ("nothing is kept", "allkeys-lfu", "0", Some(false), vec![evicts("allkeys-lfu"), Remark::Forgets]),
+            ("what has a life is evicted", "volatile-lru", "1", Some("3600 1"), vec![evicts("volatile-lru")]),
+            ("nothing is kept", "allkeys-lfu", "0", Some(""), vec![evicts("allkeys-lfu"), Remark::Forgets]),
         ] {
             let memory = format!("# Memory\r\nused_memory:1\r\nmaxmemory_policy:{policy}\r\n");
             let persistence = format!("# Persistence\r\nloading:0\r\naof_enabled:{aof}\r\n");
-            assert_eq!(remarks(&memory, &persistence, saves), expected, "{name}");
+            let others = "redis_version:7.0.15\r\nconnected_slaves:2\r\nslave0:ip=::1\r\n";
+            let told = facts(&format!("{memory}{persistence}{others}"), save);
+            assert_eq!(remarks(&told), expected, "{name}");
+            assert_eq!((told.version.as_deref(), told.replicas), (Some("7.0.15"), Some(2)), "{name}");
         }
-        assert_eq!(remarks("", "", None), [], "a server of another kind");
+        assert_eq!(facts("", None), ServerFacts::default(), "a server of another kind");
+        assert_eq!(remarks(&ServerFacts::default()), []);
     }
 }

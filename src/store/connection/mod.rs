@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use redis::{Cmd, ScriptInvocation, TlsCertificates, Value};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::error::{Error, OpenError};
 use super::metrics::Metrics;
@@ -28,6 +29,7 @@ use link::{Failure, Link};
 use sentinel::Sentinels;
 
 pub(super) use address::wrong_with_hosts;
+pub use inspection::ServerFacts;
 
 /// How many operations may be under way. At a few hundred microseconds each on a loaded server, so many take two
 /// seconds: more would only time out.
@@ -89,12 +91,26 @@ impl Connections {
     /// Tells operators once what is amiss with the servers, which answer.
     fn inspect(&self) {
         if !self.is_inspected.swap(true, Ordering::Relaxed) {
-            let servers = match &self.servers {
-                Servers::One(link) => vec![Arc::clone(link)],
-                Servers::Sentinels(sentinels) => sentinels.master().into_iter().collect(),
-                Servers::Cluster(cluster) => cluster.masters(),
-            };
-            tokio::spawn(inspection::inspect(servers));
+            tokio::spawn(inspection::inspect(self.masters()));
+        }
+    }
+
+    /// What the masters tell of themselves, as far as they are known and answer.
+    pub(super) async fn facts(&self) -> Vec<ServerFacts> {
+        let mut asked = JoinSet::new();
+        for server in self.masters() {
+            asked.spawn(async move { inspection::ask(&server).await });
+        }
+        let mut facts = asked.join_all().await;
+        facts.sort_unstable_by(|one, other| one.address.cmp(&other.address));
+        facts
+    }
+
+    fn masters(&self) -> Vec<Arc<Link>> {
+        match &self.servers {
+            Servers::One(link) => vec![Arc::clone(link)],
+            Servers::Sentinels(sentinels) => sentinels.master().into_iter().collect(),
+            Servers::Cluster(cluster) => cluster.masters(),
         }
     }
 

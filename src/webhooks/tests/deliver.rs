@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::clock::Randomness;
 use crate::model::endpoint::EndpointId;
+use crate::telemetry;
 
 use super::super::deliver::{GRACE, JITTER, LEASE, POLL};
 use super::super::endpoint::ATTEMPTS_AT_ONCE;
@@ -39,6 +41,25 @@ async fn an_end_is_told_to_everyone_who_is_to_be_told() {
     instance.shows(r#"webhook_deliveries_total{endpoint="one",result="accepted"} 1"#).await;
     instance.shows(r#"webhook_delivery_lag_seconds_bucket{le="1.0",endpoint="other"} 0"#).await;
     instance.shows(r#"webhook_delivery_lag_seconds_bucket{le="2.5",endpoint="other"} 1"#).await;
+}
+
+#[tokio::test]
+async fn a_receiver_is_told_of_the_trace_if_there_is_one() {
+    let mut scene = Scene::new().await;
+    let receiver = Receiver::start().await;
+    let settings = toml::from_str("otlp_endpoint = \"http://127.0.0.1:9\"").unwrap();
+    let traced = telemetry::open(&settings, scene.clock.clone(), Randomness::seeded(3), "here", Vec::new()).unwrap();
+    for (number, tracer) in [(1, None), (2, Some(traced.unwrap().0))] {
+        let is_traced = tracer.is_some();
+        scene.tracer = tracer;
+        let instance = scene.tell(&[("backend", &receiver)]);
+        let id = scene.cancelled_upload(number, &["backend"]).await;
+        instance.notice(id).await;
+        receiver.arrivals(1).await;
+        instance.end().await;
+        let traceparent = receiver.received().last().unwrap().header("traceparent").to_owned();
+        assert_eq!(traceparent.len() == 55 && traceparent.ends_with("-01"), is_traced, "{traceparent:?}");
+    }
 }
 
 #[tokio::test]

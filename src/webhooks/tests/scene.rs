@@ -24,12 +24,15 @@ use crate::model::size::ByteCount;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Attributes, Evidence, Promise, PromisedSize, TransferKind, Upload, UploadState};
 use crate::store::{Admitted, Advanced, Attached, Delivery, Intent, Settings, Store, Tracked, Wanted};
+use crate::telemetry::trace::Tracer;
 
 pub(super) const START: Timestamp = Timestamp::from_millis(1_763_805_600_120);
 
 pub(super) struct Scene {
     pub(super) clock: Clock,
     pub(super) store: Arc<Store>,
+    /// Whether deliveries are traced.
+    pub(super) tracer: Option<Arc<Tracer>>,
     directory: TempDir,
 }
 
@@ -56,7 +59,7 @@ impl Scene {
             encryption_keys: Vec::new(),
         };
         let store = Arc::new(Store::open(&settings, Randomness::seeded(1)).await.unwrap());
-        Self { clock: Clock::manual(START), store, directory: tempfile::tempdir().unwrap() }
+        Self { clock: Clock::manual(START), store, tracer: None, directory: tempfile::tempdir().unwrap() }
     }
 
     pub(super) fn directory(&self) -> &Path {
@@ -76,6 +79,7 @@ impl Scene {
             store: Arc::clone(&self.store),
             endpoints: watch::Sender::new(endpoints(sections)),
             render,
+            tracer: self.tracer.clone(),
             metrics: Metrics::default(),
         });
         let (sender, receiver) = mpsc::channel(ENDINGS_AT_ONCE);

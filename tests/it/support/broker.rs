@@ -14,12 +14,17 @@ use upload_broker::config;
 use upload_broker::emulator::{self, BucketSettings, Emulator};
 use upload_broker::http::gate::Transport;
 use upload_broker::model::time::Timestamp;
+use upload_broker::routing::Routing;
 use upload_broker::uploads::{Round, Uploads, WatchLimits};
 
 use super::{AUDIENCE, BUCKET, ISSUER, User, issuer_key, push_key};
 
 /// What a test wants to be otherwise.
 pub struct Settings {
+    /// `region`, and the first of the `[[regions]]`, with its bucket and address.
+    pub region: &'static str,
+    pub bucket: &'static str,
+    pub url: String,
     /// `store.url`.
     pub store: String,
     /// The `[[policies]]` sections.
@@ -28,7 +33,7 @@ pub struct Settings {
     pub origins: Vec<String>,
     /// `storage.timeout`.
     pub storage_timeout: &'static str,
-    /// `region`, and the only one unless `more_regions` says otherwise.
+    /// More `[[regions]]` sections.
     pub more_regions: String,
     /// More of the `[server]` section.
     pub server: String,
@@ -47,6 +52,9 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            region: "europe-west1",
+            bucket: BUCKET,
+            url: "https://eu.uploads.example.com".to_owned(),
             store: "memory".to_owned(),
             policies: "[[policies]]\nname = \"videos\"\nobject = \"videos/{sub}/{id}.{ext}\"\nmax_size = \"64MiB\"\n"
                 .to_owned(),
@@ -70,6 +78,7 @@ pub struct Broker {
     pub address: SocketAddr,
     pub operations: SocketAddr,
     uploads: Arc<Uploads>,
+    routing: Arc<Routing>,
     stop: CancellationToken,
     serving: JoinHandle<Ended>,
     _files: TempDir,
@@ -110,10 +119,11 @@ impl Broker {
             watching: settings.watching,
         };
         let app = App::bind(&config, world).await.unwrap();
-        let (address, operations, uploads) = (app.public_addr(), app.operations_addr(), app.uploads());
+        let (address, operations) = (app.public_addr(), app.operations_addr());
+        let (uploads, routing) = (app.uploads(), app.routing());
         let stop = CancellationToken::new();
         let serving = tokio::spawn(app.serve(stop.clone(), Duration::ZERO));
-        let broker = Self { storage, clock, address, operations, uploads, stop, serving, _files: files };
+        let broker = Self { storage, clock, address, operations, uploads, routing, stop, serving, _files: files };
         broker.ready().await;
         broker
     }
@@ -139,6 +149,16 @@ impl Broker {
         self.uploads.sweep().await
     }
 
+    /// Probes the other regions once, as an instance does every few seconds by itself.
+    pub async fn probe(&self) {
+        self.routing.probe().await;
+    }
+
+    /// Looks at the database of addresses, as an instance does every half minute by itself.
+    pub async fn look_at_database(&self) {
+        self.routing.refresh_database().await;
+    }
+
     /// Moves the time of the broker and of storage.
     pub fn pass(&self, time: Duration) {
         self.clock.advance(time);
@@ -162,11 +182,16 @@ impl Broker {
 
 /// A storage emulator with the one bucket.
 pub async fn emulator(clock: Clock) -> Arc<Emulator> {
+    emulator_of(BUCKET, "europe-west1", clock).await
+}
+
+/// A storage emulator with a bucket in a region.
+pub async fn emulator_of(bucket: &str, location: &str, clock: Clock) -> Arc<Emulator> {
     let settings = emulator::Settings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         buckets: vec![BucketSettings {
-            name: BUCKET.to_owned(),
-            location: "europe-west1".to_owned(),
+            name: bucket.to_owned(),
+            location: location.to_owned(),
             ..BucketSettings::default()
         }],
         clock,
@@ -182,11 +207,12 @@ pub fn configuration(folder: &Path, endpoint: &str, settings: &Settings) -> Stri
     std::fs::write(folder.join("push.json"), push_key().key_set().to_string()).unwrap();
     // Every broker of a test run seals with the same key, as the instances of a deployment do.
     std::fs::write(folder.join("session.key"), "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n").unwrap();
+    let Settings { region, bucket, url, .. } = settings;
     let Settings { store, policies, origins, storage_timeout, more_regions, server, storage, more, issuer, .. } =
         settings;
     format!(
         r#"
-region = "europe-west1"
+region = "{region}"
 
 [server]
 listen = "127.0.0.1:0"
@@ -212,9 +238,9 @@ algorithms = ["ES256"]
 {issuer}
 
 [[regions]]
-name = "europe-west1"
-bucket = "{BUCKET}"
-url = "https://eu.uploads.example.com"
+name = "{region}"
+bucket = "{bucket}"
+url = "{url}"
 
 {more_regions}
 

@@ -1,12 +1,22 @@
 //! The harness: brokers, a storage emulator, an issuer and users, all of them real and on loopback.
 
+pub mod ahead;
+pub mod backend;
 pub mod broker;
+pub mod collector;
+pub mod crossing;
 pub mod door;
+pub mod fleet;
+pub mod front;
+pub mod hooks;
 pub mod listening;
+pub mod mmdb;
+pub mod pair;
 pub mod process;
 pub mod pusher;
 pub mod redis;
 pub mod rough;
+pub mod surroundings;
 pub mod user;
 
 pub use broker::{Broker, Settings};

@@ -62,8 +62,14 @@ impl Process {
 
     /// `emulator` with the one bucket, once it listens: the process and its URL.
     pub fn emulator() -> (Self, String) {
+        Self::emulator_with(|_| {})
+    }
+
+    /// The same, with something more about the command.
+    pub fn emulator_with(more: impl FnOnce(&mut Command)) -> (Self, String) {
         let mut command = command();
         command.args(["emulator", "--port", "0", "--bucket", super::BUCKET]);
+        more(&mut command);
         let process = Self::spawn(command);
         let line = process.line_with("storage emulator: ");
         let url = line.trim_start_matches("storage emulator: ").to_owned();
@@ -77,7 +83,7 @@ impl Process {
             if let Some(line) = self.lines.lock().unwrap().iter().find(|line| line.contains(text)) {
                 return line.clone();
             }
-            assert!(begun.elapsed() < Duration::from_secs(20), "no {text:?} in {:#?}", self.lines.lock().unwrap());
+            assert!(begun.elapsed() < Duration::from_secs(60), "no {text:?} in {:#?}", self.lines.lock().unwrap());
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -43,6 +43,11 @@ impl User {
         Self { client, broker, token: token(subject, now, &[]), headers: Vec::new() }
     }
 
+    /// The same user at another broker.
+    pub fn at(&self, broker: String) -> Self {
+        Self { client: self.client.clone(), broker, token: self.token.clone(), headers: self.headers.clone() }
+    }
+
     /// The same, with another header on every request.
     pub fn with(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.to_owned()));

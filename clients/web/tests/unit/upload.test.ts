@@ -499,3 +499,27 @@ describe('events', () => {
     expect(late).toEqual(['failed']);
   });
 });
+
+describe('an upload that the broker had created by another region', () => {
+  const at = (location: string) => () => new Response(JSON.stringify(upload()), { status: 201, headers: { location } });
+  const regions = ['https://broker.example/', 'https://us.example/'];
+
+  it('is asked about there', async () => {
+    const steps: Step[] = [
+      [CREATE, at(`https://us.example/v1/uploads/${ID}`)], ['PUT bytes 0-4/5', stored], ['POST all', completed(5, digestOf(5))],
+    ];
+    const { error, script } = await play(file(5), steps, { regions });
+    expect(error).toBeUndefined();
+    expect(script.seen.at(-1)!.url).toBe(`https://us.example/v1/uploads/${ID}/complete`);
+  });
+
+  it.each([['a path', `/v1/uploads/${ID}`], ['its own address', `https://broker.example/v1/uploads/${ID}`]])('is its own by %s', async (_, location) => {
+    const steps: Step[] = [[CREATE, at(location)], ['PUT bytes 0-4/5', stored], [COMPLETE, completed(5, digestOf(5))]];
+    expect((await play(file(5), steps, { regions })).error).toBeUndefined();
+  });
+
+  it('is given up when the token would go to an address that is not listed', async () => {
+    const { error } = await play(file(5), [[CREATE, at(`https://evil.example/v1/uploads/${ID}`)]], { regions });
+    expect(error?.code).toBe('misdirected');
+  });
+});

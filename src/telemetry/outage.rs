@@ -10,7 +10,7 @@ const QUIET: Duration = Duration::from_secs(60);
 
 /// Whether something works, as far as it has been told.
 #[derive(Debug, Default)]
-pub(super) struct Outage(Mutex<Told>);
+pub(crate) struct Outage(Mutex<Told>);
 
 #[derive(Debug, Default)]
 struct Told {
@@ -20,7 +20,7 @@ struct Told {
 
 impl Outage {
     /// It did not work. Gives whether that is to be told.
-    pub(super) fn failed(&self) -> bool {
+    pub(crate) fn failed(&self) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if told.is_out || told.at.is_some_and(|at| at.elapsed() < QUIET) {
             return false;
@@ -30,7 +30,7 @@ impl Outage {
     }
 
     /// It worked. Gives whether that is to be told.
-    pub(super) fn worked(&self) -> bool {
+    pub(crate) fn worked(&self) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut told.is_out)
     }

@@ -1,6 +1,4 @@
-//! What operators see: logs, and the one registry of metrics.
-//!
-//! Log lines are JSON on standard error, or text for people. Libraries that write URLs, headers or token answers into
+//! Log lines: JSON on standard error, or text for people. Libraries that write URLs, headers or token answers into
 //! their own debug lines are capped here, under whatever filter the user sets: a session URI must appear in no log.
 
 use std::io::IsTerminal as _;
@@ -52,17 +50,29 @@ fn is_allowed(target: &str, level: LevelFilter) -> bool {
     CAPPED.iter().all(|(capped, most)| *capped != library || level <= *most)
 }
 
-/// Sends log lines to standard error, filtered by the directives in `filter` (`RUST_LOG`), `info` if there are none.
+/// Where lines go that account for what was granted, cancelled and administered. They are written whatever the filter
+/// says in general: only a directive that names this target changes that.
+pub(crate) const AUDIT: &str = "upload_broker::audit";
+
+/// The filter that `directives` describe. Who wants fewer lines does not mean those of [`AUDIT`], unless he says so.
+fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
+    let told = |error: &dyn std::fmt::Display| anyhow::anyhow!("RUST_LOG: {error}");
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    let filter = filter.parse(directives).map_err(|error| told(&error))?;
+    if directives.contains(AUDIT) {
+        return Ok(filter);
+    }
+    Ok(filter.add_directive(format!("{AUDIT}=info").parse().map_err(|error| told(&error))?))
+}
+
+/// Sends log lines to standard error, filtered by the directives in `directives` (`RUST_LOG`), `info` if there are none.
 ///
 /// Lines that cannot be written are dropped rather than waited for.
 ///
 /// # Errors
 /// When a directive is malformed, or logging is set up already.
-pub fn init(format: LogFormat, filter: Option<&str>) -> anyhow::Result<()> {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse(filter.unwrap_or_default())
-        .map_err(|error| anyhow::anyhow!("RUST_LOG: {error}"))?;
+pub fn init(format: LogFormat, directives: Option<&str>) -> anyhow::Result<()> {
+    let filter = filter(directives.unwrap_or_default())?;
     let registry = tracing_subscriber::registry().with(filter).with(Caps);
     match format {
         LogFormat::Json => {
@@ -80,6 +90,25 @@ pub fn init(format: LogFormat, filter: Option<&str>) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_audit_is_written_unless_a_directive_names_it() {
+        for (directives, audit, others) in [
+            ("", true, true),
+            ("warn", true, false),
+            ("off", true, false),
+            ("error,upload_broker=warn", true, false),
+            ("upload_broker=debug", true, true),
+            ("info,upload_broker::audit=off", false, true),
+        ] {
+            let subscriber = tracing_subscriber::registry().with(filter(directives).unwrap());
+            tracing::subscriber::with_default(subscriber, || {
+                assert_eq!(tracing::enabled!(target: AUDIT, tracing::Level::INFO), audit, "{directives:?}");
+                let written = tracing::enabled!(target: "upload_broker::uploads", tracing::Level::INFO);
+                assert_eq!(written, others, "{directives:?}");
+            });
+        }
+    }
 
     #[test]
     fn libraries_that_print_secrets_are_capped_and_ours_is_not() {

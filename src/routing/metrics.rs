@@ -1,0 +1,102 @@
+//! Where uploads went, in numbers. Labels name regions of the configuration, and no client.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::geo::How;
+use crate::model::name::RegionName;
+
+/// Counters of where uploads went. Clones count into the same numbers.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    routed: Family<RoutedLabels, Counter>,
+    forwards: Family<ForwardLabels, Counter>,
+    healthy: Family<RegionLabel, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RoutedLabels {
+    served_by: String,
+    nearest: String,
+    how: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ForwardLabels {
+    region: String,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RegionLabel {
+    region: String,
+}
+
+/// What came of a forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ForwardResult {
+    /// The upload was taken.
+    Created,
+    /// It was refused, and the refusal passed on.
+    Refused,
+    /// The broker could not do it, or what answered is none.
+    Failed,
+    /// Nothing came in time.
+    TimedOut,
+    /// There was no connection, or it broke.
+    NoConnection,
+    /// It was not asked: too many are waiting for it.
+    Overloaded,
+}
+
+impl ForwardResult {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::NoConnection => "no_connection",
+            Self::Overloaded => "overloaded",
+        }
+    }
+}
+
+impl Metrics {
+    /// Makes the counters visible in `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "routed",
+            "Uploads created, by the region that took them, the nearest one that could, and how the client was located",
+            self.routed.clone(),
+        );
+        registry.register("forwards", "Creates sent on to a nearer region, by what came of it", self.forwards.clone());
+        registry.register(
+            "region_healthy",
+            "Whether the broker of another region is up, as the probes of this one see it",
+            self.healthy.clone(),
+        );
+    }
+
+    /// Counts an upload that was created, or sent on and served here after all.
+    pub fn observe_routed(&self, served_by: &RegionName, nearest: Option<&RegionName>, how: How) {
+        let nearest = nearest.map_or_else(|| "unknown".to_owned(), ToString::to_string);
+        let labels = RoutedLabels { served_by: served_by.to_string(), nearest, how: how.name() };
+        self.routed.get_or_create(&labels).inc();
+    }
+
+    pub(super) fn observe_forward(&self, region: &RegionName, result: ForwardResult) {
+        self.forwards.get_or_create(&ForwardLabels { region: region.to_string(), result: result.name() }).inc();
+    }
+
+    pub(super) fn forget_health(&self) {
+        self.healthy.clear();
+    }
+
+    pub(super) fn observe_health(&self, region: &RegionName, is_up: bool) {
+        self.healthy.get_or_create(&RegionLabel { region: region.to_string() }).set(i64::from(is_up));
+    }
+}

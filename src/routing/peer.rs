@@ -1,0 +1,315 @@
+//! The broker of another region: asked whether it is up, and to take an upload.
+//!
+//! It is one of the configuration, over HTTPS. What it answers is read within bounds and believed as little as need be:
+//! of its headers a short list is passed on, and an answer that no broker gives is a failure.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use reqwest::header::{self, ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::{Certificate, Client, StatusCode};
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tracing::{info, warn};
+use url::Url;
+
+use super::metrics::ForwardResult;
+use crate::geo::{Health, How, Located, Probe, Switch};
+use crate::model::chain;
+use crate::model::name::RegionName;
+use crate::model::time::Timestamp;
+
+/// The region whose broker has sent a request on: it is not sent on once more.
+///
+/// Anybody can send it, and gains nothing but to be served where they are, if the policy allows that.
+pub const FORWARDED: HeaderName = HeaderName::from_static("x-upload-broker-forwarded");
+
+/// Where that broker believes the client to be, in the form of [`crate::geo::Location::from_header`].
+pub const LOCATION: HeaderName = HeaderName::from_static("x-upload-broker-client-location");
+
+/// How it knows.
+pub const LOCATED_BY: HeaderName = HeaderName::from_static("x-upload-broker-located-by");
+
+/// How long a connection to another region may take to open: a few round trips to anywhere on earth, and a lost packet.
+const CONNECT_TIME: Duration = Duration::from_secs(2);
+
+/// How long a probe waits for its answer.
+const PROBE_TIME: Duration = Duration::from_secs(2);
+
+/// How long a forward may take. A create takes a few hundred milliseconds and the way there and back; half of the time of
+/// most clients is then left for doing it here.
+const FORWARD_TIME: Duration = Duration::from_secs(5);
+
+/// How many forwards to one region may be under way. A broker takes 128 streams on a connection, and of ours there is
+/// one; and while it hangs, those who wait for it must not fill this broker. One more is served here at once.
+const AT_ONCE: usize = 100;
+
+/// The longest answer that is read. An upload with all its metadata and its session is below 32 KiB.
+const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// What of an answer's headers reaches the client, beside its body.
+const PASSED_ON: [HeaderName; 6] = [
+    CONTENT_TYPE,
+    RETRY_AFTER,
+    WWW_AUTHENTICATE,
+    HeaderName::from_static("idempotent-replayed"),
+    HeaderName::from_static("ratelimit"),
+    HeaderName::from_static("ratelimit-policy"),
+];
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A client for brokers.
+pub(super) fn client(trusted_ca: Vec<Certificate>, user_agent: &str) -> Result<Client, reqwest::Error> {
+    Client::builder()
+        .tls_certs_merge(trusted_ca)
+        .user_agent(user_agent)
+        // A user's token goes where the configuration says, and nowhere else.
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .no_proxy()
+        // A create that was perhaps carried out is repeated by whoever has its idempotency key.
+        .retry(reqwest::retry::never())
+        .connect_timeout(CONNECT_TIME)
+        .pool_idle_timeout(Duration::from_secs(60))
+        // Finds out about a connection into nowhere, which all forwards would share.
+        .http2_keep_alive_interval(PROBE_TIME)
+        .http2_keep_alive_timeout(PROBE_TIME)
+        .http2_max_header_list_size(16 * 1024)
+        .build()
+}
+
+/// A create request on its way to another region.
+pub struct Forward {
+    /// The user's token, idempotency key and origin, as they were sent.
+    pub headers: HeaderMap,
+    /// The body, as it was sent.
+    pub body: Bytes,
+    /// Where the client is.
+    pub located: Located,
+    /// When the client stops waiting.
+    pub deadline: Instant,
+}
+
+/// What came of a forward.
+pub enum Forwarded {
+    /// The broker has decided: what it said is the answer.
+    Answered(Relay),
+    /// It could not decide. It may have taken the upload all the same.
+    Failed,
+}
+
+/// An answer to be passed on.
+pub struct Relay {
+    /// 201, or the status of a refusal.
+    pub status: StatusCode,
+    /// The headers that the client gets, among them the absolute `location` of the upload.
+    pub headers: HeaderMap,
+    /// An upload, or a problem document.
+    pub body: Bytes,
+    /// What the request is called in the logs of the broker that answered.
+    pub request_id: Option<HeaderValue>,
+}
+
+/// The broker of one other region.
+pub(super) struct Peer {
+    pub(super) name: RegionName,
+    url: Url,
+    health: Mutex<Health>,
+    /// The same in short, for whoever has no time.
+    up: AtomicBool,
+    permits: Semaphore,
+}
+
+/// Why a probe did not pass.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unready {
+    /// It answered with this status.
+    Answered(StatusCode),
+    /// What answered is no broker, or that of another region.
+    Stranger,
+    /// Nothing came in time.
+    TimedOut,
+    /// There was no connection, or it broke.
+    NoConnection,
+}
+
+impl fmt::Display for Unready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered(status) => write!(f, "it answered {}", status.as_u16()),
+            Self::Stranger => f.write_str("what answers at its url is not the broker of this region"),
+            Self::TimedOut => f.write_str("it did not answer in time"),
+            Self::NoConnection => f.write_str("there was no connection"),
+        }
+    }
+}
+
+impl Peer {
+    pub(super) fn new(name: RegionName, url: Url) -> Self {
+        Self { name, url, health: Mutex::default(), up: AtomicBool::new(true), permits: Semaphore::new(AT_ONCE) }
+    }
+
+    /// Whether it is the broker of that region, at that address.
+    pub(super) fn is_at(&self, region: &RegionName, url: &Url) -> bool {
+        self.name == *region && self.url == *url
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Takes in what a probe found.
+    pub(super) fn observe(&self, passed: bool, now: Timestamp) -> Option<Switch> {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let switch = health.observe(if passed { Probe::Passed } else { Probe::Failed }, now);
+        self.up.store(health.is_up(), Ordering::Relaxed);
+        switch
+    }
+
+    /// Asks whether it takes uploads: `GET /v1/route`, which needs no token, and which only a broker that is ready
+    /// answers with 200.
+    pub(super) async fn probe(&self, client: &Client) -> Result<(), Unready> {
+        #[derive(Deserialize)]
+        struct Answer {
+            region: RegionName,
+        }
+        let url = self.url.join("/v1/route").map_err(|_| Unready::Stranger)?;
+        let asking = async {
+            let mut response = client.get(url).header(ACCEPT, "application/json").send().await?;
+            let body = read(&mut response).await?;
+            Ok((response.status(), body))
+        };
+        let answered: Result<_, reqwest::Error> =
+            tokio::time::timeout(PROBE_TIME, asking).await.map_err(|_| Unready::TimedOut)?;
+        let (status, body) =
+            answered.map_err(|error| if error.is_timeout() { Unready::TimedOut } else { Unready::NoConnection })?;
+        if status != StatusCode::OK {
+            return Err(Unready::Answered(status));
+        }
+        let answer: Option<Answer> = body.and_then(|body| serde_json::from_slice(&body).ok());
+        if answer.is_some_and(|answer| answer.region == self.name) { Ok(()) } else { Err(Unready::Stranger) }
+    }
+
+    /// Asks it to create an upload, in the user's own name.
+    pub(super) async fn forward(
+        &self,
+        client: &Client,
+        from: &RegionName,
+        forward: Forward,
+    ) -> (Forwarded, ForwardResult) {
+        let Forward { headers, body, located, deadline } = forward;
+        let region = self.name.as_str();
+        let Ok(_permit) = self.permits.try_acquire() else { return (Forwarded::Failed, ForwardResult::Overloaded) };
+        let Ok(url) = self.url.join("/v1/uploads") else { return (Forwarded::Failed, ForwardResult::Failed) };
+        let request = client.post(url).headers(headers).headers(guard(from, &located)).body(body);
+        let until = deadline.min(Instant::now() + FORWARD_TIME);
+        let asking = async {
+            let mut response = request.send().await?;
+            let body = read(&mut response).await?;
+            Ok((response.status(), std::mem::take(response.headers_mut()), body))
+        };
+        let answered: Result<_, reqwest::Error> = match tokio::time::timeout_at(until, asking).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                warn!(region, "a nearer region did not answer in time, and the upload is not sent on");
+                return (Forwarded::Failed, ForwardResult::TimedOut);
+            }
+        };
+        match answered {
+            Ok((status, headers, body)) => match body.and_then(|body| self.relay(status, &headers, body)) {
+                Some(relay) => {
+                    let there = relay.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
+                    info!(region, status = status.as_u16(), there, "a nearer region has answered a request");
+                    let created = status == StatusCode::CREATED;
+                    let result = if created { ForwardResult::Created } else { ForwardResult::Refused };
+                    (Forwarded::Answered(relay), result)
+                }
+                None => {
+                    warn!(region, status = status.as_u16(), "a nearer region could not decide on an upload");
+                    (Forwarded::Failed, ForwardResult::Failed)
+                }
+            },
+            Err(error) => {
+                let result = if error.is_timeout() { ForwardResult::TimedOut } else { ForwardResult::NoConnection };
+                warn!(region, error = chain(&error.without_url()), "a nearer region cannot be reached");
+                (Forwarded::Failed, result)
+            }
+        }
+    }
+
+    /// The answer as the client gets it, if it is one that decides: an upload, or a broker's refusal of this request.
+    fn relay(&self, status: StatusCode, headers: &HeaderMap, body: Bytes) -> Option<Relay> {
+        #[derive(Deserialize)]
+        struct Told {
+            #[serde(default)]
+            code: Option<String>,
+        }
+        let content_type = headers.get(CONTENT_TYPE)?;
+        // A page of some gateway is not the word of a broker, whatever its status.
+        let told: Told = serde_json::from_slice(&body).ok()?;
+        let decides = match (status.as_u16(), told.code.as_deref()) {
+            (201, None) => content_type == "application/json",
+            // It is no defect of the client's request that brokers do not meet over HTTPS.
+            (403, Some("https-required")) => false,
+            (400 | 401 | 403 | 409 | 413 | 415 | 421 | 422 | 429, Some(_)) => {
+                content_type == "application/problem+json"
+            }
+            _ => false,
+        };
+        if !decides {
+            return None;
+        }
+        let mut passed: HeaderMap =
+            PASSED_ON.iter().filter_map(|name| Some((name.clone(), headers.get(name)?.clone()))).collect();
+        if let Some(location) = self.absolute(headers) {
+            passed.insert(header::LOCATION, location);
+        }
+        let readable = |id: &&HeaderValue| id.len() <= 64 && id.to_str().is_ok();
+        Some(Relay { status, headers: passed, body, request_id: headers.get(REQUEST_ID).filter(readable).cloned() })
+    }
+
+    /// Where the upload is, with the host of its broker: the client asked another one.
+    fn absolute(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let url = self.url.join(headers.get(header::LOCATION)?.to_str().ok()?).ok()?;
+        if url.origin() != self.url.origin() {
+            return None;
+        }
+        HeaderValue::try_from(url.as_str()).ok()
+    }
+}
+
+/// What keeps a request from being sent on again, and what the other broker need not find out anew.
+fn guard(from: &RegionName, located: &Located) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let told = [(FORWARDED, from.as_str().to_owned()), (LOCATION, located.location.to_string())];
+    for (name, value) in told {
+        if let Ok(value) = HeaderValue::try_from(value)
+            && !value.is_empty()
+        {
+            headers.insert(name, value);
+        }
+    }
+    if located.how != How::Unknown {
+        headers.insert(LOCATED_BY, HeaderValue::from_static(located.how.name()));
+    }
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers
+}
+
+/// Reads a body as far as it is bearable; `None` beyond that.
+async fn read(response: &mut reqwest::Response) -> Result<Option<Bytes>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > LONGEST_ANSWER {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(Bytes::from(body)))
+}
