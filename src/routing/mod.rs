@@ -85,6 +85,7 @@ impl Routing {
     }
 
     /// The same under another map. What probes found stays with the regions whose broker is where it was.
+    #[must_use]
     pub fn reconfigured(&self, map: Map) -> Self {
         let Self { own, peers, client, metrics, clock, randomness, .. } = self;
         Self::of(map, own.clone(), peers, client.clone(), metrics.clone(), clock.clone(), randomness.clone())

@@ -213,27 +213,23 @@ impl Peer {
             let body = read(&mut response).await?;
             Ok((response.status(), std::mem::take(response.headers_mut()), body))
         };
-        let answered: Result<_, reqwest::Error> = match tokio::time::timeout_at(until, asking).await {
-            Ok(answered) => answered,
-            Err(_) => {
-                warn!(region, "a nearer region did not answer in time, and the upload is not sent on");
-                return (Forwarded::Failed, ForwardResult::TimedOut);
-            }
+        let Ok(answered): Result<Result<_, reqwest::Error>, _> = tokio::time::timeout_at(until, asking).await else {
+            warn!(region, "a nearer region did not answer in time, and the upload is not sent on");
+            return (Forwarded::Failed, ForwardResult::TimedOut);
         };
         match answered {
-            Ok((status, headers, body)) => match body.and_then(|body| self.relay(status, &headers, body)) {
-                Some(relay) => {
+            Ok((status, headers, body)) => {
+                if let Some(relay) = body.and_then(|body| self.relay(status, &headers, body)) {
                     let there = relay.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
                     info!(region, status = status.as_u16(), there, "a nearer region has answered a request");
                     let created = status == StatusCode::CREATED;
                     let result = if created { ForwardResult::Created } else { ForwardResult::Refused };
                     (Forwarded::Answered(relay), result)
-                }
-                None => {
+                } else {
                     warn!(region, status = status.as_u16(), "a nearer region could not decide on an upload");
                     (Forwarded::Failed, ForwardResult::Failed)
                 }
-            },
+            }
             Err(error) => {
                 let result = if error.is_timeout() { ForwardResult::TimedOut } else { ForwardResult::NoConnection };
                 warn!(region, error = chain(&error.without_url()), "a nearer region cannot be reached");
