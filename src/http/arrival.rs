@@ -75,12 +75,11 @@ where
         let Some(peer) = parts.extensions.get::<Peer>() else { return Err(Problem::new(Code::InternalError)) };
         let (routing, proxies) = (Arc::<Routing>::from_ref(state), TrustedProxies::from_ref(state));
         let headers = &parts.headers;
-        let arrival = match forwarded(headers, |name| routing.knows_other(name)) {
-            Some(located) => Arrival { located, hop: Hop::Second },
-            None => {
-                let located = locate(&routing.locator, &proxies, peer.address.ip(), headers);
-                Arrival { located, hop: Hop::First }
-            }
+        let arrival = if let Some(located) = forwarded(headers, |name| routing.knows_other(name)) {
+            Arrival { located, hop: Hop::Second }
+        } else {
+            let located = locate(&routing.locator, &proxies, peer.address.ip(), headers);
+            Arrival { located, hop: Hop::First }
         };
         Ok(Self { arrival, credentials: credentials(headers) })
     }

@@ -5,6 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use reqwest::StatusCode;
 
 use crate::geo::How;
 use crate::model::name::RegionName;
@@ -53,7 +54,13 @@ pub(super) enum ForwardResult {
 }
 
 impl ForwardResult {
-    const fn name(self) -> &'static str {
+    /// That of an answer that decides.
+    pub(super) fn of(status: StatusCode) -> Self {
+        if status == StatusCode::CREATED { Self::Created } else { Self::Refused }
+    }
+
+    /// What metrics and logs call it.
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
             Self::Refused => "refused",
