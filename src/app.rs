@@ -172,6 +172,7 @@ impl App {
     ///
     /// # Errors
     /// When the configuration, a file that it names, or an address cannot be used.
+    #[expect(clippy::too_many_lines, reason = "wiring is read from top to bottom, each part once")]
     pub async fn bind(config: &Config, world: World) -> Result<Self, StartError> {
         let extra_roots = extra_roots(config)?;
         let identity = Arc::new(open_identity(config, &world, &extra_roots)?);
