@@ -25,6 +25,7 @@ use upload_broker::model::size::ByteCount;
 use upload_broker::model::time::Timestamp;
 use upload_broker::model::upload::{Attributes, Promise, PromisedSize, TransferKind, Upload, UploadState};
 use upload_broker::policy::Policies;
+use upload_broker::routing::{self, Routing};
 use upload_broker::storage::{self, Signing, Storage};
 use upload_broker::store::{Admitted, Intent, Settings, Store};
 use upload_broker::uploads::{Metrics, Region, SweepSettings, Uploads};
@@ -213,7 +214,9 @@ async fn uploads(clock: Clock, store: Arc<Store>, emulator: &Emulator) -> anyhow
         signing: Signing::Unused,
     };
     let region = Region { name: "europe-west1".parse()?, bucket: "media-eu".parse()?, url: emulator.url().parse()? };
+    let routing = routing::Settings::of_one_region(region.name.clone(), region.url.clone());
     Ok(Uploads {
+        routing: Arc::new(Routing::new(routing, clock.clone(), Randomness::System)?),
         clock,
         randomness: Randomness::System,
         policies: Policies::new(&[toml::from_str("name = \"videos\"\nobject = \"{id}\"")?])?,

@@ -53,6 +53,22 @@ pub struct Settings<'a> {
     pub user_agent: &'a str,
 }
 
+impl Settings<'_> {
+    /// Those of a deployment that has one region.
+    pub fn of_one_region(own: RegionName, url: Url) -> Self {
+        let region = Candidate { name: own.clone(), coordinates: None, countries: Vec::new() };
+        Settings {
+            own,
+            regions: vec![(region, url)],
+            misdirected: Misdirected::default(),
+            header: None,
+            database: None,
+            trusted_ca: Vec::new(),
+            user_agent: "upload-broker",
+        }
+    }
+}
+
 /// Where clients are sent, as one region sees it.
 pub struct Routing {
     /// Says where a client is.

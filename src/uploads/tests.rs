@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::*;
 use crate::emulator::{self, BucketSettings, Emulator};
-use crate::geo::{Candidate, Misdirected};
 use crate::model::notice::ObjectNotice;
 use crate::model::principal::PrincipalId;
 use crate::model::secret::SessionUri;
@@ -59,18 +58,7 @@ pub(crate) async fn uploads() -> (Emulator, Arc<Uploads>) {
         bucket: "media-eu".parse().unwrap(),
         url: "https://eu.example.com".parse().unwrap(),
     };
-    let routing = routing::Settings {
-        own: region.name.clone(),
-        regions: vec![(
-            Candidate { name: region.name.clone(), coordinates: None, countries: Vec::new() },
-            region.url.clone(),
-        )],
-        misdirected: Misdirected::Serve,
-        header: None,
-        database: None,
-        trusted_ca: Vec::new(),
-        user_agent: "upload-broker/test",
-    };
+    let routing = routing::Settings::of_one_region(region.name.clone(), region.url.clone());
     let uploads = Uploads {
         routing: Arc::new(Routing::new(routing, clock.clone(), Randomness::seeded(4)).unwrap()),
         clock,
