@@ -145,7 +145,11 @@ impl Uploads {
         round
     }
 
-    async fn sweep_partition(self: &Arc<Self>, partition: Partition, round: &mut Round) -> Result<(), Error> {
+    async fn sweep_partition(
+        self: &Arc<Self>,
+        partition: Partition,
+        round: &mut Round,
+    ) -> Result<(), Error> {
         loop {
             let now = self.clock.now();
             let region = &self.region.name;
@@ -313,13 +317,15 @@ impl Uploads {
         Ok(self.arrived(upload, deadline).await?.map(|object| object.generation))
     }
 
-    /// Deletes an object that came too late, and gives whether it is gone.
+    /// Deletes an object that came too late, and gives whether it was there and is gone. The session that made it tells of
+    /// it for days, so mostly it is gone since the upload was rejected.
     async fn delete_stray(&self, upload: &Upload, generation: i64, deadline: Instant) -> Result<bool, Error> {
         match self.storage.delete(&upload.bucket, &upload.object, generation, deadline).await {
-            Ok(_) => {
+            Ok(storage::Deleted::Gone) => {
                 info!(upload.id = %upload.id, object.generation = generation, "an object that came too late was deleted");
                 Ok(true)
             }
+            Ok(storage::Deleted::WasGone | storage::Deleted::Replaced) => Ok(false),
             // Such as under a hold, which the operator has set, and must know of.
             Err(error @ storage::Error::Refused { .. }) => {
                 warn!(
