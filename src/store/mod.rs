@@ -42,7 +42,7 @@ mod suite;
 #[cfg(test)]
 mod suite_queues;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tls_tests;
 mod words;

@@ -11,6 +11,9 @@ mod complete;
 mod create;
 mod endpoints;
 mod error;
+#[cfg(test)]
+#[cfg(feature = "demo")]
+mod histories;
 mod metrics;
 mod notify;
 mod renew;
