@@ -16,6 +16,9 @@ mod error;
 mod histories;
 mod metrics;
 mod notify;
+#[cfg(test)]
+#[cfg(feature = "demo")]
+mod races;
 mod renew;
 mod sweep;
 #[cfg(test)]

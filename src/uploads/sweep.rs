@@ -145,7 +145,8 @@ impl Uploads {
         round
     }
 
-    async fn sweep_partition(
+    /// Settles what is due in one partition, and counts it in `round`.
+    pub(super) async fn sweep_partition(
         self: &Arc<Self>,
         partition: Partition,
         round: &mut Round,
