@@ -297,7 +297,8 @@ pub(super) fn delete_request(
 pub(super) fn read_deleted(answer: &Answer) -> Result<Deleted, Error> {
     match answer.status {
         StatusCode::OK if answer.is_page() => Err(Error::Nonsense("a page where an object was to be deleted")),
-        StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(Deleted::Gone),
+        StatusCode::OK | StatusCode::NO_CONTENT => Ok(Deleted::Gone),
+        StatusCode::NOT_FOUND => Ok(Deleted::WasGone),
         StatusCode::PRECONDITION_FAILED => Ok(Deleted::Replaced),
         _ => Err(answer.unexpected()),
     }
