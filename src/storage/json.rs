@@ -477,7 +477,7 @@ mod tests {
     fn an_object_is_read_back_only_from_its_own_resource() {
         let with = |from: &str, to: &str| RESOURCE.replacen(from, to, 1);
         let without_hint = FoundObject { object: stored(), upload_hint: None, note: None };
-        let found = FoundObject { object: stored(), upload_hint: Some("3f".to_owned()), note: Some("n".to_owned()) };
+        let found = FoundObject { object: stored(), upload_hint: Some("3f".to_owned()), note: None };
         let odd_type = StoredObject { content_type: None, ..stored() };
         let some = |found: &FoundObject| told(Ok(Some(found.clone())));
         for (name, body, expected) in [
