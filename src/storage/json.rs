@@ -447,7 +447,7 @@ mod tests {
         for (status, cancelled, deleted) in [
             (200, "Finished", "Gone"),
             (204, "Finished", "Gone"),
-            (404, "WasGone", "Gone"),
+            (404, "WasGone", "WasGone"),
             (410, "WasGone", "storage refused with status 410"),
             (412, "storage refused with status 412", "Replaced"),
             (499, "Ended", "storage refused with status 499"),
