@@ -29,7 +29,7 @@ use crate::model::upload::UploadState;
 use crate::notifications::{self, MAX_BODY, Metrics, Outcome, Unreadable};
 use crate::uploads::{self, Noticed};
 
-/// What is pushed: one of the three forms that [`Receiver::read`] knows. In the interface it has a name, so that clients
+/// What is pushed: one of the three forms that the receiver knows. In the interface it has a name, so that clients
 /// that are generated make one type of it.
 pub struct StorageNotification;
 
