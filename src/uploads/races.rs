@@ -25,7 +25,7 @@ use crate::store;
 use crate::store::testing::Server;
 
 /// How often each race is run on each store, unless `RACES` says otherwise.
-const RACES: u64 = 100;
+const RACES: u64 = 60;
 
 /// Bytes of one upload.
 const SIZE: usize = 10;

@@ -134,6 +134,18 @@ pub(super) fn completed_is_true(upload: &Upload, made: &BTreeMap<(String, i64), 
     })
 }
 
+/// What storage has told a client is there is not lost to a cancel or to time: a session of the broker's is revoked before
+/// either is recorded, so what it made came first. Signed URLs cannot be revoked, and of names that repeat nothing is known.
+pub(super) fn what_was_made_counts(upload: &Upload, made: &BTreeMap<(String, i64), ObjectSnapshot>) -> Verdict {
+    let name = upload.object.to_string();
+    let can_tell = !upload.transfer.is_signed() && name.contains(&upload.id.to_string());
+    let is_called_off = matches!(upload.state, UploadState::Cancelled { .. } | UploadState::Expired { .. });
+    let was_made = || made.range((name.clone(), i64::MIN)..=(name.clone(), i64::MAX)).next().is_some();
+    unless(!can_tell || !is_called_off || !was_made(), || {
+        format!("{} is {:?}, and its object was there", upload.id, upload.state)
+    })
+}
+
 /// Invariant 8: of an upload that ended otherwise than completed there is no object, where its name is its own.
 pub(super) fn no_object_is_left(upload: &Upload, object: Option<&ObjectSnapshot>) -> Verdict {
     let is_own = upload.object.as_str().contains(&upload.id.to_string());

@@ -67,8 +67,8 @@ pub(super) struct Attempt {
     pub(super) endpoint: EndpointId,
     pub(super) id: UploadId,
     pub(super) kind: StateKind,
-    /// `None` where that cannot be known.
-    pub(super) is_taken: Option<bool>,
+    /// Whether that is recorded for certain.
+    pub(super) is_taken: bool,
 }
 
 impl Done {
@@ -149,7 +149,12 @@ impl History {
         let key = wish.key.map(|(key, _)| (IdempotencyKey([key; 16]), wish.fingerprint()));
         let context = CreateContext { idempotency: key, origin: None, arrival: Arrival::UNKNOWN, deadline: soon() };
         let user = Arc::clone(&self.world.users[wish.user]);
-        let result = self.world.brokers[wish.broker].create(user, wish.request(), context).await;
+        let broker = &self.world.brokers[wish.broker];
+        let result = if wish.is_mortal {
+            broker.create_now(&user, &wish.request(), &context).await
+        } else {
+            broker.create(user, wish.request(), context).await
+        };
         Done::Created { wish: wish.clone(), result: result.map(here).map_err(|error| name_of(&error)) }
     }
 
@@ -221,7 +226,7 @@ impl History {
                     Fate::Lost => continue,
                 };
                 let settled = broker.store.settle_delivery(delivery.id, delivery.endpoint, &attempted).await;
-                let is_taken = settled.is_ok().then_some(attempted == Attempted::Done);
+                let is_taken = settled.is_ok() && attempted == Attempted::Done;
                 if let Some(Tracked { upload, .. }) = found {
                     let kind = upload.state.kind();
                     attempts.push(Attempt { endpoint: delivery.endpoint, id: delivery.id, kind, is_taken });

@@ -8,11 +8,11 @@ use super::invariants::*;
 use super::perform::{Done, Sent};
 use super::reference::*;
 use super::steps::{Act, Does, Step, Wish};
-use super::world::{POLICY_NAMES, Snapshot, Truth, World};
+use super::world::{Snapshot, Truth, World};
 use super::*;
 use crate::emulator::ObjectSnapshot;
 use crate::model::principal::PrincipalId;
-use crate::model::upload::{StateKind, TransferKind};
+use crate::model::upload::StateKind;
 
 /// What is remembered of a history.
 pub(super) struct History {
@@ -21,18 +21,18 @@ pub(super) struct History {
     pub(super) sent: Vec<Sent>,
     /// What was asked for last with a key.
     pub(super) wishes: HashMap<(usize, u8), Wish>,
-    keys: HashMap<(usize, u8), Used>,
-    last: Snapshot,
+    pub(super) keys: HashMap<(usize, u8), Used>,
+    pub(super) last: Snapshot,
     /// Every object that was ever seen, by name and generation.
-    made: BTreeMap<(String, i64), ObjectSnapshot>,
+    pub(super) made: BTreeMap<(String, i64), ObjectSnapshot>,
     /// Whoever was told of which upload, and took it.
-    done: BTreeSet<(EndpointId, UploadId)>,
+    pub(super) done: BTreeSet<(EndpointId, UploadId)>,
     /// What was told, so that it never is anything else.
-    told: BTreeMap<(EndpointId, UploadId), StateKind>,
-    buckets: BTreeMap<(usize, usize), Bucket>,
+    pub(super) told: BTreeMap<(EndpointId, UploadId), StateKind>,
+    pub(super) buckets: BTreeMap<(usize, usize), Bucket>,
     /// The bytes that came late, by user, policy and day.
-    late: BTreeMap<(PrincipalId, String, i64), u64>,
-    dead: HashSet<String>,
+    pub(super) late: BTreeMap<(PrincipalId, String, i64), u64>,
+    pub(super) dead: HashSet<String>,
     /// How often each thing came of a step in whose way nothing stood.
     pub(super) tally: BTreeMap<String, u64>,
 }
@@ -89,6 +89,10 @@ impl History {
         let (one, other) = {
             let first = Impatient { polls: step.polls, work: pin!(self.perform(&step.does, persisted)) };
             let beside = async {
+                // Somewhere in the middle of the other.
+                for _ in 0..step.yields {
+                    tokio::task::yield_now().await;
+                }
                 match &step.beside {
                     Some(does) => Some(self.perform(does, persisted).await),
                     None => None,
@@ -98,6 +102,11 @@ impl History {
         };
         self.world.emulator.faults().clear();
         self.world.calm_down().await;
+        for (does, done) in [(Some(&step.does), &one), (step.beside.as_ref(), &other)] {
+            if let (Some(Does::Intrude { .. }), Some(Done::Acted { came: Comes::To(_), .. })) = (does, done) {
+                return Err("somebody else was shown it".to_owned());
+            }
+        }
         let dones: Vec<Done> = [one, other].into_iter().flatten().collect();
         let mut swept = BTreeMap::new();
         match (foretold, dones.first()) {
@@ -116,6 +125,8 @@ impl History {
         self.inspect(&step).await?;
         for (id, foretold) in swept {
             let came = self.last.records.get(&id).map(|tracked| Comes::To(tracked.upload.state.kind()));
+            let name = came.as_ref().map_or_else(|| "sweep: withdrawn".to_owned(), |came| format!("sweep: {came:?}"));
+            *self.tally.entry(name).or_default() += 1;
             if came != foretold && foretold != Some(Comes::Unforeseen) {
                 return Err(format!("a sweep brought {id} to {came:?}, where {foretold:?} was foretold"));
             }
@@ -131,8 +142,8 @@ impl History {
             let Some((key, is_repeat)) = wish.key else { continue };
             let before = self.wishes.entry((wish.user, key)).or_insert_with(|| wish.clone());
             if is_repeat {
-                let repeated = Wish { broker: wish.broker, key: wish.key, ..before.clone() };
-                *wish = repeated;
+                let Wish { key, broker, is_mortal, .. } = *wish;
+                *wish = Wish { key, broker, is_mortal, ..before.clone() };
             }
         }
         step
@@ -243,19 +254,18 @@ impl History {
 
     fn learn(&mut self, step: &Step, dones: Vec<Done>) -> Verdict {
         let now = self.world.now();
-        let mut is_known = step.is_clean();
+        for does in [Some(&step.does), step.beside.as_ref()].into_iter().flatten().filter(|_| step.beside.is_some()) {
+            // Which of two it was that left what is found cannot be told.
+            if let Does::Create(wish @ Wish { key: Some((key, _)), .. }) = does {
+                self.keys.insert((wish.user, *key), Used { fingerprint: wish.fingerprint(), upload: None });
+            }
+        }
         for done in dones {
             if let Done::Created { wish, result } = &done {
-                match (result, wish.key) {
-                    (Ok(created), Some((key, _))) => {
-                        let Upload { id, created_at, .. } = created.tracked.upload;
-                        let used = Used { fingerprint: wish.fingerprint(), upload: Some((id, created_at)) };
-                        self.keys.insert((wish.user, key), used);
-                    }
-                    (Err(_), Some((key, _))) if !step.is_clean() => {
-                        self.keys.insert((wish.user, key), Used { fingerprint: wish.fingerprint(), upload: None });
-                    }
-                    _ => {}
+                if let (Ok(created), Some((key, _))) = (result, wish.key) {
+                    let Upload { id, created_at, .. } = created.tracked.upload;
+                    let used = Used { fingerprint: wish.fingerprint(), upload: Some((id, created_at)) };
+                    self.keys.insert((wish.user, key), used);
                 }
                 let is_new = result.as_ref().is_ok_and(|created| {
                     !created.replayed && !self.last.records.contains_key(&created.tracked.upload.id)
@@ -276,10 +286,8 @@ impl History {
                     if self.done.contains(&(attempt.endpoint, attempt.id)) {
                         return Err(format!("{} was told again after it was taken", attempt.id));
                     }
-                    match attempt.is_taken {
-                        Some(true) => drop(self.done.insert((attempt.endpoint, attempt.id))),
-                        Some(false) => {}
-                        None => is_known = false,
+                    if attempt.is_taken {
+                        self.done.insert((attempt.endpoint, attempt.id));
                     }
                 }
             }
@@ -289,15 +297,6 @@ impl History {
                 let payload = if let Done::Created { wish, .. } = &done { Some(&wish.payload) } else { None };
                 self.remember(user, &given, payload);
             }
-        }
-        if !is_known
-            && let Does::Create(Wish { user, key: Some((key, _)), .. }) = &step.does
-            && step.polls.is_some()
-        {
-            // Nobody heard what became of it.
-            let wish = self.wishes.get(&(*user, *key)).map(Wish::fingerprint);
-            let fingerprint = wish.unwrap_or(Fingerprint([0; 16]));
-            self.keys.insert((*user, *key), Used { fingerprint, upload: None });
         }
         Ok(())
     }
@@ -315,125 +314,6 @@ impl History {
         if let Some(sent) = self.sent.iter_mut().find(|sent| sent.id == id) {
             sent.take(given);
         }
-    }
-
-    /// Checks everything that must hold now.
-    async fn inspect(&mut self, step: &Step) -> Verdict {
-        let snapshot = self.world.snapshot().await;
-        let now = snapshot.now;
-        for (name, object) in &snapshot.objects {
-            self.made.entry((name.clone(), object.generation)).or_insert_with(|| object.clone());
-        }
-        self.count_late(&snapshot);
-        final_states_stay(&self.last.records, &snapshot.records)?;
-        nothing_is_forgotten_early(&self.last.records, &snapshot.records, now)?;
-        live_uploads_are_due(&snapshot)?;
-        for Tracked { upload, .. } in snapshot.records.values() {
-            times_are_sound(upload, now)?;
-            completed_is_true(upload, &self.made)?;
-        }
-        self.check_usage(step, &snapshot)?;
-        self.reconcile(step, &snapshot);
-        for endpoint in &self.world.brokers[0].endpoints {
-            ends_are_told_once(endpoint, &snapshot, &self.done)?;
-        }
-        let changed: Vec<UploadId> = snapshot
-            .records
-            .iter()
-            .filter(|(id, tracked)| self.last.records.get(id).is_none_or(|was| was.revision != tracked.revision))
-            .map(|(id, _)| *id)
-            .collect();
-        self.last = snapshot;
-        self.check_sessions(|sent| changed.contains(&sent.id)).await
-    }
-
-    fn count_late(&mut self, snapshot: &Snapshot) {
-        for (id, Tracked { upload, .. }) in &snapshot.records {
-            let UploadState::Completed { object, at, .. } = &upload.state else { continue };
-            let Some(before) = self.last.records.get(id).filter(|was| !was.upload.state.is_final()) else { continue };
-            if is_late(&before.upload, *at) {
-                let key = (upload.principal, upload.policy.to_string(), at.utc_day());
-                *self.late.entry(key).or_default() += object.size.0;
-            }
-        }
-    }
-
-    fn check_usage(&mut self, step: &Step, snapshot: &Snapshot) -> Verdict {
-        let now = snapshot.now;
-        let limits: Vec<_> = self.world.policies().map(Policy::limits).collect();
-        for (&(user, policy), usage) in &snapshot.usage {
-            let principal = self.world.users[user].id;
-            let whose = |fault| format!("{} under {}: {fault}", self.world.users[user].subject, POLICY_NAMES[policy]);
-            let theirs = snapshot.records.values().filter(|tracked| {
-                tracked.upload.principal == principal && tracked.upload.policy.as_str() == POLICY_NAMES[policy]
-            });
-            usage_is_what_records_say(theirs, usage, now).map_err(whose)?;
-            let late = self.late.get(&(principal, POLICY_NAMES[policy].to_owned(), now.utc_day()));
-            limits_hold(&limits[policy], usage, late.copied().unwrap_or_default()).map_err(whose)?;
-            let Some(bucket) = self.buckets.get_mut(&(user, policy)) else { continue };
-            let (expected, told) = (bucket.left(now), usage.rate_left.unwrap());
-            let is_right = if step.is_clean() { told == expected } else { told <= expected && told + 2 >= expected };
-            if !is_right {
-                return Err(whose(format!("the rate has {told} left, where {expected} was foretold")));
-            }
-            bucket.believe(usage, now);
-        }
-        Ok(())
-    }
-
-    /// Where it could not be known whether a delivery was taken, the store is believed.
-    fn reconcile(&mut self, step: &Step, snapshot: &Snapshot) {
-        let delivers = |does: &Does| matches!(does, Does::Deliver { .. });
-        if step.is_clean() || ![Some(&step.does), step.beside.as_ref()].into_iter().flatten().any(delivers) {
-            return;
-        }
-        for (endpoint, id) in self.told.keys() {
-            if !snapshot.outboxes[endpoint].contains(id) {
-                self.done.insert((*endpoint, *id));
-            }
-        }
-    }
-
-    /// Asks the sessions that were given out for uploads of `which`.
-    pub(super) async fn check_sessions(&mut self, which: impl Fn(&Sent) -> bool) -> Verdict {
-        for sent in self.sent.iter().filter(|sent| which(sent)) {
-            let Some(tracked) = self.last.records.get(&sent.id) else { continue };
-            if tracked.upload.transfer != TransferKind::Resumable {
-                continue;
-            }
-            let mut given = Vec::new();
-            for session in sent.sessions().filter(|session| !self.dead.contains(session.expose())) {
-                given.push((session.clone(), self.world.ask(session).await));
-            }
-            let dead = given.iter().filter(|(_, truth)| *truth == Truth::Dead);
-            self.dead.extend(dead.map(|(session, _)| session.expose().to_owned()));
-            one_session_is_deliverable(tracked, &given)?;
-        }
-        Ok(())
-    }
-
-    /// Whatever has happened: sweeps alone bring everything to its end, and leave nothing behind.
-    pub(super) async fn settle(&mut self) -> Verdict {
-        const DAY: u64 = 86_400;
-        for seconds in [130, 130, 3_600, 7_200, DAY, DAY, DAY, DAY, DAY, DAY, DAY, 3_700, DAY] {
-            self.world.clock.advance(Duration::from_secs(seconds));
-            let round = self.world.brokers[0].sweep().await;
-            if round.failed > 0 {
-                return Err(format!("a sweep failed at the end: {round:?}"));
-            }
-            let sweep = Step { does: Does::Sweep { broker: 0 }, beside: None, faults: Vec::new(), polls: None };
-            self.inspect(&sweep).await?;
-            self.check_sessions(|_| true).await?;
-        }
-        for (id, Tracked { upload, .. }) in &self.last.records {
-            *self.tally.entry(format!("ended: {}", upload.state.name())).or_default() += 1;
-            if !upload.state.is_final() {
-                return Err(format!("{id} never ended: {:?}", upload.state));
-            }
-            no_object_is_left(upload, self.last.objects.get(upload.object.as_str()))?;
-        }
-        let held: u32 = self.last.usage.values().map(|usage| usage.active).sum();
-        if held > 0 { Err(format!("{held} reservations stayed")) } else { Ok(()) }
     }
 }
 

@@ -48,6 +48,8 @@ impl Chance {
 pub(super) struct Step {
     pub(super) does: Does,
     pub(super) beside: Option<Does>,
+    /// How often what happens beside it lets others go first.
+    pub(super) yields: usize,
     pub(super) faults: Vec<Fault>,
     /// After how many polls whoever asked goes away.
     pub(super) polls: Option<u32>,
@@ -105,6 +107,8 @@ pub(super) struct Wish {
     /// An idempotency key, and whether what it was used for before is asked for again.
     pub(super) key: Option<(u8, bool)>,
     pub(super) broker: usize,
+    /// Whether the broker does not outlive whoever asks it.
+    pub(super) is_mortal: bool,
 }
 
 /// What a client sends to storage.
@@ -171,21 +175,40 @@ pub(super) struct Odds {
 }
 
 pub(super) fn step(chance: &Chance, odds: Odds) -> Step {
-    let does = does(chance, odds);
-    let beside = chance.in_a_hundred(odds.beside).then(|| beside(chance, &does, odds));
+    let (does, beside) = if chance.in_a_hundred(10) {
+        duel(chance)
+    } else {
+        let does = does(chance, odds);
+        let beside = chance.in_a_hundred(odds.beside).then(|| beside(chance, &does, odds));
+        (does, beside)
+    };
+    // The runtime asks the system for what has come once in 61 turns while somebody is busy.
+    let yields = chance.below(800);
     let many = if chance.in_a_hundred(odds.faults) { 1 + chance.below(2) } else { 0 };
     let goes_away = matches!(does, Does::Create(_) | Does::Act { .. } | Does::Sweep { .. });
-    let polls =
-        (goes_away && chance.in_a_hundred(odds.goes_away)).then(|| 1 + u32::try_from(chance.below(30)).unwrap());
-    Step { does, beside, faults: (0..many).map(|_| fault(chance)).collect(), polls }
+    // What a creation leaves that was interrupted is what most can go wrong with.
+    let more_often = if matches!(does, Does::Create(_)) { 2 * odds.goes_away } else { odds.goes_away };
+    let polls = (goes_away && chance.in_a_hundred(more_often)).then(|| 1 + u32::try_from(chance.below(12)).unwrap());
+    Step { does, beside, yields, faults: (0..many).map(|_| fault(chance)).collect(), polls }
+}
+
+/// The last bytes against something else that is about the same upload: where most can go wrong, and chance alone seldom
+/// brings it about.
+fn duel(chance: &Chance) -> (Does, Option<Does>) {
+    let upload = chance.below(2);
+    let what = chance.weighted(&[(3, Sending::All), (1, Sending::Rest), (1, Sending::TooMany)]);
+    let notify = Act::Notify(Notice::Right);
+    let act = chance.weighted(&[(4, Act::Cancel), (3, Act::Renew), (1, Act::Complete), (1, Act::Refresh), (1, notify)]);
+    let (send, act) = (Does::Send { upload, what, session: 0 }, Does::Act { upload, act, broker: chance.below(2) });
+    if chance.in_a_hundred(70) { (act, Some(send)) } else { (send, Some(act)) }
 }
 
 fn does(chance: &Chance, odds: Odds) -> Does {
     let upload = if chance.in_a_hundred(70) { chance.below(3) } else { chance.below(40) };
     let broker = chance.below(2);
     match chance.below(100) {
-        0..22 => Does::Create(wish(chance)),
-        22..45 => Does::Send { upload, what: sending(chance), session: chance.weighted(&[(9, 0), (1, 1), (1, 2)]) },
+        0..25 => Does::Create(wish(chance)),
+        25..45 => Does::Send { upload, what: sending(chance), session: chance.weighted(&[(9, 0), (1, 1), (1, 2)]) },
         45..75 => Does::Act { upload, act: act(chance), broker },
         75..78 => Does::Intrude { upload, act: act(chance) },
         78..84 => Does::Sweep { broker },
@@ -217,7 +240,7 @@ fn beside(chance: &Chance, does: &Does, odds: Odds) -> Does {
 fn wish(chance: &Chance) -> Wish {
     let policy = chance.weighted(&[(6, 0), (2, 1), (3, 2)]);
     let kinds = [(6, TransferKind::Resumable), (2, TransferKind::Simple), (1, TransferKind::SignedResumable)];
-    let size = chance.one_of(&[1, 9, 10, 200, 999, 1000]);
+    let size = chance.one_of(&[1, 10, 200, 999, 1000]);
     Wish {
         user: chance.weighted(&[(3, 0), (2, 1), (1, 2)]),
         policy,
@@ -225,8 +248,9 @@ fn wish(chance: &Chance) -> Wish {
         is_declared: policy == 1 || chance.in_a_hundred(60),
         has_digests: chance.in_a_hundred(40),
         payload: (0..size).map(|_| u8::try_from(chance.below(256)).unwrap()).collect(),
-        key: chance.in_a_hundred(35).then(|| (u8::try_from(chance.below(3)).unwrap(), chance.in_a_hundred(85))),
+        key: chance.in_a_hundred(50).then(|| (u8::try_from(chance.below(2)).unwrap(), chance.in_a_hundred(85))),
         broker: chance.below(2),
+        is_mortal: chance.in_a_hundred(50),
     }
 }
 
@@ -253,11 +277,11 @@ fn sending(chance: &Chance) -> Sending {
     let part = Sending::Part(2 + chance.below(4) as u64);
     chance.weighted(&[
         (8, Sending::All),
-        (4, part),
+        (6, part),
         (3, Sending::Rest),
         (2, Sending::Other),
-        (1, Sending::TooMany),
-        (1, Sending::TooManySoFar),
+        (2, Sending::TooMany),
+        (2, Sending::TooManySoFar),
         (2, Sending::TooFew),
     ])
 }
@@ -282,7 +306,7 @@ fn act(chance: &Chance) -> Act {
 }
 
 fn wait(chance: &Chance) -> Duration {
-    let seconds = [(8, 1), (8, 10), (6, 61), (6, 130), (4, 950), (3, 3_600), (2, 7_300), (2, 86_400), (1, 260_000)];
+    let seconds = [(20, 1), (20, 9), (10, 61), (8, 130), (6, 950), (3, 3_600), (2, 7_300), (2, 86_400), (1, 260_000)];
     let seconds = chance.weighted(&seconds);
     // Rarely longer than anything is remembered.
     Duration::from_secs(if chance.in_a_hundred(2) { 9 * 86_400 } else { seconds })

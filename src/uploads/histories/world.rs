@@ -27,7 +27,7 @@ max_size = 1000
 unknown_size = true
 max_active = 4
 rate = "6/1m"
-daily_bytes = 6000
+daily_bytes = 4000
 session_lifetime = "2h"
 transfers = ["resumable", "simple", "signed_resumable"]
 
