@@ -27,6 +27,7 @@ use crate::live;
 use crate::machine::{self, Machine};
 use crate::model::chain;
 use crate::model::id::Partition;
+use crate::model::section::SectionError;
 use crate::policy::{Policies, PolicySettings};
 use crate::routing::{self, Routing};
 use crate::server::{Limits, Listener, TlsCertificate, TlsError};
@@ -308,6 +309,11 @@ impl App {
         Arc::clone(&self.routing)
     }
 
+    /// Whoever is told of ends, for whoever has secrets read again.
+    pub fn webhooks(&self) -> Arc<Webhooks> {
+        Arc::clone(&self.webhooks)
+    }
+
     /// The certificate that clients are shown, to be reloaded when somebody asks for it. None without TLS.
     pub fn certificate(&self) -> Option<TlsCertificate> {
         self.certificate.clone()
@@ -458,8 +464,12 @@ fn open_identity(
         .tls_certs_merge(roots?)
         .user_agent(USER_AGENT)
         .build()?;
-    Identity::new(&config.issuers, world.clock.clone(), client)
-        .map_err(|error| config.error("issuers", Some(error.index), error.key, error.reason).into())
+    Identity::new(&config.issuers, world.clock.clone(), client).map_err(|error| at(config, error))
+}
+
+/// The same with the file and the line.
+fn at(config: &Config, error: SectionError) -> StartError {
+    config.error(error.section, Some(error.index), error.key, error.reason).into()
 }
 
 fn open_receiver(config: &Config, identity: &Identity) -> Result<Option<Receiver>, StartError> {
@@ -468,15 +478,12 @@ fn open_receiver(config: &Config, identity: &Identity) -> Result<Option<Receiver
 }
 
 fn compile_policies(config: &Config) -> Result<Policies, StartError> {
-    Policies::new(&config.policies)
-        .map_err(|error| config.error("policies", Some(error.index), error.key, error.reason).into())
+    Policies::new(&config.policies).map_err(|error| at(config, error))
 }
 
 fn open_endpoints(config: &Config, extra_roots: &[CertificateDer<'static>]) -> Result<Vec<Arc<Endpoint>>, StartError> {
     Endpoint::open_all(&config.webhooks, extra_roots, USER_AGENT).map_err(|error| match error {
-        webhooks::OpenError::Settings(error) => {
-            config.error("webhooks", Some(error.index), error.key, error.reason).into()
-        }
+        webhooks::OpenError::Settings(error) => at(config, error),
         webhooks::OpenError::Client(error) => error.into(),
     })
 }

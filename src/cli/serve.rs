@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,6 +14,7 @@ use crate::config;
 use crate::http::gate::Transport;
 use crate::model::chain;
 use crate::server::{Reloaded, TlsCertificate};
+use crate::webhooks::Webhooks;
 
 /// How long new connections are taken after SIGTERM: a load balancer learns from its probes that it must stop sending.
 const NOTICE: Duration = Duration::from_secs(2);
@@ -30,7 +32,7 @@ pub(super) struct Arguments {
 }
 
 /// Serves until SIGTERM or SIGINT, then answers what is under way. SIGINT while it drains ends it at once. SIGHUP, which would
-/// end other processes, reads the certificate and the database of addresses again.
+/// end other processes, reads the certificate, the secrets of webhooks and the database of addresses again.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = match config::load_file(&arguments.config) {
         Ok(config) => config,
@@ -58,7 +60,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     info!(region = %app.region().name, address = %app.public_addr(), operations = %app.operations_addr(), "listening");
 
     let shutdown = CancellationToken::new();
-    let (certificate, routing) = (app.certificate(), app.routing());
+    let (certificate, routing, webhooks) = (app.certificate(), app.routing(), app.webhooks());
     let serving = app.serve(shutdown.clone(), NOTICE);
     tokio::pin!(serving);
     loop {
@@ -83,7 +85,12 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 shutdown.cancel();
             }
             _ = hang_up.recv() => {
-                reload(certificate.clone()).await;
+                info!(
+                    "told to reload: the TLS certificate, the secrets of webhooks and the database of addresses are read again; \
+                     other settings need a restart in this version"
+                );
+                reload_certificate(certificate.clone()).await;
+                reload_secrets(Arc::clone(&webhooks)).await;
                 routing.refresh_database().await;
             }
         }
@@ -91,15 +98,29 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Reads the certificate again now; the watch would do so within half a minute.
-async fn reload(certificate: Option<TlsCertificate>) {
-    info!(
-        "told to reload: the TLS certificate and the database of addresses are read again; other settings need a restart in this version"
-    );
+async fn reload_certificate(certificate: Option<TlsCertificate>) {
     let Some(certificate) = certificate else { return };
     match tokio::task::spawn_blocking(move || certificate.reload()).await {
         Ok(Ok(Reloaded::Changed)) => info!("the TLS certificate was replaced"),
         Ok(Ok(Reloaded::Unchanged)) => info!("the TLS certificate is the same as before"),
         Ok(Err(error)) => warn!(error = chain(&error), "the TLS certificate cannot be used; the old one is served on"),
         Err(error) => warn!(error = chain(&error), "the TLS certificate was not read"),
+    }
+}
+
+/// Reads the secrets of every endpoint again. One whose file cannot be used signs on with those that it had.
+async fn reload_secrets(webhooks: Arc<Webhooks>) {
+    let read = tokio::task::spawn_blocking(move || {
+        for endpoint in &webhooks.endpoints {
+            match endpoint.reload_secrets() {
+                Ok(()) => info!(endpoint = %endpoint.name(), "the secrets of a webhook were read again"),
+                Err(error) => {
+                    warn!(endpoint = %endpoint.name(), error = chain(&error), "the secrets of a webhook stay as they were");
+                }
+            }
+        }
+    });
+    if let Err(error) = read.await {
+        warn!(error = chain(&error), "the secrets of webhooks were not read");
     }
 }

@@ -20,10 +20,11 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::extract::{bearer, collect};
 use super::problem::{Code, FieldError, Problem};
-use crate::identity::{self, Algorithm, Identity, IssuerSettings, SettingsError};
+use crate::identity::{self, Algorithm, Identity, IssuerSettings};
 use crate::model::Invalid;
 use crate::model::address::UpstreamUrl;
 use crate::model::notice::ObjectNotice;
+use crate::model::section::SectionError;
 use crate::model::time::Span;
 use crate::model::upload::UploadState;
 use crate::notifications::{self, MAX_BODY, Metrics, Outcome, Unreadable};
@@ -191,8 +192,8 @@ impl Receiver {
     ///
     /// # Errors
     /// When a key of the section cannot be used.
-    pub fn new(settings: &Settings, users: &Identity) -> Result<Self, SettingsError> {
-        let identity = users.reconfigured(&settings.issuers()).map_err(|error| SettingsError {
+    pub fn new(settings: &Settings, users: &Identity) -> Result<Self, SectionError> {
+        let identity = users.reconfigured(&settings.issuers()).map_err(|error| SectionError {
             key: if error.key == "audiences" { "audience" } else { error.key },
             ..error
         })?;

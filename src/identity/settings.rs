@@ -9,6 +9,7 @@ use super::fetch::Origin;
 use super::verify::Rules;
 use crate::expression::Expression;
 use crate::model::address::{UpstreamUrl, is_loopback};
+use crate::model::section::Fault;
 use crate::model::time::Span;
 
 /// The most that clocks may be taken to differ. Whoever needs more has a clock to repair.
@@ -76,34 +77,6 @@ impl Algorithm {
             "EdDSA" => Self::EdDSA,
             _ => return None,
         })
-    }
-}
-
-/// Why an `[[issuers]]` section cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("issuers[{index}].{key}: {reason}")]
-pub struct SettingsError {
-    /// The position of the section among its like, from zero.
-    pub index: usize,
-    /// The key whose value is at fault.
-    pub key: &'static str,
-    /// What is wrong with it, for the person who wrote it.
-    pub reason: String,
-}
-
-/// A [`SettingsError`] before anyone has counted the sections.
-pub(super) struct Fault {
-    pub(super) key: &'static str,
-    pub(super) reason: String,
-}
-
-impl Fault {
-    pub(super) fn new(key: &'static str, reason: impl Into<String>) -> Self {
-        Self { key, reason: reason.into() }
-    }
-
-    pub(super) fn at(self, index: usize) -> SettingsError {
-        SettingsError { index, key: self.key, reason: self.reason }
     }
 }
 
