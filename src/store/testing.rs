@@ -17,6 +17,8 @@ pub(super) const NOW: Timestamp = Timestamp::from_millis(1_763_805_600_120);
 /// Whose all uploads of these tests are.
 pub(super) const OWNER: Owner<'_> = Owner { issuer: "https://issuer.example", tenant: None, subject: "ada" };
 
+pub(super) const UNLIMITED: Limits = Limits { max_active: None, rate: None, daily_bytes: None };
+
 pub(super) const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 /// A `redis-server` on a socket of its own, which ends with this value.
