@@ -17,7 +17,6 @@ use clap::Parser;
 use tokio::task::JoinSet;
 use upload_broker::clock::{Clock, Randomness};
 use upload_broker::emulator::{self, BucketSettings, Emulator};
-use upload_broker::geo::Misdirected;
 use upload_broker::model::id::UploadId;
 use upload_broker::model::limits::{Enforcement, Limits};
 use upload_broker::model::principal::{Owner, PrincipalId};
@@ -215,12 +214,7 @@ async fn uploads(clock: Clock, store: Arc<Store>, emulator: &Emulator) -> anyhow
         signing: Signing::Unused,
     };
     let region = Region { name: "europe-west1".parse()?, bucket: "media-eu".parse()?, url: emulator.url().parse()? };
-    let routing = routing::Settings {
-        own: region.name.clone(),
-        map: routing::Map { regions: Vec::new(), misdirected: Misdirected::Serve, header: None, database: None },
-        trusted_ca: Vec::new(),
-        user_agent: "upload-broker/bench",
-    };
+    let routing = routing::Settings::of_one_region(region.name.clone(), region.url.clone());
     Ok(Uploads {
         routing: Arc::new(Routing::new(routing, clock.clone(), Randomness::System)?),
         clock,

@@ -24,6 +24,7 @@ use crate::machine::{self, Machine};
 use crate::model::chain;
 use crate::model::id::Partition;
 use crate::model::name::RegionName;
+use crate::model::section::SectionError;
 use crate::notifications;
 use crate::policy::{Policies, PolicySettings};
 use crate::routing::{self, Routing};
@@ -226,6 +227,11 @@ fn no_section(config: &Config, name: &RegionName) -> StartError {
     config.error("region", None, "", format!("\"{name}\" is not the name of any [[regions]] section")).into()
 }
 
+/// The same with the file and the line.
+fn at(config: &Config, error: SectionError) -> StartError {
+    config.error(error.section, Some(error.index), error.key, error.reason).into()
+}
+
 pub(super) fn open_identity(
     config: &Config,
     world: &World,
@@ -238,14 +244,11 @@ pub(super) fn open_identity(
         .tls_certs_merge(roots?)
         .user_agent(USER_AGENT)
         .build()?;
-    Identity::new(&config.issuers, world.clock.clone(), client)
-        .map_err(|error| config.error("issuers", Some(error.index), error.key, error.reason).into())
+    Identity::new(&config.issuers, world.clock.clone(), client).map_err(|error| at(config, error))
 }
 
 fn reconfigured(config: &Config, before: &Identity) -> Result<Identity, StartError> {
-    before
-        .reconfigured(&config.issuers)
-        .map_err(|error| config.error("issuers", Some(error.index), error.key, error.reason).into())
+    before.reconfigured(&config.issuers).map_err(|error| at(config, error))
 }
 
 pub(super) fn open_receiver(
@@ -267,8 +270,7 @@ fn reconfigured_receiver(config: &Config, before: &Receiver) -> Result<Option<Re
 /// # Errors
 /// At the first that cannot be.
 pub fn compile_policies(config: &Config) -> Result<Policies, StartError> {
-    Policies::new(&config.policies)
-        .map_err(|error| config.error("policies", Some(error.index), error.key, error.reason).into())
+    Policies::new(&config.policies).map_err(|error| at(config, error))
 }
 
 pub(super) fn open_endpoints(
@@ -276,9 +278,7 @@ pub(super) fn open_endpoints(
     extra_roots: &[CertificateDer<'static>],
 ) -> Result<Vec<Arc<Endpoint>>, StartError> {
     Endpoint::open_all(&config.webhooks, extra_roots, USER_AGENT).map_err(|error| match error {
-        webhooks::OpenError::Settings(error) => {
-            config.error("webhooks", Some(error.index), error.key, error.reason).into()
-        }
+        webhooks::OpenError::Settings(error) => at(config, error),
         webhooks::OpenError::Client(error) => error.into(),
     })
 }

@@ -142,6 +142,14 @@ fn answers(operation: &str) -> Vec<Named> {
         "listPolicies" => {
             vec![("policies", "One policy, with what is left of its limits", json!({"policies": [policy()]}))]
         }
+        "route" => vec![(
+            "regions",
+            "For a client in Belgium",
+            json!({"region": "europe-west1", "located_by": "header", "country": "BE", "regions": [
+                {"name": "europe-west1", "url": "https://eu.uploads.example.com", "distance_km": 70, "healthy": true},
+                {"name": "us-east4", "url": "https://us.uploads.example.com", "distance_km": 6210, "healthy": true},
+            ]}),
+        )],
         "adminListUploads" => {
             vec![("page", "Somebody's upload", page(json!([with(uploading_of_another(), "owner", owner())])))]
         }

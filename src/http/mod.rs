@@ -21,6 +21,8 @@ pub mod transfer;
 mod uploads;
 pub mod wire;
 pub mod wire_admin;
+pub mod wire_create;
+pub mod wire_policies;
 
 use std::any::Any;
 use std::sync::Arc;

@@ -267,9 +267,6 @@ fn method_label(method: &Method) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::sync::Mutex;
-
     use axum::body::Body;
     use axum::http::StatusCode;
     use axum::http::header::VARY;
@@ -280,6 +277,7 @@ mod tests {
 
     use super::*;
     use crate::storage::{Error, Outage, Upstream};
+    use crate::telemetry::testing::Log;
 
     async fn ask<H, T>(handler: H) -> Response
     where
@@ -303,29 +301,14 @@ mod tests {
         assert_eq!(vary, ["origin", "accept"]);
     }
 
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[tokio::test]
     async fn a_failure_is_logged_with_its_request_and_its_causes() {
         // While there is only one, `tracing` asks the subscriber of whichever thread comes first, also one without any.
         let _another = tracing::Dispatch::new(tracing_subscriber::registry());
-        let lines = Lines::default();
-        let writer = lines.clone();
+        let log = Log::default();
         let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_span_list(false);
         let filter = tracing_subscriber::EnvFilter::new("info");
-        let subscriber = tracing_subscriber::registry().with(filter).with(layer.with_writer(move || writer.clone()));
+        let subscriber = tracing_subscriber::registry().with(filter).with(layer.with_writer(log.clone()));
         let subscriber = tracing::subscriber::set_default(subscriber);
         let failing = async || {
             let whom = Upstream::Storage;
@@ -334,7 +317,7 @@ mod tests {
         let response = ask(failing).await;
         drop(subscriber);
         let id = response.headers()[REQUEST_ID].to_str().unwrap();
-        let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let lines = log.text();
         assert!(lines.contains("storage is not available: it answered with status 503"), "{lines}");
         assert!(lines.contains(&format!("\"request.id\":\"{id}\"")), "{lines}");
     }

@@ -7,7 +7,7 @@ use axum::extract::State;
 
 use super::extract::Caller;
 use super::problem::Problem;
-use super::wire;
+use super::wire_policies::{Policy, PolicyList};
 use crate::uploads::Uploads;
 
 /// List policies
@@ -16,13 +16,13 @@ use crate::uploads::Uploads;
 #[utoipa::path(
     get, path = "/v1/policies", operation_id = "listPolicies", tag = "policies",
     responses(
-        (status = 200, description = "The policies that admit the caller", body = wire::PolicyList),
+        (status = 200, description = "The policies that admit the caller", body = PolicyList),
     ),
 )]
 pub(super) async fn list(
     State(uploads): State<Arc<Uploads>>,
     Caller(principal): Caller,
-) -> Result<Json<wire::PolicyList>, Problem> {
+) -> Result<Json<PolicyList>, Problem> {
     let allowances = uploads.allowances(&principal).await?;
-    Ok(Json(wire::PolicyList { policies: allowances.iter().map(wire::Policy::from).collect() }))
+    Ok(Json(PolicyList { policies: allowances.iter().map(Policy::from).collect() }))
 }

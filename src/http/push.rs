@@ -20,16 +20,17 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::extract::{bearer, collect};
 use super::problem::{Code, FieldError, Problem};
-use crate::identity::{self, Algorithm, Identity, IssuerSettings, SettingsError};
+use crate::identity::{self, Algorithm, Identity, IssuerSettings};
 use crate::model::Invalid;
 use crate::model::address::UpstreamUrl;
 use crate::model::notice::ObjectNotice;
+use crate::model::section::SectionError;
 use crate::model::time::Span;
 use crate::model::upload::UploadState;
 use crate::notifications::{self, MAX_BODY, Metrics, Outcome, Unreadable};
 use crate::uploads::{self, Noticed};
 
-/// What is pushed: one of the three forms that [`Receiver::read`] knows. In the interface it has a name, so that clients
+/// What is pushed: one of the three forms that the receiver knows. In the interface it has a name, so that clients
 /// that are generated make one type of it.
 pub struct StorageNotification;
 
@@ -190,8 +191,8 @@ impl Receiver {
     ///
     /// # Errors
     /// When a key of the section cannot be used.
-    pub fn new(settings: &Settings, users: &Identity, metrics: Metrics) -> Result<Self, SettingsError> {
-        let identity = users.reconfigured(&settings.issuers()).map_err(|error| SettingsError {
+    pub fn new(settings: &Settings, users: &Identity, metrics: Metrics) -> Result<Self, SectionError> {
+        let identity = users.reconfigured(&settings.issuers()).map_err(|error| SectionError {
             key: if error.key == "audiences" { "audience" } else { error.key },
             ..error
         })?;
@@ -202,7 +203,7 @@ impl Receiver {
     ///
     /// # Errors
     /// When a key of the section cannot be used.
-    pub fn reconfigured(&self, settings: &Settings) -> Result<Self, SettingsError> {
+    pub fn reconfigured(&self, settings: &Settings) -> Result<Self, SectionError> {
         Self::new(settings, &self.identity, self.metrics.clone())
     }
 

@@ -39,8 +39,9 @@ pub(super) async fn route(
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RegionList {
     /// The region whose broker answers.
-    #[schema(example = "europe-west1")]
+    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9_-]+$", example = "europe-west1")]
     region: String,
+    #[schema(max_items = 1000)]
     regions: Vec<Region>,
     located_by: LocatedBy,
     /// The client's country (ISO 3166-1 alpha-2), where it is known.
@@ -52,14 +53,14 @@ pub(super) struct RegionList {
 /// A region, as this one sees it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Region {
-    #[schema(example = "europe-west1")]
+    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9_-]+$", example = "europe-west1")]
     name: String,
     /// Its broker.
     #[schema(format = "uri", example = "https://eu.uploads.example.com")]
     url: String,
     /// How far it is from the client, in km; left out where that is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, example = 70)]
+    #[schema(nullable = false, maximum = 20_038, example = 70)]
     distance_km: Option<u32>,
     /// Whether it is up.
     healthy: bool,

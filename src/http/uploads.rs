@@ -13,6 +13,7 @@ use super::extract::{Body, Caller, Deadline, Id, Origin, Query, RepeatKey};
 use super::observe::AnsweredElsewhere;
 use super::problem::{self, Code, Problem};
 use super::wire;
+use super::wire_create::CreateUpload;
 use crate::model::Invalid;
 use crate::model::idempotency::Fingerprint;
 use crate::model::upload::NewUpload;
@@ -38,7 +39,7 @@ const LARGEST_PAGE: u32 = 200;
 #[utoipa::path(
     post, path = "/v1/uploads", operation_id = "createUpload", tag = "uploads",
     params(("Idempotency-Key" = Option<String>, Header, description = "Repeats with the same key and body give the same upload, for 24 hours.", min_length = 1, max_length = 255, example = "8a6f0a6e-6f4f-4a3f-9d1c-2f2b7f1f6c11")),
-    request_body = wire::CreateUpload,
+    request_body = CreateUpload,
     responses(
         (status = 201, description = "The upload, with how to send its bytes", body = wire::Upload, headers(
             ("location" = String, description = "The upload's path; an absolute URL where another region has created it"),
@@ -65,7 +66,7 @@ pub(super) async fn create(
     Origin(origin): Origin,
     RepeatKey(key): RepeatKey,
     Arrived { mut arrival, credentials }: Arrived,
-    Body(body, bytes): Body<wire::CreateUpload>,
+    Body(body, bytes): Body<CreateUpload>,
 ) -> Result<Response, Problem> {
     let idempotency = key.map(|key| (key, Fingerprint::of(&body.canonical())));
     let request = NewUpload::try_from(body)?;

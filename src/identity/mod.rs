@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::model::principal::Principal;
+use crate::model::section::{Fault, SectionError};
 use crate::model::time::Timestamp;
 
 pub mod development;
@@ -35,9 +36,12 @@ pub use examine::Examined;
 use key_set::Fingerprint;
 use keys::{KeySource, Surroundings};
 pub use metrics::Metrics;
-pub use settings::{Algorithm, IssuerSettings, SettingsError};
+pub use settings::{Algorithm, IssuerSettings};
 pub use verify::Reason;
 use verify::{MAX_TOKEN_BYTES, Rules, Unverified};
+
+/// What a section of what is set up here is called.
+const SECTION: &str = "issuers";
 
 /// How many verified tokens are remembered, if they are of the usual size of 1 KiB.
 const REMEMBERED_TOKENS: usize = 8192;
@@ -99,8 +103,8 @@ impl Identity {
     /// `client` must follow no redirects; paths must be absolute, or relative to the working directory.
     ///
     /// # Errors
-    /// When a section cannot be used: see [`SettingsError`].
-    pub fn new(issuers: &[IssuerSettings], clock: Clock, client: reqwest::Client) -> Result<Self, SettingsError> {
+    /// When a section cannot be used: see [`SectionError`].
+    pub fn new(issuers: &[IssuerSettings], clock: Clock, client: reqwest::Client) -> Result<Self, SectionError> {
         let surroundings = Surroundings { clock, client, metrics: Metrics::new(), answer_time: fetch::ANSWER_TIME };
         Self::assemble(issuers, surroundings, &[])
     }
@@ -109,8 +113,8 @@ impl Identity {
     /// so that a new configuration during an outage locks nobody out. Tokens are verified anew.
     ///
     /// # Errors
-    /// When a section cannot be used: see [`SettingsError`].
-    pub fn reconfigured(&self, issuers: &[IssuerSettings]) -> Result<Self, SettingsError> {
+    /// When a section cannot be used: see [`SectionError`].
+    pub fn reconfigured(&self, issuers: &[IssuerSettings]) -> Result<Self, SectionError> {
         Self::assemble(issuers, self.surroundings.clone(), &self.issuers)
     }
 
@@ -118,14 +122,14 @@ impl Identity {
         settings: &[IssuerSettings],
         surroundings: Surroundings,
         previous: &[Issuer],
-    ) -> Result<Self, SettingsError> {
+    ) -> Result<Self, SectionError> {
         let mut issuers: Vec<Issuer> = Vec::with_capacity(settings.len());
         for (index, section) in settings.iter().enumerate() {
-            let rules = section.rules().map_err(|fault| fault.at(index))?;
-            let origin = section.origin().map_err(|fault| fault.at(index))?;
+            let rules = section.rules().map_err(|fault| fault.at(SECTION, index))?;
+            let origin = section.origin().map_err(|fault| fault.at(SECTION, index))?;
             if issuers.iter().any(|other| other.rules.issuer == rules.issuer) {
-                let reason = "is that of an earlier section; one section may name several audiences".to_owned();
-                return Err(SettingsError { index, key: "issuer", reason });
+                let reason = "is that of an earlier section; one section may name several audiences";
+                return Err(Fault::new("issuer", reason).at(SECTION, index));
             }
             let kept = previous.iter().find(|other| other.keys.serves(&rules.issuer, &origin, &rules.algorithms));
             let keys = if let Some(other) = kept {
@@ -133,11 +137,8 @@ impl Identity {
             } else {
                 // Only a file is read here, so nothing else can fail.
                 let (issuer, accepted) = (Arc::clone(&rules.issuer), rules.algorithms.clone());
-                KeySource::new(issuer, origin, accepted, surroundings.clone()).map_err(|error| SettingsError {
-                    index,
-                    key: "jwks_file",
-                    reason: crate::model::chain(&error),
-                })?
+                KeySource::new(issuer, origin, accepted, surroundings.clone())
+                    .map_err(|error| Fault::new("jwks_file", crate::model::chain(&error)).at(SECTION, index))?
             };
             issuers.push(Issuer { rules, keys });
         }

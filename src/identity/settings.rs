@@ -11,6 +11,7 @@ use super::verify::{Reason, Rules, principal};
 use crate::expression::Expression;
 use crate::model::address::{UpstreamUrl, is_loopback};
 use crate::model::principal::Principal;
+use crate::model::section::{Fault, SectionError};
 use crate::model::time::{Span, Timestamp};
 
 /// The most that clocks may be taken to differ. Whoever needs more has a clock to repair.
@@ -84,34 +85,6 @@ impl Algorithm {
     }
 }
 
-/// Why an `[[issuers]]` section cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("issuers[{index}].{key}: {reason}")]
-pub struct SettingsError {
-    /// The position of the section among its like, from zero.
-    pub index: usize,
-    /// The key whose value is at fault.
-    pub key: &'static str,
-    /// What is wrong with it, for the person who wrote it.
-    pub reason: String,
-}
-
-/// A [`SettingsError`] before anyone has counted the sections.
-pub(super) struct Fault {
-    pub(super) key: &'static str,
-    pub(super) reason: String,
-}
-
-impl Fault {
-    pub(super) fn new(key: &'static str, reason: impl Into<String>) -> Self {
-        Self { key, reason: reason.into() }
-    }
-
-    pub(super) fn at(self, index: usize) -> SettingsError {
-        SettingsError { index, key: self.key, reason: self.reason }
-    }
-}
-
 impl IssuerSettings {
     /// The user whom a token of this issuer with these claims would prove, if it were signed: for trying out what a
     /// configuration says. What every token has is filled in where it is left out: issuer, audience, and an hour of life
@@ -123,8 +96,8 @@ impl IssuerSettings {
         &self,
         mut claims: Map<String, Value>,
         now: Timestamp,
-    ) -> Result<Result<Principal, Reason>, SettingsError> {
-        let rules = self.rules().map_err(|fault| fault.at(0))?;
+    ) -> Result<Result<Principal, Reason>, SectionError> {
+        let rules = self.rules().map_err(|fault| fault.at(super::SECTION, 0))?;
         let audience = self.audiences.first().cloned().unwrap_or_default();
         let lifetime = SUPPOSED_LIFETIME.min(self.max_lifetime.0).as_secs();
         for (claim, value) in [

@@ -13,6 +13,7 @@ pub mod name;
 pub mod notice;
 pub mod principal;
 pub mod secret;
+pub mod section;
 pub mod size;
 pub mod time;
 pub mod upload;

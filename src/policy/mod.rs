@@ -22,8 +22,12 @@ use crate::model::id::UploadId;
 use crate::model::limits::{Enforcement, Limits};
 use crate::model::name::{PolicyName, RegionName};
 use crate::model::principal::Principal;
+use crate::model::section::{Fault, SectionError};
 use crate::model::time::Timestamp;
 use crate::model::upload::NewUpload;
+
+/// What a section of what is set up here is called.
+const SECTION: &str = "policies";
 
 /// All policies, in configuration order.
 #[derive(Debug)]
@@ -33,31 +37,19 @@ pub struct Policies {
     claims: ClaimNames,
 }
 
-/// Why the policies of a configuration cannot be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("policies[{index}].{key}: {reason}")]
-pub struct SettingsError {
-    /// Which section, counted from 0.
-    pub index: usize,
-    /// Which key of it.
-    pub key: &'static str,
-    /// What is wrong with the value.
-    pub reason: String,
-}
-
 impl Policies {
     /// Checks and compiles the policies.
     ///
     /// # Errors
     /// At the first value that cannot be, and where two policies have one name.
-    pub fn new(settings: &[PolicySettings]) -> Result<Self, SettingsError> {
+    pub fn new(settings: &[PolicySettings]) -> Result<Self, SectionError> {
         let mut policies: Vec<Policy> = Vec::with_capacity(settings.len());
         for (index, settings) in settings.iter().enumerate() {
             if policies.iter().any(|policy| *policy.name() == settings.name) {
                 let reason = format!("another policy has the name {:?} too", settings.name);
-                return Err(SettingsError { index, key: "name", reason });
+                return Err(Fault::new("name", reason).at(SECTION, index));
             }
-            let policy = Policy::new(settings).map_err(|(key, reason)| SettingsError { index, key, reason })?;
+            let policy = Policy::new(settings).map_err(|fault| fault.at(SECTION, index))?;
             policies.push(policy);
         }
         let claims = ClaimNames::of_all(policies.iter().filter_map(|policy| policy.when.as_ref()));
@@ -124,15 +116,15 @@ pub struct Policy {
 }
 
 impl Policy {
-    fn new(settings: &PolicySettings) -> Result<Self, settings::Fault> {
+    fn new(settings: &PolicySettings) -> Result<Self, Fault> {
         settings.check()?;
         let when = settings.when.as_deref().map(Expression::compile).transpose();
         Ok(Self {
-            when: when.map_err(|reason| ("when", reason.to_string()))?,
+            when: when.map_err(|reason| Fault::new("when", reason.to_string()))?,
             object: object_name::Template::parse(&settings.object, settings.overwrite)
-                .map_err(|reason| ("object", reason.to_string()))?,
+                .map_err(|reason| Fault::new("object", reason.to_string()))?,
             content_types: content_type::Patterns::parse(&settings.content_types)
-                .map_err(|reason| ("content_types", reason.to_string()))?,
+                .map_err(|reason| Fault::new("content_types", reason.to_string()))?,
             regions: settings.regions.as_deref().map(Arc::from),
             settings: settings.clone(),
         })

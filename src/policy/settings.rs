@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::metadata;
 use crate::model::limits::Rate;
 use crate::model::name::{PolicyName, RegionName};
+use crate::model::section::Fault;
 use crate::model::size::ByteCount;
 use crate::model::time::Span;
 use crate::model::upload::TransferKind;
@@ -86,9 +87,6 @@ const LONGEST_SESSION: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Less leaves no time to upload anything.
 const SHORTEST_SESSION: Duration = Duration::from_secs(60);
 
-/// A key of the section whose value cannot be, and the reason.
-pub(super) type Fault = (&'static str, String);
-
 impl PolicySettings {
     /// Whether clients under it may work with URLs that the broker signs.
     pub fn asks_for_signatures(&self) -> bool {
@@ -108,16 +106,16 @@ impl PolicySettings {
         self.check_sizes()?;
         let lifetime = self.session_lifetime.0;
         if !(SHORTEST_SESSION..=LONGEST_SESSION).contains(&lifetime) {
-            return Err(("session_lifetime", "must be at least 1m and at most 7d".to_owned()));
+            return Err(Fault::new("session_lifetime", "must be at least 1m and at most 7d"));
         }
         if self.max_active == Some(0) {
-            return Err((
+            return Err(Fault::new(
                 "max_active",
                 "is 0, so nothing would ever be admitted; leave it out for no limit".to_owned(),
             ));
         }
         if self.max_active.is_some_and(|limit| limit > LARGEST_ACTIVE) {
-            return Err(("max_active", format!("is more than {LARGEST_ACTIVE}; leave it out for no limit")));
+            return Err(Fault::new("max_active", format!("is more than {LARGEST_ACTIVE}; leave it out for no limit")));
         }
         require_some_once("transfers", &self.transfers)?;
         // A signed URL is good for any number of requests until it ends. Where objects may be replaced, the one that was
@@ -126,7 +124,7 @@ impl PolicySettings {
             && let Some(signed) = self.transfers.iter().find(|setting| setting.kind().is_signed())
         {
             let name = signed.kind().name();
-            return Err((
+            return Err(Fault::new(
                 "transfers",
                 format!("\"{name}\" needs overwrite = false: its URL could replace the object after it was verified"),
             ));
@@ -134,14 +132,14 @@ impl PolicySettings {
         if let Some(regions) = &self.regions {
             require_some_once("regions", regions)?;
         }
-        metadata::check(&self.metadata).map_err(|reason| ("metadata", reason.to_string()))?;
+        metadata::check(&self.metadata).map_err(|reason| Fault::new("metadata", reason.to_string()))?;
         if let Some(value) = &self.cache_control {
             let legal = !value.is_empty()
                 && value.trim() == value
                 && value.len() <= 1024
                 && value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
             if !legal {
-                return Err((
+                return Err(Fault::new(
                     "cache_control",
                     "must be 1 to 1024 printable ASCII characters, without outer spaces".to_owned(),
                 ));
@@ -152,25 +150,28 @@ impl PolicySettings {
 
     fn check_sizes(&self) -> Result<(), Fault> {
         if self.max_size > ByteCount::LARGEST_OBJECT {
-            return Err(("max_size", format!("is more than the {} that storage takes", ByteCount::LARGEST_OBJECT)));
+            return Err(Fault::new(
+                "max_size",
+                format!("is more than the {} that storage takes", ByteCount::LARGEST_OBJECT),
+            ));
         }
         if self.min_size > self.max_size {
-            return Err(("min_size", format!("is {}, more than max_size, {}", self.min_size, self.max_size)));
+            return Err(Fault::new("min_size", format!("is {}, more than max_size, {}", self.min_size, self.max_size)));
         }
         if self.simple_max_size < self.min_size && self.transfers.contains(&TransferSetting::Simple) {
             let reason = format!(
                 "is {}, less than min_size, {}: nothing would ever be admitted as \"simple\"",
                 self.simple_max_size, self.min_size
             );
-            return Err(("simple_max_size", reason));
+            return Err(Fault::new("simple_max_size", reason));
         }
         let Some(daily) = self.daily_bytes else { return Ok(()) };
         if daily > LARGEST_DAY {
-            return Err(("daily_bytes", format!("is more than {LARGEST_DAY}; leave it out for no limit")));
+            return Err(Fault::new("daily_bytes", format!("is more than {LARGEST_DAY}; leave it out for no limit")));
         }
         if daily < self.min_size {
             let reason = format!("is {daily}, less than min_size, {}: nothing would ever be admitted", self.min_size);
-            return Err(("daily_bytes", reason));
+            return Err(Fault::new("daily_bytes", reason));
         }
         // An upload of unknown size reserves as much as it may become.
         let reserved = self.transfers.iter().map(|setting| self.reserved_unknown(setting.kind())).min();
@@ -180,7 +181,7 @@ impl PolicySettings {
             let reason = format!(
                 "is {daily}, less than the {reserved} that an upload of unknown size reserves: none would ever be admitted"
             );
-            return Err(("daily_bytes", reason));
+            return Err(Fault::new("daily_bytes", reason));
         }
         Ok(())
     }
@@ -188,10 +189,10 @@ impl PolicySettings {
 
 fn require_some_once<T: PartialEq>(key: &'static str, list: &[T]) -> Result<(), Fault> {
     if list.is_empty() {
-        return Err((key, "the list is empty, so nothing would ever be admitted".to_owned()));
+        return Err(Fault::new(key, "the list is empty, so nothing would ever be admitted"));
     }
     let repeated = list.iter().enumerate().any(|(position, item)| list[..position].contains(item));
-    if repeated { Err((key, "an entry is there twice".to_owned())) } else { Ok(()) }
+    if repeated { Err(Fault::new(key, "an entry is there twice")) } else { Ok(()) }
 }
 
 /// What a policy says of declared digests.

@@ -5,6 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use reqwest::StatusCode;
 
 use crate::geo::How;
 use crate::model::name::RegionName;
@@ -14,7 +15,7 @@ use crate::model::name::RegionName;
 pub struct Metrics {
     routed: Family<RoutedLabels, Counter>,
     forwards: Family<ForwardLabels, Counter>,
-    healthy: Family<RegionLabel, Gauge>,
+    healthy: Family<PeerLabel, Gauge>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -26,13 +27,13 @@ struct RoutedLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ForwardLabels {
-    region: String,
+    peer: String,
     result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RegionLabel {
-    region: String,
+struct PeerLabel {
+    peer: String,
 }
 
 /// What came of a forward.
@@ -53,7 +54,13 @@ pub(super) enum ForwardResult {
 }
 
 impl ForwardResult {
-    const fn name(self) -> &'static str {
+    /// That of an answer that decides.
+    pub(super) fn of(status: StatusCode) -> Self {
+        if status == StatusCode::CREATED { Self::Created } else { Self::Refused }
+    }
+
+    /// What metrics and logs call it.
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
             Self::Refused => "refused",
@@ -89,7 +96,7 @@ impl Metrics {
     }
 
     pub(super) fn observe_forward(&self, region: &RegionName, result: ForwardResult) {
-        self.forwards.get_or_create(&ForwardLabels { region: region.to_string(), result: result.name() }).inc();
+        self.forwards.get_or_create(&ForwardLabels { peer: region.to_string(), result: result.name() }).inc();
     }
 
     pub(super) fn forget_health(&self) {
@@ -97,6 +104,6 @@ impl Metrics {
     }
 
     pub(super) fn observe_health(&self, region: &RegionName, is_up: bool) {
-        self.healthy.get_or_create(&RegionLabel { region: region.to_string() }).set(i64::from(is_up));
+        self.healthy.get_or_create(&PeerLabel { peer: region.to_string() }).set(i64::from(is_up));
     }
 }

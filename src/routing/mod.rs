@@ -22,12 +22,14 @@ mod watch;
 use std::sync::Arc;
 
 use reqwest::Certificate;
+use tracing::{debug, info};
 use url::Url;
 
 pub use decide::{Arrival, Choice, Hop, Placed, Question};
 pub use metrics::Metrics;
 pub use peer::{FORWARDED, Forward, Forwarded, LOCATED_BY, LOCATION, Relay};
 
+use self::metrics::ForwardResult;
 use self::peer::{Peer, client};
 use crate::clock::{Clock, Randomness};
 use crate::geo::{Candidate, Database, HeaderName, Location, Locator, Misdirected, Ranked, Wanted, nearest};
@@ -55,6 +57,24 @@ pub struct Map {
     pub header: Option<HeaderName>,
     /// The database that addresses are looked up in.
     pub database: Option<Arc<Database>>,
+}
+
+impl Settings<'_> {
+    /// Those of a deployment that has one region.
+    pub fn of_one_region(own: RegionName, url: Url) -> Self {
+        let region = Candidate { name: own.clone(), coordinates: None, countries: Vec::new() };
+        Settings {
+            own,
+            map: Map {
+                regions: vec![(region, url)],
+                misdirected: Misdirected::default(),
+                header: None,
+                database: None,
+            },
+            trusted_ca: Vec::new(),
+            user_agent: "upload-broker",
+        }
+    }
 }
 
 /// Where clients are sent, as one region sees it.
@@ -151,9 +171,23 @@ impl Routing {
     /// Dropped, or after a failure, it may have been taken there all the same: then nobody is told its session.
     pub async fn forward(&self, region: &RegionName, forward: Forward) -> Forwarded {
         let Some(peer) = self.peers.iter().find(|peer| peer.name == *region) else { return Forwarded::Failed };
-        let (forwarded, result) = peer.forward(&self.client, &self.own, forward).await;
-        self.metrics.observe_forward(region, result);
-        forwarded
+        match peer.forward(&self.client, &self.own, forward).await {
+            Ok(relay) => {
+                self.metrics.observe_forward(region, ForwardResult::of(relay.status));
+                let there = relay.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
+                debug!(region = region.as_str(), status = relay.status.as_u16(), there, "a nearer region has answered");
+                Forwarded::Answered(relay)
+            }
+            Err(result) => {
+                self.metrics.observe_forward(region, result);
+                info!(
+                    region = region.as_str(),
+                    result = result.name(),
+                    "a nearer region could not decide on an upload"
+                );
+                Forwarded::Failed
+            }
+        }
     }
 
     /// Whether the region is up. Its own broker, which asks this, is.
@@ -211,7 +245,7 @@ mod tests {
         before.metrics.register(&mut registry);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        let shown = |region: &str| text.contains(&format!("region_healthy{{region=\"{region}\"}}"));
+        let shown = |region: &str| text.contains(&format!("region_healthy{{peer=\"{region}\"}}"));
         assert!(shown("stays") && shown("comes") && !shown("goes"), "{text}");
     }
 }

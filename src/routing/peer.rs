@@ -14,7 +14,6 @@ use reqwest::{Certificate, Client, StatusCode};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tracing::{info, warn};
 use url::Url;
 
 use super::metrics::ForwardResult;
@@ -126,7 +125,7 @@ pub(super) struct Peer {
 }
 
 /// Why a probe did not pass.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Unready {
     /// It answered with this status.
     Answered(StatusCode),
@@ -135,7 +134,7 @@ pub(super) enum Unready {
     /// Nothing came in time.
     TimedOut,
     /// There was no connection, or it broke.
-    NoConnection,
+    NoConnection(reqwest::Error),
 }
 
 impl fmt::Display for Unready {
@@ -144,7 +143,7 @@ impl fmt::Display for Unready {
             Self::Answered(status) => write!(f, "it answered {}", status.as_u16()),
             Self::Stranger => f.write_str("what answers at its url is not the broker of this region"),
             Self::TimedOut => f.write_str("it did not answer in time"),
-            Self::NoConnection => f.write_str("there was no connection"),
+            Self::NoConnection(error) => write!(f, "there was no connection: {}", chain(error)),
         }
     }
 }
@@ -186,8 +185,9 @@ impl Peer {
         };
         let answered: Result<_, reqwest::Error> =
             tokio::time::timeout(PROBE_TIME, asking).await.map_err(|_| Unready::TimedOut)?;
-        let (status, body) =
-            answered.map_err(|error| if error.is_timeout() { Unready::TimedOut } else { Unready::NoConnection })?;
+        let (status, body) = answered.map_err(|error| {
+            if error.is_timeout() { Unready::TimedOut } else { Unready::NoConnection(error.without_url()) }
+        })?;
         if status != StatusCode::OK {
             return Err(Unready::Answered(status));
         }
@@ -196,46 +196,30 @@ impl Peer {
     }
 
     /// Asks it to create an upload, in the user's own name.
+    ///
+    /// # Errors
+    /// Why it could not decide, or was not asked.
     pub(super) async fn forward(
         &self,
         client: &Client,
         from: &RegionName,
         forward: Forward,
-    ) -> (Forwarded, ForwardResult) {
+    ) -> Result<Relay, ForwardResult> {
         let Forward { headers, body, located, deadline } = forward;
-        let region = self.name.as_str();
-        let Ok(_permit) = self.permits.try_acquire() else { return (Forwarded::Failed, ForwardResult::Overloaded) };
-        let Ok(url) = self.url.join("/v1/uploads") else { return (Forwarded::Failed, ForwardResult::Failed) };
+        let _permit = self.permits.try_acquire().map_err(|_| ForwardResult::Overloaded)?;
+        let url = self.url.join("/v1/uploads").map_err(|_| ForwardResult::Failed)?;
         let request = client.post(url).headers(headers).headers(guard(from, &located)).body(body);
-        let until = deadline.min(Instant::now() + FORWARD_TIME);
         let asking = async {
             let mut response = request.send().await?;
             let body = read(&mut response).await?;
             Ok((response.status(), std::mem::take(response.headers_mut()), body))
         };
-        let Ok(answered): Result<Result<_, reqwest::Error>, _> = tokio::time::timeout_at(until, asking).await else {
-            warn!(region, "a nearer region did not answer in time, and the upload is not sent on");
-            return (Forwarded::Failed, ForwardResult::TimedOut);
-        };
-        match answered {
-            Ok((status, headers, body)) => {
-                if let Some(relay) = body.and_then(|body| self.relay(status, &headers, body)) {
-                    let there = relay.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
-                    info!(region, status = status.as_u16(), there, "a nearer region has answered a request");
-                    let created = status == StatusCode::CREATED;
-                    let result = if created { ForwardResult::Created } else { ForwardResult::Refused };
-                    (Forwarded::Answered(relay), result)
-                } else {
-                    warn!(region, status = status.as_u16(), "a nearer region could not decide on an upload");
-                    (Forwarded::Failed, ForwardResult::Failed)
-                }
-            }
-            Err(error) => {
-                let result = if error.is_timeout() { ForwardResult::TimedOut } else { ForwardResult::NoConnection };
-                warn!(region, error = chain(&error.without_url()), "a nearer region cannot be reached");
-                (Forwarded::Failed, result)
-            }
-        }
+        let until = deadline.min(Instant::now() + FORWARD_TIME);
+        let answered: Result<_, reqwest::Error> =
+            tokio::time::timeout_at(until, asking).await.map_err(|_| ForwardResult::TimedOut)?;
+        let (status, headers, body) = answered
+            .map_err(|error| if error.is_timeout() { ForwardResult::TimedOut } else { ForwardResult::NoConnection })?;
+        body.and_then(|body| self.relay(status, &headers, body)).ok_or(ForwardResult::Failed)
     }
 
     /// The answer as the client gets it, if it is one that decides: an upload, or a broker's refusal of this request.

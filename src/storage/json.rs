@@ -297,7 +297,8 @@ pub(super) fn delete_request(
 pub(super) fn read_deleted(answer: &Answer) -> Result<Deleted, Error> {
     match answer.status {
         StatusCode::OK if answer.is_page() => Err(Error::Nonsense("a page where an object was to be deleted")),
-        StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(Deleted::Gone),
+        StatusCode::OK | StatusCode::NO_CONTENT => Ok(Deleted::Gone),
+        StatusCode::NOT_FOUND => Ok(Deleted::WasGone),
         StatusCode::PRECONDITION_FAILED => Ok(Deleted::Replaced),
         _ => Err(answer.unexpected()),
     }
@@ -446,7 +447,7 @@ mod tests {
         for (status, cancelled, deleted) in [
             (200, "Finished", "Gone"),
             (204, "Finished", "Gone"),
-            (404, "WasGone", "Gone"),
+            (404, "WasGone", "WasGone"),
             (410, "WasGone", "storage refused with status 410"),
             (412, "storage refused with status 412", "Replaced"),
             (499, "Ended", "storage refused with status 499"),
@@ -476,7 +477,7 @@ mod tests {
     fn an_object_is_read_back_only_from_its_own_resource() {
         let with = |from: &str, to: &str| RESOURCE.replacen(from, to, 1);
         let without_hint = FoundObject { object: stored(), upload_hint: None, note: None };
-        let found = FoundObject { object: stored(), upload_hint: Some("3f".to_owned()), note: Some("n".to_owned()) };
+        let found = FoundObject { object: stored(), upload_hint: Some("3f".to_owned()), note: None };
         let odd_type = StoredObject { content_type: None, ..stored() };
         let some = |found: &FoundObject| told(Ok(Some(found.clone())));
         for (name, body, expected) in [

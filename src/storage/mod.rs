@@ -152,8 +152,10 @@ pub struct FoundObject {
 /// What a deletion came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deleted {
-    /// That generation is not there, by this call or before it.
+    /// That generation was there, and is no more.
     Gone,
+    /// It was not there. An earlier try may have deleted it, whose answer was lost.
+    WasGone,
     /// Another generation has taken its place, and was left alone.
     Replaced,
 }

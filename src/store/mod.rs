@@ -44,6 +44,8 @@ mod silence;
 #[cfg(test)]
 mod suite;
 #[cfg(test)]
+mod suite_limits;
+#[cfg(test)]
 mod suite_queues;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -27,7 +27,6 @@ pub(super) const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("a lost upload is restored once, and counted", |s| Box::pin(a_lost_upload_is_restored(s))),
 ];
 
-const UNLIMITED: Limits = Limits { max_active: None, rate: None, daily_bytes: None };
 const PARTITION: Partition = Partition(0x3F);
 const ONE: EndpointId = EndpointId([1; 8]);
 const OTHER: EndpointId = EndpointId([2; 8]);

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::record::tests::upload;
 use super::seal::tests::key_file;
 use super::*;
+use crate::model::id::Partition;
 use crate::model::upload::{Evidence, StoredObject, Witness};
 
 pub(super) const NOW: Timestamp = Timestamp::from_millis(1_763_805_600_120);
@@ -16,10 +17,12 @@ pub(super) const NOW: Timestamp = Timestamp::from_millis(1_763_805_600_120);
 /// Whose all uploads of these tests are.
 pub(super) const OWNER: Owner<'_> = Owner { issuer: "https://issuer.example", tenant: None, subject: "ada" };
 
+pub(super) const UNLIMITED: Limits = Limits { max_active: None, rate: None, daily_bytes: None };
+
 pub(super) const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 /// A `redis-server` on a socket of its own, which ends with this value.
-pub(super) struct Server {
+pub(crate) struct Server {
     process: Process,
     directory: TempDir,
     stores: AtomicU32,
@@ -27,7 +30,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts one, or says that the test is skipped for want of it; continuous integration must have it.
-    pub(super) fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         key_file(directory.path(), "k1", 1);
         let Ok(process) = spawn(&directory).map(Process) else {
@@ -67,7 +70,7 @@ impl Server {
         self.wait();
     }
 
-    pub(super) fn settings(&self, key_prefix: &str) -> Settings {
+    pub(crate) fn settings(&self, key_prefix: &str) -> Settings {
         Settings {
             url: format!("redis+unix://{}", self.directory.path().join("s").display()),
             key_prefix: key_prefix.to_owned(),
@@ -267,7 +270,7 @@ impl Store {
     }
 
     /// When the upload is to be looked at next.
-    pub(super) async fn due(&self, id: UploadId) -> Option<Timestamp> {
+    pub(crate) async fn due(&self, id: UploadId) -> Option<Timestamp> {
         match self {
             Self::Memory(store) => store.due(id),
             Self::Redis(store) => {
@@ -275,6 +278,44 @@ impl Store {
                 command.arg(store.keys.due(id.partition(), &upload().region)).arg(&id.random()[..]);
                 store.raw::<Option<i64>>(&command).await.map(Timestamp::from_millis)
             }
+        }
+    }
+
+    /// Whose end is still to be told to the endpoint, what is parked included.
+    pub(crate) async fn outbox(&self, partition: Partition, endpoint: EndpointId) -> Vec<UploadId> {
+        match self {
+            Self::Memory(store) => {
+                let known = store.known();
+                let ours = known.deliveries.keys().filter(|(to, id)| *to == endpoint && id.partition() == partition);
+                ours.map(|(_, id)| *id).collect()
+            }
+            Self::Redis(store) => {
+                let mut found = Vec::new();
+                for key in [store.keys.outbox(partition, endpoint), store.keys.parked(partition, endpoint)] {
+                    let mut command = ::redis::cmd("ZRANGE");
+                    command.arg(key).arg(0).arg(-1);
+                    found.extend(store.raw::<Vec<Vec<u8>>>(&command).await);
+                }
+                found.into_iter().map(|random| UploadId::new(partition, random.try_into().unwrap())).collect()
+            }
+        }
+    }
+
+    /// Forgets a record as Redis does when its life is over. The memory store does so by the clock.
+    pub(crate) async fn forget(&self, id: UploadId) {
+        if let Self::Redis(store) = self {
+            let mut command = ::redis::cmd("DEL");
+            command.arg(store.keys.record(id));
+            store.raw::<u32>(&command).await;
+        }
+    }
+
+    /// Cuts every connection to the server but the one that says so.
+    pub(crate) async fn cut(&self) {
+        if let Self::Redis(store) = self {
+            let mut command = ::redis::cmd("CLIENT");
+            command.arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes");
+            store.raw::<u32>(&command).await;
         }
     }
 }

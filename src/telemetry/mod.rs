@@ -13,6 +13,8 @@ mod metrics;
 mod otlp;
 pub(crate) mod outage;
 mod settings;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod trace;
 
 pub use context::Traceparent;

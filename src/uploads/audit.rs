@@ -89,34 +89,17 @@ impl Drop for Audit<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::sync::{Arc, Mutex};
-
     use serde_json::{Value, json};
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
     use crate::model::id::Partition;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::telemetry::testing::Log;
 
     #[tokio::test]
     async fn what_broke_off_halfway_is_written_down_too() {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(move || writer.clone());
+        let log = Log::default();
+        let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(log.clone());
         let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
         let replay = async {
             let mut audit = Audit {
@@ -136,7 +119,7 @@ mod tests {
             () = replay => panic!("it is not to come to its end"),
             () = std::future::ready(()) => {}
         }
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let text = log.text();
         let line: Value = serde_json::from_str(&text).unwrap();
         for (field, expected) in [
             ("target", json!("upload_broker::audit")),

@@ -85,7 +85,8 @@ impl Uploads {
         }
     }
 
-    async fn create_now(
+    /// The same on whoever's task it is called. Dropped in between it leaves what a broker leaves that dies.
+    pub(super) async fn create_now(
         &self,
         principal: &Principal,
         request: &NewUpload,

@@ -11,8 +11,14 @@ mod complete;
 mod create;
 mod endpoints;
 mod error;
+#[cfg(test)]
+#[cfg(feature = "demo")]
+mod histories;
 mod metrics;
 mod notify;
+#[cfg(test)]
+#[cfg(feature = "demo")]
+mod races;
 mod recent;
 mod renew;
 mod sweep;

@@ -130,13 +130,19 @@ impl Round {
 }
 
 /// What the walks of one round share.
-struct Share {
+pub(super) struct Share {
     /// One for each upload that may be settled at the same time.
     permits: Semaphore,
     /// How many have failed since the last that did not.
     failed_in_a_row: AtomicU32,
     /// The round's own span, if rounds are traced.
     span: Option<Active>,
+}
+
+impl Share {
+    pub(super) fn new(span: Option<Active>) -> Self {
+        Self { permits: Semaphore::new(AT_ONCE), failed_in_a_row: AtomicU32::new(0), span }
+    }
 }
 
 impl Uploads {
@@ -163,7 +169,7 @@ impl Uploads {
         // It is not the current span: the claims of 256 partitions, most of which find nothing, would bury the rest.
         let span = self.tracer.as_ref().map(|tracer| tracer.begin(Origin::Here, "sweep", Kind::Internal));
         let [first] = self.randomness.bytes::<1>();
-        let share = Arc::new(Share { permits: Semaphore::new(AT_ONCE), failed_in_a_row: AtomicU32::new(0), span });
+        let share = Arc::new(Share::new(span));
         // What was lost comes first: the queue lacks it, or has it as it was.
         let (mut round, mut unreachable) = (Round::default(), self.recall().await.err());
         let mut walking = JoinSet::new();
@@ -199,7 +205,12 @@ impl Uploads {
         round
     }
 
-    async fn sweep_partition(self: &Arc<Self>, partition: Partition, share: &Arc<Share>) -> (Round, Option<Error>) {
+    /// Settles what is due in one partition; with what kept it from going on.
+    pub(super) async fn sweep_partition(
+        self: &Arc<Self>,
+        partition: Partition,
+        share: &Arc<Share>,
+    ) -> (Round, Option<Error>) {
         let mut round = Round::default();
         while share.failed_in_a_row.load(Ordering::Relaxed) < HOPELESS {
             let now = self.clock.now();
@@ -383,13 +394,15 @@ impl Uploads {
         Ok(self.arrived(upload, deadline).await?.map(|object| object.generation))
     }
 
-    /// Deletes an object that came too late, and gives whether it is gone.
+    /// Deletes an object that came too late, and gives whether it was there and is gone. The session that made it tells of
+    /// it for days, so mostly it is gone since the upload was rejected.
     async fn delete_stray(&self, upload: &Upload, generation: i64, deadline: Instant) -> Result<bool, Error> {
         match self.storage.delete(&upload.bucket, &upload.object, generation, deadline).await {
-            Ok(_) => {
+            Ok(storage::Deleted::Gone) => {
                 info!(upload.id = %upload.id, object.generation = generation, "an object that came too late was deleted");
                 Ok(true)
             }
+            Ok(storage::Deleted::WasGone | storage::Deleted::Replaced) => Ok(false),
             // Such as under a hold, which the operator has set, and must know of.
             Err(error @ storage::Error::Refused { .. }) => {
                 warn!(

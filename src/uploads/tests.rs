@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::*;
 use crate::emulator::{self, BucketSettings, Emulator};
-use crate::geo::{Candidate, Misdirected};
 use crate::model::endpoint::EndpointId;
 use crate::model::notice::ObjectNotice;
 use crate::model::principal::PrincipalId;
@@ -60,20 +59,7 @@ pub(crate) async fn uploads() -> (Emulator, Arc<Uploads>) {
         bucket: "media-eu".parse().unwrap(),
         url: "https://eu.example.com".parse().unwrap(),
     };
-    let routing = routing::Settings {
-        own: region.name.clone(),
-        map: routing::Map {
-            regions: vec![(
-                Candidate { name: region.name.clone(), coordinates: None, countries: Vec::new() },
-                region.url.clone(),
-            )],
-            misdirected: Misdirected::Serve,
-            header: None,
-            database: None,
-        },
-        trusted_ca: Vec::new(),
-        user_agent: "upload-broker/test",
-    };
+    let routing = routing::Settings::of_one_region(region.name.clone(), region.url.clone());
     let uploads = Uploads {
         routing: Arc::new(Routing::new(routing, clock.clone(), Randomness::seeded(4)).unwrap()),
         clock,
@@ -112,20 +98,33 @@ fn request() -> NewUpload {
 
 pub(crate) async fn create(uploads: &Arc<Uploads>) -> Tracked {
     let context = CreateContext { idempotency: None, origin: None, arrival: Arrival::UNKNOWN, deadline: soon() };
-    match uploads.create(ada(), request(), context).await.unwrap() {
-        Creation::Here(created) => created.tracked,
+    here(uploads.create(ada(), request(), context).await.unwrap()).tracked
+}
+
+/// What was created here, as all is where there is one region.
+pub(super) fn here(creation: Creation) -> Created {
+    match creation {
+        Creation::Here(created) => *created,
         Creation::Elsewhere(region) => panic!("sent to {region}"),
     }
 }
 
 /// An upload with a session that is not recorded: not yet, or because the store has lost it.
 pub(super) async fn admit(uploads: &Uploads) -> (Upload, Lease, SessionUri) {
-    let ada = ada();
-    let id = UploadId::new(ada.id.partition(), uploads.randomness.bytes());
-    let admission = uploads.policies.decide(&ada, &request(), id, NOW).unwrap();
+    admit_for(uploads, &ada(), &request()).await
+}
+
+pub(super) async fn admit_for(
+    uploads: &Uploads,
+    owner: &Principal,
+    request: &NewUpload,
+) -> (Upload, Lease, SessionUri) {
+    let now = uploads.clock.now();
+    let id = UploadId::new(owner.id.partition(), uploads.randomness.bytes());
+    let admission = uploads.policies.decide(owner, request, id, now).unwrap();
     let upload = Upload {
         id,
-        principal: ada.id,
+        principal: owner.id,
         policy: admission.policy,
         region: uploads.region.name.clone(),
         bucket: uploads.region.bucket.clone(),
@@ -133,18 +132,18 @@ pub(super) async fn admit(uploads: &Uploads) -> (Upload, Lease, SessionUri) {
         promise: admission.promise,
         attributes: admission.attributes,
         transfer: TransferKind::Resumable,
-        created_at: NOW,
-        expires_at: NOW.plus(admission.session_lifetime),
-        state: UploadState::Admitted { lease_until: NOW.plus(Duration::from_secs(7)) },
+        created_at: now,
+        expires_at: now.plus(admission.session_lifetime),
+        state: UploadState::Admitted { lease_until: now.plus(Duration::from_secs(7)) },
     };
     let intent = Intent {
         upload: &upload,
-        owner: ada.owner(),
+        owner: owner.owner(),
         reserve: admission.reserve,
         limits: admission.limits,
         enforcement: admission.enforcement,
         idempotency: None,
-        now: NOW,
+        now,
     };
     let Admitted::Granted { lease, .. } = uploads.store.admit(&intent).await.unwrap() else { panic!("not admitted") };
     let session = uploads.open_transfer(&upload, None, soon()).await.unwrap();
@@ -316,6 +315,23 @@ async fn a_notification_without_an_object_leaves_an_upload_whose_session_is_not_
     assert_eq!(noticed, Noticed::StillOpen(before));
     let tracked = uploads.attach(&upload, &lease, &session).await.unwrap();
     assert_eq!(tracked.upload.state, UploadState::Pending, "its session is recorded as if nothing had been");
+}
+
+/// Its session says for days what it made, long after that was deleted.
+#[tokio::test]
+async fn what_was_deleted_when_it_was_rejected_is_not_deleted_again_and_again() {
+    let (emulator, uploads) = uploads().await;
+    let created = create(&uploads).await;
+    put(session(&created), 1_001).await;
+    let noticed = uploads.notified(&notice(&created.upload), soon()).await.unwrap();
+    assert!(matches!(&noticed, Noticed::Advanced(ended) if ended.upload.state.name() == "rejected"), "{noticed:?}");
+    let repeated = uploads.notified(&notice(&created.upload), soon()).await.unwrap();
+    assert!(matches!(repeated, Noticed::AlreadyFinal(_)), "nothing was cleaned up: {repeated:?}");
+    for (hour, due) in [(1, 1), (2, 0), (3, 0)] {
+        uploads.clock.advance(Duration::from_secs(3_600));
+        assert_eq!(uploads.sweep().await.due, due, "after {hour} hours");
+    }
+    assert_eq!(emulator.object("media-eu", created.upload.object.as_str()).map(|object| object.size), None);
 }
 
 #[tokio::test]

@@ -10,11 +10,15 @@ use super::address::Reach;
 use super::event::EventKind;
 use super::queue::Queue;
 use super::send::Sender;
-use super::settings::{EndpointName, Fault, MAX_ENDPOINTS, SettingsError, WebhookSettings};
+use super::settings::{EndpointName, MAX_ENDPOINTS, WebhookSettings};
 use super::sign::Secrets;
 use crate::model::endpoint::EndpointId;
+use crate::model::section::{Fault, SectionError};
 use crate::model::upload::StateKind;
 use crate::telemetry::outage::Outage;
+
+/// What a section of what is set up here is called.
+const SECTION: &str = "webhooks";
 
 /// How many attempts one endpoint may have under way. One that hangs takes up its own share, and nobody else's.
 pub(super) const ATTEMPTS_AT_ONCE: usize = 16;
@@ -45,7 +49,7 @@ impl std::fmt::Debug for Endpoint {
 pub enum OpenError {
     /// A value of the configuration is refused.
     #[error(transparent)]
-    Settings(#[from] SettingsError),
+    Settings(#[from] SectionError),
     /// The HTTP client cannot be set up.
     #[error("the HTTP client for webhooks cannot be set up")]
     Client(#[from] reqwest::Error),
@@ -63,7 +67,7 @@ impl Endpoint {
     ) -> Result<Vec<Arc<Self>>, OpenError> {
         let mut endpoints: Vec<Arc<Self>> = Vec::with_capacity(settings.len());
         for (index, section) in settings.iter().enumerate() {
-            let refuse = |fault: Fault| fault.at(index);
+            let refuse = |fault: Fault| fault.at(SECTION, index);
             if index == MAX_ENDPOINTS {
                 return Err(refuse(Fault::new("url", format!("is one too many: {MAX_ENDPOINTS} can be told"))).into());
             }

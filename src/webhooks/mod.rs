@@ -21,4 +21,4 @@ pub use deliver::{ENDINGS_AT_ONCE, Webhooks};
 pub use endpoint::{Endpoint, OpenError};
 pub use event::{EventKind, event_id};
 pub use metrics::Metrics;
-pub use settings::{EndpointName, MAX_ENDPOINTS, SettingsError, WebhookSettings};
+pub use settings::{EndpointName, MAX_ENDPOINTS, WebhookSettings};

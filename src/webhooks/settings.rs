@@ -11,6 +11,7 @@ use super::event::EventKind;
 use crate::model::Invalid;
 use crate::model::address::{UpstreamUrl, is_loopback};
 use crate::model::endpoint::EndpointId;
+use crate::model::section::Fault;
 
 /// How many endpoints there may be. Each costs an entry in the store for each upload that ends.
 pub const MAX_ENDPOINTS: usize = 16;
@@ -96,34 +97,6 @@ impl fmt::Debug for EndpointName {
 impl<'de> Deserialize<'de> for EndpointName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// Why a `[[webhooks]]` section cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("webhooks[{index}].{key}: {reason}")]
-pub struct SettingsError {
-    /// The position of the section among its like, from zero.
-    pub index: usize,
-    /// The key whose value is at fault.
-    pub key: &'static str,
-    /// What is wrong with it, for the person who wrote it. Never a secret.
-    pub reason: String,
-}
-
-/// A [`SettingsError`] before anyone has counted the sections.
-pub(super) struct Fault {
-    pub(super) key: &'static str,
-    pub(super) reason: String,
-}
-
-impl Fault {
-    pub(super) fn new(key: &'static str, reason: impl Into<String>) -> Self {
-        Self { key, reason: reason.into() }
-    }
-
-    pub(super) fn at(self, index: usize) -> SettingsError {
-        SettingsError { index, key: self.key, reason: self.reason }
     }
 }
 

@@ -243,7 +243,8 @@ async fn a_cancel_by_an_administrator_revokes_and_is_written_down() {
     let (open, done) = (ada.create_from(named(10)).await.is(201), ada.create_from(named(10)).await.is(201));
     assert_eq!(ada.put(&done.uri(), None, noise(10, 1)).await, 200);
     root.get(&format!("/v1/admin/uploads/{}", open.id())).await.is(200);
-    assert_eq!(lines.0.lock().unwrap().len(), 0, "who only looks is not written down");
+    let written = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert!(!written.contains("administrator"), "who only looks is not written down: {written}");
 
     let cancelled = root.call(Method::DELETE, &format!("/v1/admin/uploads/{}", open.id()), None).await;
     let cancelled = cancelled.is_upload(200, "cancelled");
@@ -257,7 +258,8 @@ async fn a_cancel_by_an_administrator_revokes_and_is_written_down() {
     assert_eq!(policies.body["policies"][0]["active"], 0, "what was reserved is free");
 
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let lines: Vec<Value> = lines.filter(|line: &Value| line["administrator"].is_string()).collect();
     let by = PrincipalId::of(ISSUER, Some("operators"), "root").to_string();
     for (line, (id, outcome)) in lines.iter().zip([(open.id(), "cancelled"), (done.id(), "completed")]) {
         assert_eq!((&line["administrator"], &line["upload.id"]), (&json!(by), &json!(id)), "{line}");

@@ -67,7 +67,13 @@ fn a_mistake_is_told_with_its_cause() {
 fn sighup_reloads_and_ends_nothing() {
     let folder = TempDir::new().unwrap();
     let config = folder.path().join("broker.toml");
-    std::fs::write(&config, configuration(folder.path(), "http://127.0.0.1:1", &Settings::default())).unwrap();
+    let secrets = folder.path().join("webhook.secret");
+    let secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n";
+    std::fs::write(&secrets, secret).unwrap();
+    let webhook = "\n[[webhooks]]\nurl = \"http://127.0.0.1:1/\"\nname = \"backend\"\n\
+        secret_file = \"webhook.secret\"\nallow_private_addresses = true\n";
+    let text = configuration(folder.path(), "http://127.0.0.1:1", &Settings::default()) + webhook;
+    std::fs::write(&config, text).unwrap();
     let (mut broker, ..) = Process::serve(&config, "info");
     broker.signal("HUP");
     broker.line_with("the configuration is the same as before");

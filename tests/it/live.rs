@@ -22,7 +22,7 @@ use cases::Case;
 use crate::support::process::{Process, command, serve};
 use crate::support::redis::{self, RedisServer};
 use crate::support::surroundings::{Metadata, Outside, TOKEN};
-use crate::support::{BUCKET, issuer_key, push_key};
+use crate::support::{BUCKET, issuer_key, push_key, pusher};
 
 const WEBHOOK_SECRET: &str = "whsec_czNjcmV0LW9mLXRoZS13ZWJob29rLTEyMzQ1Njc4";
 const SESSION_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
@@ -42,7 +42,7 @@ impl Scene {
 
     /// A configuration in which all is well, with its files.
     fn configuration(&self, folder: &Path, storage: &str) -> String {
-        let (outside, store) = (self.outside.url(), self.redis.url());
+        let (outside, store, pushes) = (self.outside.url(), self.redis.url(), pusher::SECTION);
         for (name, text) in [
             ("jwks.json", issuer_key().key_set().to_string()),
             ("push.json", push_key().key_set().to_string()),
@@ -92,14 +92,7 @@ url = "{outside}"
 name = "videos"
 object = "videos/{{sub}}/{{id}}.{{ext}}"
 transfers = ["resumable", "simple"]
-
-[notifications]
-issuer = "https://push.example"
-jwks_file = "push.json"
-algorithms = ["ES256"]
-audience = "https://eu.uploads.example.com/v1/notifications/storage"
-service_account = "push@acme.iam.gserviceaccount.com"
-
+{pushes}
 [[webhooks]]
 url = "{outside}/s3cret-path"
 name = "backend"

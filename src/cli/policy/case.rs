@@ -7,10 +7,11 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::http::problem::Problem;
-use crate::http::wire::CreateUpload;
+use crate::http::wire_create::CreateUpload;
 use crate::identity::{self, IssuerSettings};
 use crate::model::id::UploadId;
 use crate::model::name::{PolicyName, RegionName};
+use crate::model::section::SectionError;
 use crate::model::time::Timestamp;
 use crate::model::upload::NewUpload;
 use crate::policy::{Admission, Denial, Policies, Violation};
@@ -86,7 +87,7 @@ pub(super) enum Mistake {
     /// A key of it is wrong.
     Case { key: &'static str, reason: String },
     /// The issuer's section of the configuration is.
-    Issuer { position: usize, error: identity::SettingsError },
+    Issuer { position: usize, error: SectionError },
 }
 
 /// What became of a case.

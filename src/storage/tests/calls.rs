@@ -168,7 +168,7 @@ async fn every_operation_is_repeated() {
     // The first one may have done it: then there is nothing left, and that is what was wanted.
     let server = Scripted::start([Step::Close, answer(404, &[], "")]).await;
     let storage = client(&server).await;
-    assert_eq!(storage.delete(&bucket(), &object(), 1, soon()).await.unwrap(), Deleted::Gone);
+    assert_eq!(storage.delete(&bucket(), &object(), 1, soon()).await.unwrap(), Deleted::WasGone);
 }
 
 #[tokio::test]

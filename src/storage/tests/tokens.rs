@@ -1,11 +1,12 @@
 //! Tokens over the wire, and what becomes of calls without one.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::telemetry::testing::Log;
 
 /// A client of `server` whose tokens are got by a key.
 async fn client_with_key(server: &Scripted, credentials: Credentials) -> Storage {
@@ -199,31 +200,8 @@ async fn no_log_line_holds_a_secret() {
     assert!(storage.look(&session, soon()).await.is_err());
     assert!(storage.cancel(&session, soon()).await.is_err());
     drop(guard);
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     assert!(text.contains("storage is asked again") && text.contains("a storage token was received"), "{text}");
     assert!(!text.contains("s3cret"), "{text}");
     assert!(server.seen().iter().any(|request| request.contains("s3cret")), "the secrets were in use");
-}
-
-/// Where a test's log goes.
-#[derive(Clone, Default)]
-pub(super) struct Log(pub(super) Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
 }

@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::tokens::Log;
 use super::*;
+use crate::telemetry::testing::Log;
 
 /// Where access tokens are asked for on `server`, and so on: one server plays all parts, in the order of its script.
 struct Files {
@@ -499,7 +499,7 @@ async fn no_log_line_holds_what_a_file_holds() {
         assert!(files.server.seen().concat().contains("s3cret"), "{kind:?}: the secrets were in use");
     }
     drop(guard);
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     assert!(text.contains("a storage token was received"), "{text}");
     assert!(!text.contains("s3cret"), "{text}");
 }

@@ -63,7 +63,7 @@ fn places() -> Vec<Case> {
             )
         },
         Case {
-            config: |text| edit(&text, "name = \"us-east1\"", "name = \"us-eats1\""),
+            config: |text| edit(&text, "name = \"us-east1\"", "name = \"us-eats1\"\nlocation = [33.2, -80.0]"),
             ..case("a slip in a name", &[("regions", Warning, "us-eats1")])
         },
         Case {
