@@ -9,9 +9,10 @@ use tokio::task::JoinSet;
 
 use super::Demo;
 use super::distance;
-use super::globe::{Region, Stand, name_of, whole};
+use super::globe::{Region, Stand};
 use super::samples::{file, order};
 use super::table::columns;
+use super::view::{name_of, whole};
 use crate::client::{Client, FinalState, Http, Order, Patience, Token, UploadReport};
 use crate::clock::Randomness;
 use crate::geo::Country;
