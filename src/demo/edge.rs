@@ -85,6 +85,7 @@ impl Edge {
 
     /// Leads to the broker until `stop` is cancelled.
     pub(super) fn serve(self, broker: SocketAddr, way: watch::Receiver<Way>, stop: CancellationToken) {
+        // An address with its port always is one.
         let Ok(broker) = Authority::try_from(broker.to_string()) else { return };
         let client = Client::builder(TokioExecutor::new()).build_http();
         let front = Arc::new(Front { way, client, broker, stop: stop.clone() });

@@ -77,7 +77,8 @@ impl Demo {
     /// Uploads a file from five countries to the nearest and to the farthest region. `folder` takes the files. There is
     /// nothing to see where there is one region.
     ///
-    /// Each region has one client at a time, and the regions are visited at once: distance is that of a region.
+    /// Each region has one client at a time, and the regions are visited at once: distance is that of a region. Whoever moves
+    /// the client on the page meanwhile spoils the figures, and nothing else.
     ///
     /// # Errors
     /// When an upload has no final state.
