@@ -78,7 +78,7 @@ impl Site {
             .route("/token", get(token))
             .with_state(Arc::clone(&issuer))
             .merge(switches::router(Arc::clone(globe)));
-        // For a page that does not ask for the world.
+        // The page asks for all of them by now, but this one is known before it can ask.
         let broker = globe.regions().first().map(|region| region.broker.clone()).unwrap_or_default();
         for (path, kind, text) in PAGES {
             let text = text.replace("BROKER_URL", &broker);
