@@ -1,21 +1,32 @@
 //! `demo`: everything embedded.
 
+use std::fmt::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Randomness;
-use crate::demo::{Demo, Row, table};
+use crate::demo::{CAPTION, Demo, Journey, Row, Settings, table, tour_table};
+use crate::geo::Country;
 
-/// Run everything embedded, upload samples, show what happened, and serve
+/// Run several regions embedded, upload samples, show what happened, and serve
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The port of the page, on the loopback address; 0 takes a free one
+    /// The port of the page, on the loopback address; 0 takes a free one. All else is wherever there is room
     #[arg(long, default_value_t = 8080)]
     port: u16,
 
-    /// Leave when the samples are uploaded
+    /// How many regions there are: europe-west1, us-central1, asia-northeast1
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
+    regions: u8,
+
+    /// The country that the client is in at first, by its code (ISO 3166-1 alpha-2); the page can change it
+    #[arg(long, value_name = "CC", default_value = "DE")]
+    country: Country,
+
+    /// Leave when the tables are printed
     #[arg(long)]
     exit: bool,
 }
@@ -34,30 +45,56 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             _ = hangup.recv() => {}
         }
     });
-    let demo = Demo::start(arguments.port, &folder.0).await?;
-    let rows = tokio::select! {
+    let settings = Settings {
+        port: arguments.port,
+        regions: arguments.regions.into(),
+        country: arguments.country,
+        folder: &folder.0,
+    };
+    let demo = Demo::start(settings).await?;
+    let shown = tokio::select! {
         biased;
         () = &mut stopped => {
             demo.stop().await;
             return Ok(ExitCode::FAILURE);
         }
-        rows = demo.upload_samples(&folder.0) => rows?,
+        shown = show(&demo, &folder.0) => shown,
     };
-    super::print(&table(&rows))?;
-    let good = rows.iter().all(Row::is_good);
+    let good = shown?;
     if !arguments.exit {
-        let (page, broker) = (demo.page(), demo.broker());
-        super::print(&format!(
-            "\nA page to upload from:  {page}\nThe broker:             {broker} (its interface: {broker}/docs)\n\
-             For operators:          {operations}/metrics\nStorage:                {storage}\n\
-             A token:                curl '{page}/token?sub=ada'\n\nCtrl-C ends it.\n",
-            operations = demo.operations(),
-            storage = demo.storage().url(),
-        ))?;
+        super::print(&places(&demo))?;
         stopped.await;
     }
     demo.stop().await;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Uploads the samples and makes the tour, and says how they went: whether as they should.
+async fn show(demo: &Demo, folder: &Path) -> anyhow::Result<bool> {
+    let rows = demo.upload_samples(folder).await?;
+    super::print(&table(&rows))?;
+    let journeys = demo.tour(folder).await?;
+    if !journeys.is_empty() {
+        super::print(&format!("\n{CAPTION}\n{}", tour_table(&journeys)))?;
+    }
+    Ok(rows.iter().all(Row::is_good) && journeys.iter().all(Journey::is_good))
+}
+
+/// Where everything is.
+fn places(demo: &Demo) -> String {
+    let page = demo.page();
+    let mut text = format!("\nA page to upload from:  {page}\nA token:                curl '{page}/token?sub=ada'\n");
+    for (((region, broker), operations), storage) in demo.brokers().zip(demo.operations()).zip(demo.storages()) {
+        // Writing to a `String` cannot fail.
+        let _ = write!(
+            text,
+            "\n{region}\n  the broker:           {broker} (its interface: {broker}/docs)\n  \
+             for operators:        {operations}/metrics\n  storage:              {storage}\n",
+            storage = storage.url(),
+        );
+    }
+    text.push_str("\nCtrl-C ends it.\n");
+    text
 }
 
 /// A folder for the samples and the key, gone with the demo, and closed to others.
