@@ -1,0 +1,62 @@
+/** The map: land, the regions, the visitor, and the way from the one to the others. What it shows is also said in words. */
+import { svg } from "./dom.js";
+import { HEIGHT, WIDTH, dots, project, way } from "./geography.js";
+import { country, setCountry } from "./world.js";
+
+/** Closer than this, names would lie upon each other. */
+const CLOSE = 70;
+
+/**
+ * Draws into `map` what never changes, and gives what draws the rest.
+ * @param {SVGSVGElement} map
+ * @returns {(world: import("./world.js").World) => void}
+ */
+export function draw(map) {
+  map.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
+  const land = dots().map(({ x, y }) => `M${x} ${y.toFixed(0)}h0`).join("");
+  const countries = svg("g", { class: "countries" });
+  const ways = svg("g");
+  const marks = svg("g");
+  map.replaceChildren(svg("path", { class: "land", d: land }), ways, countries, marks);
+
+  return (world) => {
+    const here = country();
+    ways.replaceChildren();
+    marks.replaceChildren();
+    countries.replaceChildren(...world.countries.map((country) => choice(country)));
+    const visitor = here && project(here);
+    for (const [n, region] of world.regions.entries()) {
+      const isChosen = region.name === world.dns.region;
+      const point = project(region);
+      // The chosen way is drawn last, above the others.
+      const line = here && svg("path", { class: `way r${n}${isChosen ? " chosen" : ""}${region.running ? "" : " stopped"}`, d: way(here, region) });
+      if (line) isChosen ? ways.append(line) : ways.prepend(line);
+      const side = visitor && Math.hypot(visitor.x - point.x, visitor.y - point.y) < CLOSE && visitor.y < point.y ? "below" : "above";
+      marks.append(region.running ? mark(point, `region r${n}${isChosen ? " chosen" : ""}`, region.name, side)
+        : mark(point, `region r${n} stopped`, `${region.name}, stopped`, side));
+    }
+    if (here && visitor) {
+      const near = world.regions.map((region) => project(region)).filter(({ x, y }) => Math.hypot(visitor.x - x, visitor.y - y) < CLOSE);
+      marks.append(mark(visitor, "visitor", `You, ${here.name}`, near.some(({ y }) => visitor.y < y) ? "above" : "below"));
+    }
+  };
+}
+
+/** A place to pretend to be in, for those who point. Others have the list of countries. @param {import("./world.js").Country} country */
+function choice(country) {
+  const { x, y } = project(country);
+  const group = svg("g", {}, svg("title", {}, country.name), svg("circle", { class: "reach", cx: x, cy: y, r: 18 }), svg("circle", { class: "spot", cx: x, cy: y, r: 4 }));
+  group.addEventListener("click", () => void setCountry(country.code).catch(() => {}));
+  return group;
+}
+
+/** @param {import("./geography.js").Point} point @param {string} kind @param {string} name @param {"above" | "below"} side */
+function mark({ x, y }, kind, name, side) {
+  // A name at the edge is kept within the map.
+  const anchor = x < 130 ? "start" : x > WIDTH - 130 ? "end" : "middle";
+  const at = { x: anchor === "start" ? x - 8 : anchor === "end" ? x + 8 : x, y: side === "above" ? y - 16 : y + 16 };
+  return svg("g", { class: `mark ${kind} ${side}` },
+    svg("circle", { class: "halo", cx: x, cy: y, r: 13 }),
+    svg("circle", { class: "core", cx: x, cy: y, r: 6.5 }),
+    svg("text", { x: at.x, y: at.y, "text-anchor": anchor }, name));
+}
