@@ -1,12 +1,14 @@
 //! `demo`: everything embedded.
 
+use std::fmt::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Randomness;
-use crate::demo::{Demo, Row, table};
+use crate::demo::{Demo, Row, Settings, table};
+use crate::geo::Country;
 
 /// Run everything embedded, upload samples, show what happened, and serve
 #[derive(clap::Args)]
@@ -14,6 +16,14 @@ pub(super) struct Arguments {
     /// The port of the page, on the loopback address; 0 takes a free one
     #[arg(long, default_value_t = 8080)]
     port: u16,
+
+    /// How many regions there are
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
+    regions: u8,
+
+    /// The country that the client is in, a code such as DE; the page can change it
+    #[arg(long, value_name = "CC", default_value = "DE")]
+    country: Country,
 
     /// Leave when the samples are uploaded
     #[arg(long)]
@@ -34,7 +44,13 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             _ = hangup.recv() => {}
         }
     });
-    let demo = Demo::start(arguments.port, &folder.0).await?;
+    let settings = Settings {
+        port: arguments.port,
+        regions: arguments.regions.into(),
+        country: arguments.country,
+        folder: &folder.0,
+    };
+    let demo = Demo::start(settings).await?;
     let rows = tokio::select! {
         biased;
         () = &mut stopped => {
@@ -46,18 +62,28 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     super::print(&table(&rows))?;
     let good = rows.iter().all(Row::is_good);
     if !arguments.exit {
-        let (page, broker) = (demo.page(), demo.broker());
-        super::print(&format!(
-            "\nA page to upload from:  {page}\nThe broker:             {broker} (its interface: {broker}/docs)\n\
-             For operators:          {operations}/metrics\nStorage:                {storage}\n\
-             A token:                curl '{page}/token?sub=ada'\n\nCtrl-C ends it.\n",
-            operations = demo.operations(),
-            storage = demo.storage().url(),
-        ))?;
+        super::print(&places(&demo))?;
         stopped.await;
     }
     demo.stop().await;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Where everything is.
+fn places(demo: &Demo) -> String {
+    let page = demo.page();
+    let mut text = format!("\nA page to upload from:  {page}\nA token:                curl '{page}/token?sub=ada'\n");
+    for (((region, broker), operations), storage) in demo.brokers().zip(demo.operations()).zip(demo.storages()) {
+        // Writing to a `String` cannot fail.
+        let _ = write!(
+            text,
+            "\n{region}\n  the broker:           {broker} (its interface: {broker}/docs)\n  \
+             for operators:        {operations}/metrics\n  storage:              {storage}\n",
+            storage = storage.url(),
+        );
+    }
+    text.push_str("\nCtrl-C ends it.\n");
+    text
 }
 
 /// A folder for the samples and the key, gone with the demo, and closed to others.

@@ -9,10 +9,12 @@ use anyhow::Context as _;
 use tokio::io::AsyncWriteExt as _;
 
 use super::Demo;
+use super::globe::Stand;
 use crate::client::{ChunkSize, Client, Event, FinalState, Http, Order, Patience, Token, TransferKind, UploadReport};
 use crate::clock::Randomness;
 use crate::emulator::faults::{Action, Fault};
 use crate::emulator::journal::Operation;
+use crate::geo::Country;
 use crate::model::secret::SecretText;
 use crate::model::size::ByteCount;
 
@@ -55,15 +57,18 @@ impl Row {
 }
 
 impl Demo {
-    /// Uploads the samples, which are files in `folder` and pipes: by every kind of transfer, with the connection cut,
+    /// Uploads the samples from beside the first region, files in `folder` and pipes: by every kind of transfer, with the connection cut,
     /// with the client killed and started again, with the session lost, and with more bytes than there may be.
     ///
     /// # Errors
     /// When a sample has no final state.
     pub async fn upload_samples(&self, folder: &Path) -> anyhow::Result<Vec<Row>> {
+        let (region, storage) =
+            self.globe.regions().first().zip(self.storages.first()).context("there is no region")?;
+        region.lead(Country::of("BE").context("there is no Belgium")?, Stand::Beside);
         let client = Client {
             http: Http::new(&[])?,
-            broker: self.broker().parse()?,
+            broker: region.broker.parse()?,
             token: Token::Fixed(SecretText::new(self.token("ada")?)),
             patience: Patience { first_pause: Duration::from_millis(200), ..Patience::default() },
             randomness: Randomness::System,
@@ -71,7 +76,7 @@ impl Demo {
 
         let mut rows = Vec::new();
         let mut tell = |sample, expected, report| rows.push(Row { sample, expected, report });
-        let faults = self.storage.faults();
+        let faults = storage.faults();
         let third_chunk = |action| Fault { skip: 2, ..Fault::once(Operation::Chunk, action) };
 
         let (note, by_session) = file(folder, "note.txt", 1_500, order("notes")?).await?;
@@ -100,6 +105,7 @@ impl Demo {
             let named = Order { name: Some("camera.mp4".parse()?), ..order("streams")? };
             tell(sample, expected, client.stream(pipe(size), &named, &|_| {}).await?);
         }
+        self.globe.settle();
         Ok(rows)
     }
 }

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::World;
 use super::http::{Cut, serve};
+use super::network::Wire;
 use super::problem::Answer;
 
 /// How many connections are served at a time; more wait to be accepted.
@@ -59,8 +60,10 @@ type Answering = Pin<Box<dyn Future<Output = Result<Answer, Cut>> + Send>>;
 async fn converse(stream: TcpStream, world: Arc<World>) {
     // Without it small answers may wait for the client's acknowledgement; with an error they only do so.
     let _ = stream.set_nodelay(true);
-    let service =
-        service_fn(move |request: Request<Incoming>| -> Answering { Box::pin(serve(Arc::clone(&world), request)) });
+    let wire = Arc::new(Wire::default());
+    let service = service_fn(move |request: Request<Incoming>| -> Answering {
+        Box::pin(serve(Arc::clone(&world), Arc::clone(&wire), request))
+    });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)

@@ -48,18 +48,20 @@ pub(super) async fn serve(world: &Arc<World>, place: &str, head: &Parts, body: I
         }
         ("clock", "GET") => Ok(clock(world)),
         ("clock", "POST") => advance(world, body).await,
+        ("network", "GET") => Ok(network(world)),
+        ("network", "PUT") => set_network(world, body).await,
         ("sessions", "GET") => Ok(sessions(world)),
         ("subscriptions", method) => subscriptions(&Subscriptions::of(Arc::clone(world)), method, body).await,
         ("subscriptions/release", "POST") => {
             Subscriptions::of(Arc::clone(world)).release();
             Ok(problem::empty(StatusCode::NO_CONTENT))
         }
-        ("journal" | "faults" | "faults/release" | "clock" | "sessions" | "subscriptions/release", _) => {
+        ("journal" | "faults" | "faults/release" | "clock" | "network" | "sessions" | "subscriptions/release", _) => {
             Err(Problem::method_not_allowed())
         }
         _ => Err(Problem::not_found(
-            "The emulator has journal, faults, faults/release, clock, sessions, subscriptions and subscriptions/release \
-             here.",
+            "The emulator has journal, faults, faults/release, clock, network, sessions, subscriptions and \
+             subscriptions/release here.",
         )),
     };
     answer.unwrap_or_else(|problem| problem.answer())
@@ -99,6 +101,15 @@ async fn set_faults(world: &World, body: Incoming) -> Result<Answer, Problem> {
 
 fn clock(world: &World) -> Answer {
     problem::json(StatusCode::OK, &json!({"now": world.now()}))
+}
+
+fn network(world: &World) -> Answer {
+    problem::json(StatusCode::OK, &json!(world.network.conditions()))
+}
+
+async fn set_network(world: &World, body: Incoming) -> Result<Answer, Problem> {
+    world.network.set(read(body).await?);
+    Ok(network(world))
 }
 
 #[derive(Deserialize)]

@@ -10,11 +10,13 @@ use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
 use hyper::http::{HeaderValue, Method, StatusCode, Version, header};
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use super::accounts::Deed;
 use super::bucket_cors::{self, Asker};
 use super::faults::{Action, Pause};
 use super::journal::{self, Operation, Recording};
+use super::network::Wire;
 use super::problem::{self, Answer, Problem};
 use super::range::ContentRange;
 use super::session::State;
@@ -63,6 +65,9 @@ pub(super) struct Call<'a> {
     pub(super) action: Option<Action>,
     /// What its answer waits for.
     last: Option<Pause>,
+    wire: &'a Wire,
+    /// Whether its body comes over the distance that clients have.
+    is_far: bool,
     body: Incoming,
     received: u64,
     recording: Recording,
@@ -100,6 +105,9 @@ impl Call<'_> {
                         self.received += data.len() as u64;
                         let received = self.received;
                         self.note(|entry| entry.received = received);
+                        if self.is_far {
+                            self.travel(data.len() as u64).await;
+                        }
                         Piece::Data(data)
                     }
                     // Trailers say nothing here.
@@ -107,6 +115,14 @@ impl Call<'_> {
                 },
                 Ok(Some(Err(_))) | Err(_) => Piece::Cut,
             };
+        }
+    }
+
+    /// Waits until so many bytes of a client's body are here.
+    async fn travel(&self, bytes: u64) {
+        let conditions = self.world.network.conditions();
+        if let Some(at) = self.wire.pass(&conditions, bytes, Instant::now()) {
+            tokio::time::sleep_until(at).await;
         }
     }
 
@@ -182,12 +198,20 @@ impl Call<'_> {
 }
 
 /// Answers a request, or cuts its connection.
-pub(super) async fn serve(world: Arc<World>, request: Request<Incoming>) -> Result<Answer, Cut> {
+pub(super) async fn serve(world: Arc<World>, wire: Arc<Wire>, request: Request<Incoming>) -> Result<Answer, Cut> {
     let (head, body) = request.into_parts();
     if let Some(place) = head.uri.path().strip_prefix("/_emulator/") {
         let place = place.to_owned();
         return Ok(control::serve(&world, &place, &head, body).await);
     }
+    tokio::select! {
+        biased;
+        () = world.network.down() => Err(Cut),
+        answer = exchange(&world, &wire, head, body) => answer,
+    }
+}
+
+async fn exchange(world: &World, wire: &Wire, head: Parts, body: Incoming) -> Result<Answer, Cut> {
     let text = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).map(str::to_owned);
     let entry = journal::Entry {
         sequence: 0,
@@ -214,7 +238,8 @@ pub(super) async fn serve(world: Arc<World>, request: Request<Incoming>) -> Resu
     let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let route = Route::of(host, head.uri.path()).filter(|_| is_readable);
     let query = query.unwrap_or_default();
-    let mut call = Call { world: &world, head, query, action: None, last: None, body, received: 0, recording };
+    let mut call =
+        Call { world, head, query, action: None, last: None, wire, is_far: false, body, received: 0, recording };
     let answer = match route {
         _ if !is_addressed => Ok(Problem::invalid("The request does not name one host.").answer()),
         Some(route) => answer(&mut call, &route).await,
@@ -325,7 +350,10 @@ async fn answer(call: &mut Call<'_>, route: &Route) -> Result<Answer, Cut> {
         let named = object.or(call.query.get("name").filter(|_| is_upload)).or(in_body);
         (bucket.map(str::to_owned), named.map(str::to_owned))
     };
-    let plan = call.world.faults.plan(operation, object.as_deref());
+    let mut plan = call.world.faults.plan(operation, object.as_deref());
+    if plan.action.is_none() {
+        plan.action = call.world.network.plan(operation, session.as_deref(), call.length());
+    }
     let number = session.as_ref().map(|entry| entry.lock().number);
     call.note(|entry| {
         entry.bucket = bucket;
@@ -336,6 +364,7 @@ async fn answer(call: &mut Call<'_>, route: &Route) -> Result<Answer, Cut> {
     for pause in plan.pauses {
         pause.wait().await;
     }
+    approach(call, operation, is_upload).await;
     call.action = plan.action;
     call.last = plan.last;
 
@@ -384,6 +413,20 @@ async fn answer(call: &mut Call<'_>, route: &Route) -> Result<Answer, Cut> {
     };
     cors::allow(&mut answer, origin.as_ref());
     Ok(answer)
+}
+
+/// Waits for as long as the network takes for the head of a request and its answer.
+async fn approach(call: &mut Call<'_>, operation: Operation, is_upload: bool) {
+    let conditions = call.world.network.conditions();
+    let is_clients =
+        matches!(operation, Operation::Chunk | Operation::Simple | Operation::Initiate | Operation::Preflight)
+            && !call.head.headers.contains_key(header::AUTHORIZATION);
+    call.is_far = is_upload && is_clients;
+    let distance = if call.is_far { call.wire.distance(&conditions) } else { Duration::ZERO };
+    let wait = distance.saturating_add(conditions.latency.0);
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
+    }
 }
 
 /// Lets a browser read an answer of the XML API, if the bucket says so.

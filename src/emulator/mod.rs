@@ -142,6 +142,7 @@
 //! # Faults
 //! [`faults`] lists what can go wrong on demand. A connection is cut by an error of hyper's service: hyper then drops the
 //! connection without a word, and as its socket is given back with a linger time of zero, the client sees a TCP reset.
+//! [`network`] has conditions that last: distance, narrow lines, and what a bad network does to uploads.
 //!
 //! # Control
 //! | request | what it does |
@@ -152,6 +153,7 @@
 //! | `GET`, `DELETE /_emulator/faults` | shows them; drops them and lets held calls go on |
 //! | `POST /_emulator/faults/release` | lets held calls go on |
 //! | `POST /_emulator/clock` | `{"advance": "7d"}`: the emulator's time alone moves |
+//! | `GET`, `PUT /_emulator/network` | shows the [`network::Conditions`]; replaces them, and `{}` makes them good |
 //! | `GET /_emulator/sessions` | how many can take bytes, and the newest thousand |
 //! | `POST /_emulator/subscriptions` | makes a push subscription, one [`SubscriptionSettings`] |
 //! | `GET`, `DELETE /_emulator/subscriptions` | shows them with what has come of each, a [`SubscriptionStatus`]; removes them all |
@@ -169,6 +171,7 @@ mod fields;
 mod http;
 mod insertion;
 pub mod journal;
+pub mod network;
 mod notifications;
 mod oauth;
 mod objects;
@@ -207,6 +210,7 @@ pub use self::bucket_cors::CorsRule;
 use self::content::Memory;
 use self::faults::Faults;
 use self::journal::Journal;
+use self::network::Network;
 use self::notifications::Notifications;
 pub use self::notifications::{PushForm, SubscriptionError, SubscriptionSettings, SubscriptionStatus, Subscriptions};
 use self::objects::{Condition, Objects};
@@ -330,6 +334,7 @@ struct World {
     randomness: Randomness,
     journal: Journal,
     faults: Faults,
+    network: Network,
     notifications: Notifications,
 }
 
@@ -386,6 +391,7 @@ impl Emulator {
             randomness: settings.randomness,
             journal: Journal::new(settings.journal_entries),
             faults: Faults::new(),
+            network: Network::new(),
             notifications: Notifications::new(tasks.clone(), stop.clone()),
         });
         let emulator = Self { world: Arc::clone(&world), tasks: tasks.clone(), running: stop.clone().drop_guard() };
@@ -424,6 +430,11 @@ impl Emulator {
     /// What is to go wrong.
     pub fn faults(&self) -> Faults {
         self.world.faults.clone()
+    }
+
+    /// What lies between it and whoever calls it.
+    pub fn network(&self) -> Network {
+        self.world.network.clone()
     }
 
     /// Who is pushed object notifications.

@@ -35,12 +35,19 @@ type Key = [u8; KEY_BYTES];
 pub(super) struct Entry {
     pub(super) started: Timestamp,
     session: Mutex<Session>,
+    /// How many requests with bytes it has had.
+    attempts: AtomicU64,
 }
 
 impl Entry {
     /// The session itself. Never held across an await.
     pub(super) fn lock(&self) -> MutexGuard<'_, Session> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place of one more request with bytes among those of this session, from 0.
+    pub(super) fn next_attempt(&self) -> u64 {
+        self.attempts.fetch_add(1, Ordering::Relaxed)
     }
 
     fn is_over(&self, now: Timestamp) -> bool {
@@ -99,7 +106,9 @@ impl Sessions {
             shard.entries.remove(&oldest);
         }
         shard.order.push_back(key);
-        shard.entries.insert(key, Arc::new(Entry { started: now, session: Mutex::new(session) }));
+        shard
+            .entries
+            .insert(key, Arc::new(Entry { started: now, session: Mutex::new(session), attempts: AtomicU64::new(0) }));
         drop(shard);
         format!("{PREFIX}{}{}", URL_SAFE_NO_PAD.encode(key), self.filler)
     }
