@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Randomness;
-use crate::demo::{Demo, Row, Settings, table};
+use crate::demo::{CAPTION, Demo, Journey, Row, Settings, table, tour_table};
 use crate::geo::Country;
 
 /// Run everything embedded, upload samples, show what happened, and serve
@@ -51,22 +52,32 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         folder: &folder.0,
     };
     let demo = Demo::start(settings).await?;
-    let rows = tokio::select! {
+    let shown = tokio::select! {
         biased;
         () = &mut stopped => {
             demo.stop().await;
             return Ok(ExitCode::FAILURE);
         }
-        rows = demo.upload_samples(&folder.0) => rows?,
+        shown = show(&demo, &folder.0) => shown,
     };
-    super::print(&table(&rows))?;
-    let good = rows.iter().all(Row::is_good);
+    let good = shown?;
     if !arguments.exit {
         super::print(&places(&demo))?;
         stopped.await;
     }
     demo.stop().await;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Uploads the samples and makes the tour, and says how they went: whether as they should.
+async fn show(demo: &Demo, folder: &Path) -> anyhow::Result<bool> {
+    let rows = demo.upload_samples(folder).await?;
+    super::print(&table(&rows))?;
+    let journeys = demo.tour(folder).await?;
+    if !journeys.is_empty() {
+        super::print(&format!("\n{CAPTION}\n{}", tour_table(&journeys)))?;
+    }
+    Ok(rows.iter().all(Row::is_good) && journeys.iter().all(Journey::is_good))
 }
 
 /// Where everything is.

@@ -253,7 +253,7 @@ impl Region {
     /// Whoever comes to this region, comes from that country from now on.
     pub(super) fn lead(&self, country: Country, stand: Stand) {
         let (round_trip, line) = match stand {
-            Stand::AtHome => (distance::round_trip(distance_km(self, country)), distance::LINE),
+            Stand::AtHome => (distance::round_trip(self.distance_km(country)), distance::LINE),
             Stand::Beside => (Duration::ZERO, None),
         };
         self.way.send_modify(|way| (way.country, way.round_trip) = (country, round_trip));
@@ -262,12 +262,17 @@ impl Region {
         });
     }
 
+    /// How far it is from where the people of a country are.
+    pub(super) fn distance_km(&self, country: Country) -> f64 {
+        self.candidate.coordinates.map_or(0.0, |point| point.distance_km(country.point()))
+    }
+
     fn is_running(&self) -> bool {
         self.way.borrow().running
     }
 
     fn view(&self, client: Country) -> RegionView {
-        let distance_km = distance_km(self, client);
+        let distance_km = self.distance_km(client);
         let point = self.candidate.coordinates.map(|point| (point.latitude(), point.longitude())).unwrap_or_default();
         RegionView {
             name: self.candidate.name.to_string(),
@@ -291,9 +296,10 @@ impl CountryView {
     }
 }
 
-/// How far it is from the people of a country to a region.
-pub(super) fn distance_km(region: &Region, country: Country) -> f64 {
-    region.candidate.coordinates.map_or(0.0, |point| point.distance_km(country.point()))
+/// What a country is called, or else its code.
+pub(super) fn name_of(country: Country) -> &'static str {
+    let named = COUNTRIES.iter().find(|(code, _)| *code == country.code());
+    named.map_or(country.code(), |(_, name)| name)
 }
 
 /// Nobody needs it more exactly.

@@ -20,6 +20,8 @@ mod globe;
 mod samples;
 mod site;
 mod switches;
+mod table;
+mod tour;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -32,6 +34,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use samples::{Expected, Row, table};
+pub use tour::{CAPTION, Journey, Leg, tour_table};
 
 use crate::app::{App, Background, Ended, World};
 use crate::clock::{Clock, Randomness};

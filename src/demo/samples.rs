@@ -1,6 +1,5 @@
 //! The uploads that the demo performs, and the table that says how they went.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::Demo;
 use super::globe::Stand;
+use super::table::columns;
 use crate::client::{ChunkSize, Client, Event, FinalState, Http, Order, Patience, Token, TransferKind, UploadReport};
 use crate::clock::Randomness;
 use crate::emulator::faults::{Action, Fault};
@@ -140,7 +140,7 @@ async fn die_halfway(client: &Client, file: &Path, order: &Order) -> anyhow::Res
 }
 
 /// A sample file, with how to upload it.
-async fn file(folder: &Path, name: &str, size: usize, order: Order) -> anyhow::Result<(PathBuf, Order)> {
+pub(super) async fn file(folder: &Path, name: &str, size: usize, order: Order) -> anyhow::Result<(PathBuf, Order)> {
     let file = folder.join(name);
     let written = tokio::fs::write(&file, noise(size)).await;
     written.with_context(|| format!("{} cannot be written", file.display()))?;
@@ -152,7 +152,8 @@ fn noise(size: usize) -> Vec<u8> {
     (0_u64..).flat_map(|word| (word.wrapping_mul(0x9E37_79B9_7F4A_7C15)).to_le_bytes()).take(size).collect()
 }
 
-fn order(policy: &str) -> anyhow::Result<Order> {
+/// How samples go up: in chunks of 1 MiB.
+pub(super) fn order(policy: &str) -> anyhow::Result<Order> {
     Ok(Order {
         policy: Some(policy.parse()?),
         metadata: std::collections::BTreeMap::from([("source".to_owned(), "demo".to_owned())]),
@@ -164,23 +165,8 @@ fn order(policy: &str) -> anyhow::Result<Order> {
 /// The rows as text, in columns.
 pub fn table(rows: &[Row]) -> String {
     let head = ["sample", "transfer", "policy", "object", "bytes", "chunks", "resumes", "renewals", "state", "ms"];
-    let head = head.map(str::to_owned);
-    let lines: Vec<[String; 10]> = std::iter::once(head).chain(rows.iter().map(cells)).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
-    let widths: [usize; 10] = std::array::from_fn(width);
-    let mut text = String::new();
-    for line in &lines {
-        for (column, cell) in line.iter().enumerate() {
-            // Numbers stand to the right, words to the left. Writing to a `String` cannot fail.
-            let _ = match column {
-                4..=7 | 9 => write!(text, "{cell:>width$}  ", width = widths[column]),
-                _ => write!(text, "{cell:<width$}  ", width = widths[column]),
-            };
-        }
-        text.truncate(text.trim_end().len());
-        text.push('\n');
-    }
-    text
+    let lines: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(rows.iter().map(cells)).collect();
+    columns(&lines, std::array::from_fn(|column| matches!(column, 4..=7 | 9)))
 }
 
 fn cells(row: &Row) -> [String; 10] {

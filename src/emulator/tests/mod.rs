@@ -7,6 +7,7 @@ mod deliveries;
 mod ending;
 mod faults;
 mod initiation;
+mod network;
 mod notifications;
 mod operation;
 mod receiver;
