@@ -49,6 +49,22 @@ export class Demo {
     return this.put('network', change);
   }
 
+  /** Of the page's user. */
+  async headers(): Promise<Record<string, string>> {
+    return { authorization: `Bearer ${await (await fetch(`${this.origin}/token?sub=ada`)).text()}`, 'content-type': 'application/json' };
+  }
+
+  /** Cancels what a test left under way: policies count it. */
+  async clear(): Promise<void> {
+    const headers = await this.headers();
+    for (const { broker } of (await this.world()).regions) {
+      for (const state of ['pending', 'uploading']) {
+        const { uploads } = (await (await fetch(`${broker}/v1/uploads?state=${state}`, { headers })).json()) as { uploads: { id: string }[] };
+        for (const { id } of uploads) await fetch(`${broker}/v1/uploads/${id}`, { method: 'DELETE', headers });
+      }
+    }
+  }
+
   /** As it was at the start: in Germany, with a good network, and all regions up. */
   async calm(): Promise<void> {
     await this.network({ latency_ms: 0, drops: false, lost_answers: false, expired_session: false });
@@ -71,13 +87,18 @@ export class Demo {
   }
 }
 
-/** Collects what a page must not do: errors, what its content security policy refused, and requests to elsewhere. */
+/**
+ * Collects what a page must not do: errors, what its content security policy refused, and requests to elsewhere. Browsers
+ * also tell of answers that a test provokes: those to addresses that it names with `mayFail`.
+ */
 export function watch(page: Page): { wrongs: string[]; mayFail: (request: RegExp) => void } {
   const wrongs: string[] = [];
   const mayFail: RegExp[] = [];
   page.on('pageerror', (error) => wrongs.push(error.stack ?? error.message));
   page.on('console', (message) => {
-    const isAnswer = /^Failed to load resource/.test(message.text()) && mayFail.some((request) => request.test(message.location().url));
+    // What is not allowed to answer at all is told with the address in the text.
+    const failed = /^Access to fetch at '([^']+)'/.exec(message.text())?.[1] ?? (/^Failed to load resource/.test(message.text()) ? message.location().url : undefined);
+    const isAnswer = failed !== undefined && mayFail.some((request) => request.test(failed));
     if ((message.type() === 'error' || message.type() === 'warning') && !isAnswer) wrongs.push(`${message.text()} (${message.location().url})`);
   });
   page.on('request', (request: Request) => {

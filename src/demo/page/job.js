@@ -82,18 +82,18 @@ export class Job {
   /** Begins, or goes on after a failure that may pass. */
   start() {
     const { file, policy } = this;
+    // DNS says where it begins. The others are told as well: what was begun there goes on there, and a policy may send it there.
+    const broker = chosen()?.broker;
     const regions = world().regions.map(({ broker }) => broker);
-    const first = chosen()?.broker;
-    // The one that DNS answers with comes first. The others are told as well: what was begun there goes on there.
-    const ordered = first === undefined ? regions : [first, ...regions.filter((broker) => broker !== first)];
     // Under a policy of unknown sizes, the file is played as a stream.
     const isStream = policy?.unknown_size === true;
     this.state = "preparing";
     this.reason = this.error = undefined;
     this.#beganAt = performance.now();
     const upload = createUpload(isStream ? file.stream() : file, {
-      regions: ordered, token, chunk: CHUNK, patience: PATIENCE, name: file.name,
-      ...(policy && { policy: policy.name }), ...(isStream && { contentType: file.type || "application/octet-stream" }),
+      regions, token, chunk: CHUNK, patience: PATIENCE, name: file.name,
+      ...(broker && { broker }), ...(policy && { policy: policy.name }),
+      ...(isStream && { contentType: file.type || "application/octet-stream" }),
     });
     this.#upload = upload;
     this.#listen(upload, isStream);

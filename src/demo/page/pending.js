@@ -32,7 +32,7 @@ function offer(record) {
   const { fingerprint: { name, size: total }, receivedBytes, createdAt, broker } = record;
   const where = world().regions.find((region) => region.broker === broker)?.name;
   const made = madeAs(record.fingerprint);
-  const go = el("button", { type: "button", "aria-label": `${made ? "Continue" : "Pick the file again:"} ${name}` }, made ? "Continue" : "Pick it again");
+  const go = el("button", { type: "button", "aria-label": `${made ? "Continue" : "Pick it again:"} ${name}` }, made ? "Continue" : "Pick it again");
   const discard = el("button", { type: "button", class: "quiet", "aria-label": `Give up ${name}` }, "Give up");
   go.addEventListener("click", () => (made ? add([made()]) : byId("files").click()));
   discard.addEventListener("click", async () => {

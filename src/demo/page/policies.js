@@ -34,6 +34,11 @@ export function begin() {
   });
 }
 
+/** Whoever is faster than the first answer waits for it. */
+export async function known() {
+  if (policies.length === 0) await refresh();
+}
+
 /** After an upload began or ended, other amounts are left. */
 export async function refresh() {
   const broker = chosen()?.broker;

@@ -2,7 +2,7 @@
 import { Card } from "./card.js";
 import { announce, byId } from "./dom.js";
 import { Job } from "./job.js";
-import { fitting, refresh as refreshPolicies } from "./policies.js";
+import { fitting, known as policiesKnown, refresh as refreshPolicies } from "./policies.js";
 import { OWN_STATES } from "./words.js";
 
 /** So many at once. More would not be faster, and policies count those that are under way. */
@@ -25,9 +25,12 @@ export function known() {
 export const isBusy = () => [...cards.keys()].some((job) => job.isBusy);
 
 /** @param {Iterable<File>} files */
-export function add(files) {
+export async function add(files) {
+  // Taken out first: the list of what was dropped is empty a turn later.
+  const taken = [...files];
+  await policiesKnown();
   const list = byId("uploads");
-  for (const file of files) {
+  for (const file of taken) {
     const job = new Job(file, fitting(file), changed);
     const card = new Card(job, { remove });
     cards.set(job, card);
