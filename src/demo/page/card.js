@@ -1,6 +1,6 @@
 /** What is seen of one upload of this page. */
 import { el, say } from "./dom.js";
-import { OWN_STATES, duration, percent, plural, size, speed } from "./words.js";
+import { OWN_STATES, and, duration, percent, plural, size, speed } from "./words.js";
 import { number } from "./world.js";
 
 /** @typedef {import("./job.js").Job} Job */
@@ -33,10 +33,11 @@ export class Card {
     this.element = el("li", { class: "card" },
       el("div", { class: "head" }, el("h3", {}, el("bdi", {}, name)), this.#state),
       this.#meter,
-      this.#doing, this.#outcome, this.#notes,
+      // Above what comes and goes, so that no button moves away under a finger.
       el("div", { class: "foot" },
         el("p", { class: "numbers" }, this.#amount, this.#pace, this.#region),
-        el("div", { class: "actions" }, this.#first, this.#second)));
+        el("div", { class: "actions" }, this.#first, this.#second)),
+      this.#doing, this.#outcome, this.#notes);
     this.#first.addEventListener("click", () => {
       if (job.canRetry) job.start();
       else if (job.state === "paused") job.resume();
@@ -57,8 +58,8 @@ export class Card {
     say(this.#region, job.region ? `to ${job.region}` : "");
     this.#region.className = `where${job.region ? ` r${number(job.region)}` : ""}`;
     this.#outcome.replaceChildren(...outcome(job));
-    const counts = job.retries + job.renewals > 0
-      ? [`On the way: ${plural(job.retries, "retry", "retries")}${job.renewals ? `, ${plural(job.renewals, "new session")}` : ""}.`] : [];
+    const met = [...(job.retries ? [plural(job.retries, "retry", "retries")] : []), ...(job.renewals ? [plural(job.renewals, "new session")] : [])];
+    const counts = met.length ? [`On the way: ${and(met)}.`] : [];
     this.#notes.replaceChildren(...[...job.notes, ...counts].map((note) => el("li", {}, note)));
     const first = job.canRetry ? "Try again" : FIRST[job.state];
     // Whoever just pressed a button that goes away is left at the other one.

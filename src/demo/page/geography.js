@@ -4,9 +4,9 @@ import { LAND } from "./land.js";
 /** @typedef {{ latitude: number, longitude: number }} Place */
 /** @typedef {{ x: number, y: number }} Point */
 
-/** The map, in units of its own: as wide as the world, from 76° north to 56° south. */
+/** The map, in units of its own: as wide as the world, from 83° north to 56° south. */
 export const WIDTH = 1000;
-export const HEIGHT = 424;
+export const HEIGHT = 434;
 
 const RADIANS = Math.PI / 180;
 
@@ -26,7 +26,7 @@ function flat({ latitude, longitude }) {
 }
 
 const SCALE = WIDTH / 2 / flat({ latitude: 0, longitude: 180 }).x;
-const TOP = flat({ latitude: 76, longitude: 0 }).y;
+const TOP = flat({ latitude: 83, longitude: 0 }).y;
 
 /** @param {Place} place @returns {Point} */
 export function project(place) {

@@ -121,7 +121,9 @@ export class Job {
     upload.on("anew", ({ detail }) => this.#note(`Begun anew: ${detail}.`));
     upload.on("retry", ({ error, waitMs, attempt }) => {
       this.retries += 1;
-      this.doing = `${attempt > 1 ? `failure ${attempt} in a row` : "a failure"}: ${error.detail}. Goes on in ${duration(waitMs / 1000)}`;
+      // What comes after a semicolon is for who wrote the page.
+      const [what] = error.detail.split(";");
+      this.doing = `${attempt > 1 ? `failure ${attempt} in a row` : "a failure"}: ${what}. Goes on in ${duration(waitMs / 1000)}`;
       turn();
     });
     upload.on("renewed", () => {

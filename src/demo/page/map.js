@@ -6,6 +6,9 @@ import { country, setCountry } from "./world.js";
 /** Closer than this, names would lie upon each other. */
 const CLOSE = 70;
 
+/** Half of the longest name on a phone. */
+const EDGE = 160;
+
 /**
  * Draws into `map` what never changes, and gives what draws the rest.
  * @param {SVGSVGElement} map
@@ -32,8 +35,8 @@ export function draw(map) {
       const line = here && svg("path", { class: `way r${n}${isChosen ? " chosen" : ""}${region.running ? "" : " stopped"}`, d: way(here, region) });
       if (line) isChosen ? ways.append(line) : ways.prepend(line);
       const side = visitor && Math.hypot(visitor.x - point.x, visitor.y - point.y) < CLOSE && visitor.y < point.y ? "below" : "above";
-      marks.append(region.running ? mark(point, `region r${n}${isChosen ? " chosen" : ""}`, region.name, side)
-        : mark(point, `region r${n} stopped`, `${region.name}, stopped`, side));
+      const is = !region.running ? " stopped" : isChosen ? " chosen" : "";
+      marks.append(mark(point, `region r${n}${is}`, region.name, side));
     }
     if (here && visitor) {
       const near = world.regions.map((region) => project(region)).filter(({ x, y }) => Math.hypot(visitor.x - x, visitor.y - y) < CLOSE);
@@ -53,7 +56,7 @@ function choice(country) {
 /** @param {import("./geography.js").Point} point @param {string} kind @param {string} name @param {"above" | "below"} side */
 function mark({ x, y }, kind, name, side) {
   // A name at the edge is kept within the map.
-  const anchor = x < 130 ? "start" : x > WIDTH - 130 ? "end" : "middle";
+  const anchor = x < EDGE ? "start" : x > WIDTH - EDGE ? "end" : "middle";
   const at = { x: anchor === "start" ? x - 8 : anchor === "end" ? x + 8 : x, y: side === "above" ? y - 16 : y + 16 };
   return svg("g", { class: `mark ${kind} ${side}` },
     svg("circle", { class: "halo", cx: x, cy: y, r: 13 }),

@@ -31,7 +31,7 @@ function show(network) {
   say(byId("latency-out"), `${network.latency_ms} ms`);
   for (const [id, name] of SWITCHES) byId(id).setAttribute("aria-checked", String(network[name]));
   const bad = [
-    ...(network.latency_ms > 0 ? [`${network.latency_ms} ms later`] : []),
+    ...(network.latency_ms > 0 ? [`${network.latency_ms} ms slower`] : []),
     ...(network.drops ? ["connections cut"] : []),
     ...(network.lost_answers ? ["answers lost"] : []),
     ...(network.expired_session ? ["the next session expires"] : []),

@@ -23,12 +23,15 @@ import { chosen, watch } from "./world.js";
 /** @type {Policy[]} */
 let policies = [];
 let asked = 0;
+/** The turn of the answer that is shown; older ones are dropped. */
+let answered = 0;
 
 /** Shows the limits, and keeps them fresh as the region changes. */
 export function begin() {
   let broker = "";
   watch(() => {
-    const now = chosen()?.broker ?? "";
+    const to = chosen();
+    const now = to?.running ? to.broker : "";
     if (now !== broker) void refresh();
     broker = now;
   });
@@ -46,7 +49,8 @@ export async function refresh() {
   const turn = ++asked;
   try {
     const answer = await (await ask(`${broker}/v1/policies`)).json();
-    if (turn !== asked) return;
+    if (turn < answered) return;
+    answered = turn;
     policies = answer.policies;
     show();
   } catch {

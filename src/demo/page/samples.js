@@ -7,10 +7,10 @@ const MIB = 1024 * 1024;
 /** @type {{ label: string, name: string, type: string, bytes: number }[]} */
 const SAMPLES = [
   { label: "Video, 48 MiB", name: "sample.mp4", type: "video/mp4", bytes: 48 * MIB },
-  { label: "Note, 40 KiB", name: "sample.txt", type: "text/plain", bytes: 40 * 1024 },
+  { label: "Small note", name: "sample.txt", type: "text/plain", bytes: 40 * 1024 },
   { label: "Empty video", name: "empty.mp4", type: "video/mp4", bytes: 0 },
-  { label: "Too large, 3 GiB", name: "too-large.mp4", type: "video/mp4", bytes: 3 * 1024 * MIB },
-  { label: "Song", name: "sample.mp3", type: "audio/mpeg", bytes: 3 * MIB },
+  { label: "3 GiB video", name: "too-large.mp4", type: "video/mp4", bytes: 3 * 1024 * MIB },
+  { label: "MP3 song", name: "sample.mp3", type: "audio/mpeg", bytes: 3 * MIB },
 ];
 
 /** When they were last changed: never. */

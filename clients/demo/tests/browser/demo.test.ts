@@ -90,7 +90,7 @@ describe('files', () => {
     await drop('notes of today.txt', 'text/plain', 5000);
     await isIn('holiday.mp4', 'Completed');
     await isIn('notes of today.txt', 'Completed');
-    expect(await says('holiday.mp4')).toMatch(/100 % Stored as media-eu\/videos\/ada\/[0-9a-f]{34}\.mp4, and the broker has checked it with storage\. The digest is that of the file here \(CRC32C [\w+/]{6}==\)\. 3\.0 MiB in \d+ s to europe-west1/);
+    expect(await says('holiday.mp4')).toMatch(/100 % 3\.0 MiB in (\d+ min )?\d+ s to europe-west1 Remove Stored as media-eu\/videos\/ada\/[0-9a-f]{34}\.mp4, and the broker has checked it with storage\. The digest is that of the file here \(CRC32C [\w+/]{6}==\)\.$/);
     expect(await says('notes of today.txt')).toContain('Stored as media-eu/notes/');
     const object = /media-eu\/(videos\/ada\/\S+),/.exec(await says('holiday.mp4'))![1]!;
     await page.getByRole('row', { name: `completed ${object}` }).waitFor(PATIENT);
@@ -184,11 +184,11 @@ describe('on a bad network', () => {
   it('an upload completes, and the page says what happened on the way', async () => {
     watched.mayFail(STORAGE);
     await button('Everything bad').click();
-    await page.getByText('Bad network: 300 ms later, connections cut, answers lost and the next session expires').waitFor();
+    await page.getByText('Bad network: 300 ms slower, connections cut, answers lost and the next session expires').waitFor();
     await chip('Video, 48 MiB');
     await card('sample.mp4').getByText('Completed', { exact: true }).waitFor({ timeout: 110_000 });
     const text = await says('sample.mp4');
-    expect(text).toMatch(/On the way: \d+ retr(y|ies), 1 new session\./);
+    expect(text).toMatch(/On the way: \d+ retr(y|ies) and 1 new session\./);
     expect(text).toContain('Storage lost the session; the broker opened another one, which began at the first byte.');
     // The session expires once, and the switch says so.
     await expect.poll(() => page.getByRole('switch', { name: 'Expired session' }).getAttribute('aria-checked'), PATIENT).toBe('false');
@@ -199,7 +199,7 @@ describe('on a bad network', () => {
   it('each switch and the slider ask storage to play just that', async () => {
     await page.getByRole('switch', { name: 'Drops' }).click();
     await page.getByRole('slider', { name: 'Latency' }).fill('500');
-    await page.getByText('Bad network: 500 ms later and connections cut').waitFor();
+    await page.getByText('Bad network: 500 ms slower and connections cut').waitFor();
     expect((await demo.world()).network).toEqual({ latency_ms: 500, drops: true, lost_answers: false, expired_session: false });
   });
 });
@@ -248,10 +248,10 @@ describe('the way to a region', () => {
 describe('what cannot be uploaded is said in words', () => {
   it('a file that is too large, one of a type that no policy takes, and an empty one', async () => {
     watched.mayFail(BROKER);
-    await chip('Too large, 3 GiB');
+    await chip('3 GiB video');
     await isIn('too-large.mp4', 'Too large');
     expect(await says('too-large.mp4')).toContain('The file has 3.0 GiB, and at most 2 GiB are allowed under the policy “videos”.');
-    await chip('Song');
+    await chip('MP3 song');
     await isIn('sample.mp3', 'This type is not taken');
     expect(await says('sample.mp3')).toContain('Files of type audio/mpeg are not taken under the policy “notes”. Taken are text/*, image/*, application/*.');
     await card('sample.mp3').getByText('What the broker said').click();
@@ -310,10 +310,9 @@ describe('for everybody', () => {
         await page.keyboard.press('Tab');
       }
     };
+    page.on('filechooser', (chooser) => void chooser.setFiles(path));
     await reach('files');
-    const choosing = page.waitForEvent('filechooser');
     await page.keyboard.press('Enter');
-    await (await choosing).setFiles(path);
     await isIn('keys.mp4', 'Uploading');
     await reach('Pause keys.mp4');
     await page.keyboard.press('Space');
@@ -346,7 +345,7 @@ describe('for everybody', () => {
     watched.mayFail(BROKER);
     await demo.network({ latency_ms: 700 });
     await drop(`a-rather-long-name-without-any-place-to-break-it-${'x'.repeat(120)}.txt`, 'text/plain', 100);
-    await chip('Song');
+    await chip('MP3 song');
     await isIn('sample.mp3', 'This type is not taken');
     await card('sample.mp3').getByText('What the broker said').click();
     await chip('Video, 48 MiB');
@@ -377,7 +376,7 @@ describe('for everybody', () => {
     await demo.put('regions/asia-northeast1', { running: false });
     await page.getByText('Tokyo. Stopped').waitFor(PATIENT);
     await drop('done.txt', 'text/plain', 10);
-    await chip('Song');
+    await chip('MP3 song');
     await chip('Video, 48 MiB');
     watched.mayFail(STORAGE);
     await isIn('sample.mp3', 'This type is not taken');
