@@ -11,22 +11,22 @@ use crate::clock::Randomness;
 use crate::demo::{CAPTION, Demo, Journey, Row, Settings, table, tour_table};
 use crate::geo::Country;
 
-/// Run everything embedded, upload samples, show what happened, and serve
+/// Run several regions embedded, upload samples, show what happened, and serve
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The port of the page, on the loopback address; 0 takes a free one
+    /// The port of the page, on the loopback address; 0 takes a free one. All else is wherever there is room
     #[arg(long, default_value_t = 8080)]
     port: u16,
 
-    /// How many regions there are
+    /// How many regions there are: europe-west1, us-central1, asia-northeast1
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
     regions: u8,
 
-    /// The country that the client is in, a code such as DE; the page can change it
+    /// The country that the client is in at first, by its code (ISO 3166-1 alpha-2); the page can change it
     #[arg(long, value_name = "CC", default_value = "DE")]
     country: Country,
 
-    /// Leave when the samples are uploaded
+    /// Leave when the tables are printed
     #[arg(long)]
     exit: bool,
 }

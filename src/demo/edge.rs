@@ -85,6 +85,7 @@ impl Edge {
 
     /// Leads to the broker until `stop` is cancelled.
     pub(super) fn serve(self, broker: SocketAddr, way: watch::Receiver<Way>, stop: CancellationToken) {
+        // An address with its port always is one.
         let Ok(broker) = Authority::try_from(broker.to_string()) else { return };
         let client = Client::builder(TokioExecutor::new()).build_http();
         let front = Arc::new(Front { way, client, broker, stop: stop.clone() });
@@ -199,7 +200,73 @@ fn refusal(status: StatusCode, text: &'static str) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
+    use axum::extract::Request;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+
+    /// An edge before a broker that gives back what it is sent as it comes, and says whose the request was.
+    async fn scene() -> (String, watch::Sender<Way>, CancellationToken) {
+        let echo = async |request: Request| {
+            let told = request.headers().get_all(GEO_HEADER).iter().map(|value| value.to_str().unwrap().to_owned());
+            let told: Vec<_> = told.collect();
+            ([("x-told", told.join("+"))], request.into_body())
+        };
+        let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = broker.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(broker, Router::new().fallback(echo)).await });
+        let edge = Edge::bind().await.unwrap();
+        let (url, stop) = (edge.url(), CancellationToken::new());
+        let country = Country::of("BR").unwrap();
+        let way = watch::Sender::new(Way { country, round_trip: Duration::ZERO, running: true });
+        edge.serve(address, way.subscribe(), stop.clone());
+        (url, way, stop)
+    }
+
+    fn client() -> reqwest::Client {
+        reqwest::Client::builder().no_proxy().build().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_client_cannot_say_where_it_is() {
+        let (url, way, _stop) = scene().await;
+        let ask = async || {
+            let request = client().post(format!("{url}/any?x=1")).header("x-client-geo", "JP").body("hello");
+            let answer = request.send().await.unwrap();
+            let told = answer.headers()["x-told"].to_str().unwrap().to_owned();
+            (told, answer.text().await.unwrap())
+        };
+        assert_eq!(ask().await, ("BR".to_owned(), "hello".to_owned()));
+        way.send_modify(|way| way.country = Country::of("KE").unwrap());
+        assert_eq!(ask().await, ("KE".to_owned(), "hello".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn bodies_stream_both_ways_until_the_region_goes_away() {
+        let (url, way, _stop) = scene().await;
+        let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
+        stream.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+        let (mut seen, mut piece) = (String::new(), [0; 1024]);
+        for word in ["first", "second"] {
+            // The next word is sent when the one before it has come back.
+            stream.write_all(format!("{:x}\r\n{word}\r\n", word.len()).as_bytes()).await.unwrap();
+            while !seen.contains(word) {
+                let read = stream.read(&mut piece).await.unwrap();
+                assert!(read > 0, "{seen}");
+                seen += std::str::from_utf8(&piece[..read]).unwrap();
+            }
+        }
+        assert!(seen.starts_with("HTTP/1.1 200"), "{seen}");
+        way.send_modify(|way| way.running = false);
+        // The end, or a reset.
+        assert_eq!(stream.read(&mut piece).await.unwrap_or(0), 0);
+        let refused = client().get(&url).send().await.unwrap();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.headers()["retry-after"], "5");
+        way.send_modify(|way| way.running = true);
+        assert_eq!(client().get(&url).send().await.unwrap().status(), StatusCode::OK, "it is back");
+    }
 
     #[test]
     fn where_a_client_is_nobody_says_but_the_edge() {

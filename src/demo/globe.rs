@@ -16,25 +16,6 @@ use crate::geo::{Candidate, Country, Location, Wanted, nearest, regions};
 use crate::model::name::RegionName;
 use crate::model::time::Span;
 
-/// Countries on every continent that has people: code and name.
-const COUNTRIES: [(&str, &str); 15] = [
-    ("AR", "Argentina"),
-    ("AU", "Australia"),
-    ("BR", "Brazil"),
-    ("CA", "Canada"),
-    ("DE", "Germany"),
-    ("EG", "Egypt"),
-    ("GB", "United Kingdom"),
-    ("ID", "Indonesia"),
-    ("IN", "India"),
-    ("JP", "Japan"),
-    ("KE", "Kenya"),
-    ("MX", "Mexico"),
-    ("NG", "Nigeria"),
-    ("US", "United States"),
-    ("ZA", "South Africa"),
-];
-
 /// The longest latency that can be played: a client's own time-outs are longer.
 const LONGEST_LATENCY_MS: u64 = 5000;
 
@@ -97,48 +78,6 @@ pub(super) enum Impossible {
     Latency,
     #[error("there is no region {0:?}")]
     Region(String),
-}
-
-/// Everything that there is to see.
-#[derive(Debug, Serialize)]
-pub(super) struct View {
-    regions: Vec<RegionView>,
-    countries: Vec<CountryView>,
-    client: ClientView,
-    dns: DnsView,
-    network: Weather,
-}
-
-#[derive(Debug, Serialize)]
-struct RegionView {
-    name: String,
-    place: &'static str,
-    latitude: f64,
-    longitude: f64,
-    bucket: &'static str,
-    broker: String,
-    storage: String,
-    running: bool,
-    distance_km: u64,
-    round_trip_ms: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct CountryView {
-    code: &'static str,
-    name: &'static str,
-    latitude: f64,
-    longitude: f64,
-}
-
-#[derive(Debug, Serialize)]
-struct ClientView {
-    country: Country,
-}
-
-#[derive(Debug, Serialize)]
-struct DnsView {
-    region: String,
 }
 
 impl Globe {
@@ -218,23 +157,11 @@ impl Globe {
         self.regions.iter().find(|region| region.candidate.name == *name)
     }
 
-    /// Everything, as it is now.
-    pub(super) fn view(&self) -> View {
+    /// Where the client is, and what the network is like, as it is now.
+    pub(super) fn played(&self) -> (Country, Weather) {
         let mut played = self.lock();
         self.look_for_expiry(&mut played);
-        let Played { client, weather } = *played;
-        drop(played);
-        let others =
-            (!COUNTRIES.iter().any(|(code, _)| *code == client.code())).then(|| (client.code(), client.code()));
-        View {
-            regions: self.regions.iter().map(|region| region.view(client)).collect(),
-            countries: COUNTRIES.into_iter().chain(others).filter_map(CountryView::of).collect(),
-            client: ClientView { country: client },
-            dns: DnsView {
-                region: self.dns(client).map(|region| region.candidate.name.to_string()).unwrap_or_default(),
-            },
-            network: weather,
-        }
+        (played.client, played.weather)
     }
 
     /// One session is lost in all the world: as soon as one emulator has done it, none of the others will.
@@ -267,45 +194,9 @@ impl Region {
         self.candidate.coordinates.map_or(0.0, |point| point.distance_km(country.point()))
     }
 
-    fn is_running(&self) -> bool {
+    pub(super) fn is_running(&self) -> bool {
         self.way.borrow().running
     }
-
-    fn view(&self, client: Country) -> RegionView {
-        let distance_km = self.distance_km(client);
-        let point = self.candidate.coordinates.map(|point| (point.latitude(), point.longitude())).unwrap_or_default();
-        RegionView {
-            name: self.candidate.name.to_string(),
-            place: self.place,
-            latitude: point.0,
-            longitude: point.1,
-            bucket: self.bucket,
-            broker: self.broker.clone(),
-            storage: self.storage.clone(),
-            running: self.is_running(),
-            distance_km: whole(distance_km),
-            round_trip_ms: whole(distance::round_trip(distance_km).as_secs_f64() * 1000.0),
-        }
-    }
-}
-
-impl CountryView {
-    fn of((code, name): (&'static str, &'static str)) -> Option<Self> {
-        let point = Country::of(code)?.point();
-        Some(Self { code, name, latitude: point.latitude(), longitude: point.longitude() })
-    }
-}
-
-/// What a country is called, or else its code.
-pub(super) fn name_of(country: Country) -> &'static str {
-    let named = COUNTRIES.iter().find(|(code, _)| *code == country.code());
-    named.map_or(country.code(), |(_, name)| name)
-}
-
-/// Nobody needs it more exactly.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "kilometres and milliseconds on one earth")]
-pub(super) fn whole(number: f64) -> u64 {
-    number.round() as u64
 }
 
 /// A region of Google's as a candidate, with the town that it is in.
@@ -313,4 +204,92 @@ pub(super) fn candidate(name: &str) -> Option<(Candidate, &'static str)> {
     let known = regions::known(name)?;
     let candidate = Candidate { name: name.parse().ok()?, coordinates: Some(known.coordinates), countries: Vec::new() };
     Some((candidate, known.place))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::emulator::{Emulator, Settings};
+
+    /// A world of these regions, with the storage of each.
+    pub(in super::super) async fn globe(names: &[&str]) -> (Globe, Vec<Emulator>) {
+        let (mut regions, mut storages) = (Vec::new(), Vec::new());
+        for name in names {
+            let (candidate, place) = candidate(name).unwrap();
+            let storage = Emulator::start(Settings::default()).await.unwrap();
+            let country = Country::of("DE").unwrap();
+            let way = watch::Sender::new(Way { country, round_trip: Duration::ZERO, running: true });
+            let (broker, network) = ("http://127.0.0.1:1".to_owned(), storage.network());
+            let bucket = "media";
+            regions.push(Region { candidate, place, bucket, broker, storage: storage.url(), way, network });
+            storages.push(storage);
+        }
+        (Globe::new(regions, Country::of("DE").unwrap()), storages)
+    }
+
+    fn sent(globe: &Globe, country: &str) -> String {
+        globe.dns(Country::of(country).unwrap()).unwrap().candidate.name.to_string()
+    }
+
+    #[tokio::test]
+    async fn geo_dns_gives_the_nearest_region_that_runs() {
+        let (globe, _storages) = globe(&["europe-west1", "us-central1", "asia-northeast1"]).await;
+        for (country, nearest, next) in [
+            ("DE", "europe-west1", "us-central1"),
+            ("BR", "us-central1", "europe-west1"),
+            ("JP", "asia-northeast1", "europe-west1"),
+            ("ZA", "europe-west1", "asia-northeast1"),
+            ("AU", "asia-northeast1", "us-central1"),
+        ] {
+            assert_eq!(sent(&globe, country), nearest);
+            globe.set_running(nearest, false).unwrap();
+            assert_eq!(sent(&globe, country), next, "{country}");
+            globe.set_running(nearest, true).unwrap();
+            assert_eq!(sent(&globe, country), nearest, "it is back");
+        }
+        for region in globe.regions() {
+            globe.set_running(region.candidate.name.as_str(), false).unwrap();
+        }
+        assert_eq!(sent(&globe, "DE"), "europe-west1", "where none runs, some name has to be given");
+        assert!(globe.set_running("moon", false).is_err());
+    }
+
+    #[tokio::test]
+    async fn edges_and_storage_are_as_far_as_the_client_is() {
+        let (globe, storages) = globe(&["europe-west1", "asia-northeast1"]).await;
+        let ways = || globe.regions().iter().map(|region| region.way.borrow().round_trip).collect::<Vec<_>>();
+        let networks =
+            || storages.iter().map(|storage| storage.network().conditions().round_trip.0).collect::<Vec<_>>();
+        let from_germany = ways();
+        assert!(from_germany[0] < from_germany[1]);
+        assert_eq!(networks(), from_germany);
+        globe.set_client(Country::of("JP").unwrap());
+        let from_japan = ways();
+        assert!(from_japan[0] > from_japan[1]);
+        assert_eq!(networks(), from_japan);
+        globe.regions()[0].lead(Country::of("BE").unwrap(), Stand::Beside);
+        assert_eq!((ways()[0], networks()[0], ways()[1]), (Duration::ZERO, Duration::ZERO, from_japan[1]));
+        globe.settle();
+        assert_eq!((ways(), networks()), (from_japan.clone(), from_japan));
+    }
+
+    #[tokio::test]
+    async fn the_weather_is_the_same_everywhere_and_takes_one_session() {
+        let (globe, storages) = globe(&["europe-west1", "us-central1"]).await;
+        let change = |text: &str| globe.set_weather(&serde_json::from_str(text).unwrap());
+        change(r#"{"latency_ms": 300, "drops": true, "expired_session": true}"#).unwrap();
+        change(r#"{"latency_ms": 200}"#).unwrap();
+        let expected = Weather { latency_ms: 200, drops: true, lost_answers: false, expired_session: true };
+        assert_eq!(globe.played().1, expected, "what is left out stays");
+        assert!(change(r#"{"latency_ms": 5001, "drops": false}"#).is_err());
+        assert_eq!(globe.played().1, expected, "and everything does where something cannot be");
+        for storage in &storages {
+            let conditions = storage.network().conditions();
+            assert_eq!((conditions.latency.0, conditions.drops), (Duration::from_millis(200), true));
+        }
+        // One of the two plays it.
+        storages[1].network().change(|conditions| conditions.expired_session = false);
+        assert!(!globe.played().1.expired_session);
+        assert!(!storages[0].network().conditions().expired_session);
+    }
 }

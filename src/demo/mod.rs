@@ -5,7 +5,7 @@
 //! know each other by their configurations as brokers in different places would; only what stands around them is made up.
 //!
 //! ```text
-//! page ── site.rs (issuer, files of the page) ── switches.rs (/demo/…) ── globe.rs (the world: client, network, regions)
+//! page ── site.rs (issuer, files of the page) ── switches.rs, view.rs (/demo/…) ── globe.rs (the world: client, network, regions)
 //!   │                                                                        │ distance.rs (what it costs)
 //!   ├─── edge.rs ── App ──┐                                                   │
 //!   └──────────── Emulator┴── one of each in every region, told by the globe ─┘
@@ -22,6 +22,7 @@ mod site;
 mod switches;
 mod table;
 mod tour;
+mod view;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -65,6 +65,7 @@ impl Demo {
     pub async fn upload_samples(&self, folder: &Path) -> anyhow::Result<Vec<Row>> {
         let (region, storage) =
             self.globe.regions().first().zip(self.storages.first()).context("there is no region")?;
+        // Where that region is.
         region.lead(Country::of("BE").context("there is no Belgium")?, Stand::Beside);
         let client = Client {
             http: Http::new(&[])?,

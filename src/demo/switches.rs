@@ -14,13 +14,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::globe::{Globe, Impossible, View};
+use super::globe::{Globe, Impossible};
+use super::view::View;
 use crate::geo::Country;
 
 /// `GET /demo/world`, and a `PUT` for each switch, which answers with the world as it is then.
 pub(super) fn router(globe: Arc<Globe>) -> Router {
     Router::new()
-        .route("/demo/world", get(async |State(globe): State<Arc<Globe>>| Json(globe.view())))
+        .route("/demo/world", get(async |State(globe): State<Arc<Globe>>| Json(View::of(&globe))))
         .route("/demo/client", put(client))
         .route("/demo/network", put(network))
         .route("/demo/regions/{name}", put(region))
@@ -68,12 +69,12 @@ struct Client {
 async fn client(State(globe): State<Arc<Globe>>, body: Bytes) -> Answer {
     let Client { country } = read(&body)?;
     globe.set_client(country);
-    Ok(Json(globe.view()))
+    Ok(Json(View::of(&globe)))
 }
 
 async fn network(State(globe): State<Arc<Globe>>, body: Bytes) -> Answer {
     globe.set_weather(&read(&body)?)?;
-    Ok(Json(globe.view()))
+    Ok(Json(View::of(&globe)))
 }
 
 #[derive(Deserialize)]
@@ -85,5 +86,5 @@ struct Region {
 async fn region(State(globe): State<Arc<Globe>>, Path(name): Path<String>, body: Bytes) -> Answer {
     let Region { running } = read(&body)?;
     globe.set_running(&name, running)?;
-    Ok(Json(globe.view()))
+    Ok(Json(View::of(&globe)))
 }

@@ -9,9 +9,10 @@ use tokio::task::JoinSet;
 
 use super::Demo;
 use super::distance;
-use super::globe::{Region, Stand, name_of, whole};
+use super::globe::{Region, Stand};
 use super::samples::{file, order};
 use super::table::columns;
+use super::view::{name_of, whole};
 use crate::client::{Client, FinalState, Http, Order, Patience, Token, UploadReport};
 use crate::clock::Randomness;
 use crate::geo::Country;
@@ -76,7 +77,8 @@ impl Demo {
     /// Uploads a file from five countries to the nearest and to the farthest region. `folder` takes the files. There is
     /// nothing to see where there is one region.
     ///
-    /// Each region has one client at a time, and the regions are visited at once: distance is that of a region.
+    /// Each region has one client at a time, and the regions are visited at once: distance is that of a region. Whoever moves
+    /// the client on the page meanwhile spoils the figures, and nothing else.
     ///
     /// # Errors
     /// When an upload has no final state.

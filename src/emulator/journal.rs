@@ -108,7 +108,7 @@ pub struct Entry {
     /// How many bytes of the session were persisted afterwards, while it was open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persisted: Option<u64>,
-    /// Whether a fault had a hand in it.
+    /// Whether a fault had a hand in it, or a bad network.
     pub faulty: bool,
 }
 

@@ -160,6 +160,7 @@
 //! | `POST /_emulator/subscriptions/release` | lets held ones push |
 
 mod accounts;
+mod asked;
 mod attributes;
 mod bucket_cors;
 mod connection;

@@ -8,7 +8,7 @@
 //! six one loses its answer.
 
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -194,7 +194,7 @@ struct Flow {
 }
 
 impl Wire {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Flow> {
+    fn lock(&self) -> MutexGuard<'_, Flow> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -215,7 +215,6 @@ impl Wire {
         if round_trip.is_zero() && conditions.bytes_per_second.is_none() {
             return None;
         }
-        // Whole milliseconds and MiB: nothing here comes near what the types hold.
         let carries = |rate: NonZeroU64| rate.get().saturating_mul(as_millis(round_trip)) / 1000;
         let most = conditions.bytes_per_second.map_or(LARGEST_WINDOW, carries).clamp(FIRST_WINDOW, LARGEST_WINDOW);
         let mut flow = self.lock();
@@ -316,7 +315,7 @@ mod tests {
         for chance in (0..1000).map(|round| scatter(1, round)) {
             let bytes = cut(chance, 100, Some(2 << 20));
             assert!(bytes < 2 << 20, "{bytes}");
-            *(if (100 + bytes) % QUANTUM == 0 { &mut at_multiples } else { &mut elsewhere }) += 1;
+            *(if (100 + bytes).is_multiple_of(QUANTUM) { &mut at_multiples } else { &mut elsewhere }) += 1;
         }
         assert!(at_multiples > 300 && elsewhere > 300, "{at_multiples} {elsewhere}");
         assert_eq!((cut(0, 0, None), cut(8, 0, None)), (CUT_OF_UNKNOWN, 0));

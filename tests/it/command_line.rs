@@ -42,6 +42,8 @@ fn what_cannot_be_used_is_one_clear_message_and_exit_2() {
         ("a token without a subject", &["token", "--key", "k.pem"], "--subject"),
         ("a claim without a value", &["token", "--key", "k.pem", "--subject", "a", "--claim", "x"], "name=value"),
         ("a bucket that cannot be", &["emulator", "--bucket", "A"], "bucket"),
+        ("more regions than there are", &["demo", "--regions", "4"], "--regions"),
+        ("a country that is none", &["demo", "--country", "XX"], "country code"),
     ] {
         let output = run(folder.path(), arguments);
         assert_eq!(output.status.code(), Some(2), "{name}: {}", text(&output.stderr));
@@ -116,10 +118,7 @@ fn the_demo_uploads_its_samples_and_leaves() {
     let printed = text(&output.stdout);
     assert!(output.status.success(), "{printed}{}", text(&output.stderr));
     let columns = ["sample", "transfer", "policy", "object", "bytes", "chunks", "resumes", "renewals", "state", "ms"];
-    let lines: Vec<Vec<&str>> =
-        printed.lines().map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect();
-    let head = lines.iter().position(|cells| *cells == columns).unwrap_or_else(|| panic!("no table in {printed}"));
-    let rows = &lines[head + 1..];
+    let rows = rows(&printed, &columns);
     let some = 1..=u64::MAX;
     for (row, (sample, transfer, policy, bytes, resumes, renewals, state)) in rows.iter().zip([
         ("a small file", "resumable", "notes", 1_500, 0..=0, 0, "completed"),
@@ -141,4 +140,41 @@ fn the_demo_uploads_its_samples_and_leaves() {
     assert_eq!(rows.len(), 8, "{printed}");
     // What was persisted before the client died was not sent again by the second run.
     assert!(rows[5][5].parse::<u64>().unwrap() < 12, "{printed}");
+
+    // Five clients: where each was sent, and how long it took there and to the farthest region.
+    let columns = ["client", "sent to", "km", "rtt ms", "ms", "farthest", "km", "rtt ms", "ms", "times"];
+    let rows = self::rows(&printed, &columns);
+    let number = |row: &[&str], column: usize| row[column].parse::<f64>().unwrap();
+    let (eu, us, asia) = ("europe-west1", "us-central1", "asia-northeast1");
+    for (row, (client, nearest, farthest)) in rows.iter().zip([
+        ("Germany", eu, asia),
+        ("Brazil", us, asia),
+        ("Japan", asia, us),
+        ("South Africa", eu, us),
+        ("Australia", asia, eu),
+    ]) {
+        assert_eq!((row[0], row[1], row[5]), (client, nearest, farthest), "{printed}");
+        assert!(number(row, 2) < number(row, 6) && number(row, 3) < number(row, 7), "{printed}");
+        // At least the round trips of the handshakes and of a request for each chunk.
+        assert!(number(row, 4) > 8.0 * number(row, 3) && number(row, 8) > 8.0 * number(row, 7), "{printed}");
+        assert!((number(row, 8) / number(row, 4) - number(row, 9)).abs() < 0.1, "{printed}");
+    }
+    assert_eq!(rows.len(), 5, "{printed}");
+}
+
+/// The rows of the table with these columns.
+fn rows<'a>(printed: &'a str, columns: &[&str]) -> Vec<Vec<&'a str>> {
+    let cells = |line: &'a str| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect::<Vec<_>>();
+    let mut lines = printed.lines().map(cells);
+    assert!(lines.any(|line| line == columns), "no such table in {printed}");
+    lines.take_while(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn a_demo_of_one_region_has_no_distance_to_show() {
+    let folder = TempDir::new().unwrap();
+    let output = run(folder.path(), &["demo", "--exit", "--port", "0", "--regions", "1", "--country", "au"]);
+    let printed = text(&output.stdout);
+    assert!(output.status.success(), "{printed}{}", text(&output.stderr));
+    assert!(printed.starts_with("sample") && !printed.contains("farthest"), "{printed}");
 }

@@ -9,6 +9,7 @@ mod api;
 mod chaos;
 mod command_line;
 mod compatibility;
+mod demo;
 mod dns;
 mod documents;
 mod endings;

@@ -61,7 +61,7 @@ async fn an_upload_gets_over_a_bad_network_by_the_rules() {
     assert!(journal.iter().filter(struck).all(|entry| entry.operation == Operation::Chunk && entry.status.is_none()));
     // Some of what was cut lies between multiples of 256 KiB, and some on them.
     let persisted: Vec<u64> = journal.iter().filter(struck).filter_map(|entry| entry.persisted).collect();
-    let is_aligned = |persisted: &u64| persisted % Q as u64 == 0;
+    let is_aligned = |persisted: &u64| persisted.is_multiple_of(Q as u64);
     assert!(persisted.iter().any(is_aligned) && !persisted.iter().all(is_aligned), "{persisted:?}");
 }
 
