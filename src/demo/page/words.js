@@ -79,7 +79,7 @@ export const OWN_STATES = {
   queued: "Waits for its turn",
   preparing: "Asking the broker",
   uploading: "Uploading",
-  waiting: "Pausing after a failure",
+  waiting: "Waits to try again",
   paused: "Paused",
   verifying: "The broker checks it",
   completed: "Completed",

@@ -245,6 +245,30 @@ describe('the way to a region', () => {
   });
 });
 
+describe('the list of all uploads', () => {
+  it('has those of other programs as well, and follows them by events', async () => {
+    const broker = (await demo.world()).regions[0]!.broker;
+    const body = JSON.stringify({ policy: 'videos', filename: 'other.mp4', content_type: 'video/mp4', size_bytes: MIB });
+    const answer = await fetch(`${broker}/v1/uploads`, { method: 'POST', headers: await demo.headers(), body });
+    const { id, object, transfer } = (await answer.json()) as { id: string; object: string; transfer: { uri: string } };
+    const following = page.waitForRequest((request) => request.url() === `${broker}/v1/uploads/${id}/events`);
+    await page.getByRole('row', { name: `pending ${object}` }).waitFor(PATIENT);
+    await following;
+    const put = await fetch(transfer.uri, { method: 'PUT', headers: { 'content-range': `bytes 0-${MIB / 2 - 1}/${MIB}` }, body: new Uint8Array(MIB / 2) });
+    expect(put.status).toBe(308);
+    await page.getByRole('row', { name: `uploading ${object} europe-west1 50 % of 1.0 MiB` }).waitFor(PATIENT);
+  });
+
+  it('has the newest of all regions, and not more than it has room for', async () => {
+    const headers = await demo.headers();
+    const lists = await Promise.all((await demo.world()).regions.map(async ({ broker }) =>
+      ((await (await fetch(`${broker}/v1/uploads?limit=50`, { headers })).json()) as { uploads: { object: string; created_at: string }[] }).uploads));
+    const newest = lists.flat().sort((a, b) => Date.parse(b.created_at) - Date.parse(a.created_at)).slice(0, 10).map(({ object }) => object);
+    expect(newest).toHaveLength(10);
+    await expect.poll(() => page.locator('#list .object').allTextContents(), PATIENT).toEqual(newest);
+  });
+});
+
 describe('what cannot be uploaded is said in words', () => {
   it('a file that is too large, one of a type that no policy takes, and an empty one', async () => {
     watched.mayFail(BROKER);
