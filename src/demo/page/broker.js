@@ -3,15 +3,23 @@
 /** The page's user. The samples of the demo are hers as well. */
 const USER = "ada";
 
-/** @type {string | undefined} */
+/** The last one, or that which is just being asked for. @type {Promise<string> | undefined} */
 let kept;
 
 /** A fresh token. */
-export async function token() {
+export function token() {
+  const asking = fetchToken();
+  kept = asking;
+  asking.catch(() => {
+    if (kept === asking) kept = undefined;
+  });
+  return asking;
+}
+
+async function fetchToken() {
   const answer = await fetch(`/token?sub=${USER}`, { cache: "no-store" });
   if (!answer.ok) throw new Error(`the demo gives no token: ${answer.status}`);
-  kept = await answer.text();
-  return kept;
+  return answer.text();
 }
 
 /**
@@ -22,12 +30,14 @@ export async function token() {
  */
 export async function ask(url, signal) {
   for (let isRepeat = false; ; isRepeat = true) {
-    const authorization = `Bearer ${kept ?? (await token())}`;
+    const using = kept ?? token();
+    const authorization = `Bearer ${await using}`;
     const answer = await fetch(url, { headers: { authorization }, cache: "no-store", credentials: "omit", ...(signal && { signal }) });
     if (answer.ok) return answer;
     await answer.body?.cancel();
     if (answer.status !== 401 || isRepeat) throw new Error(`${url} answers with status ${answer.status}`);
-    kept = undefined;
+    // Only if nobody has asked for another one since.
+    if (kept === using) kept = undefined;
   }
 }
 

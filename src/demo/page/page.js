@@ -1,5 +1,5 @@
 /** The page of the demo: puts its parts to work. */
-import { byId } from "./dom.js";
+import { byId, say } from "./dom.js";
 import * as list from "./list.js";
 import * as network from "./network.js";
 import * as pending from "./pending.js";
@@ -43,7 +43,7 @@ watch(() => {
   if (broker) byId("docs").setAttribute("href", `${broker}/docs`);
 });
 
-await begin();
+await begin((isThere) => say(byId("lost"), isThere ? "" : "The demo does not answer. Does it still run?"));
 samples.begin();
 uploads.begin();
 regions.begin();

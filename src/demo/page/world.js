@@ -70,12 +70,16 @@ export const setNetwork = (change) => call("PUT", "/demo/network", change);
 /** @param {string} name @param {boolean} running */
 export const setRunning = (name, running) => call("PUT", `/demo/regions/${name}`, { running });
 
-/** Asks from now on, as long as somebody looks. */
-export function begin() {
-  const look = () => (document.hidden ? undefined : refresh().catch(() => {}));
+/**
+ * Asks from now on, as long as somebody looks. Comes back when there is a world.
+ * @param {(isThere: boolean) => void} told whether the site answers, each time that it is asked
+ */
+export async function begin(told) {
+  const look = () => (document.hidden ? undefined : refresh().then(() => told(true), () => told(false)));
   setInterval(look, EVERY_MS);
   document.addEventListener("visibilitychange", look);
-  return refresh();
+  await look();
+  if (!current) await new Promise((found) => watch(() => found(undefined)));
 }
 
 /** @param {string} method @param {string} path @param {object} [body] */

@@ -324,6 +324,15 @@ describe('what cannot be uploaded is said in words', () => {
   });
 });
 
+it('that the demo does not answer is said, and that it answers again', async () => {
+  watched.mayFail(/./);
+  const lost = page.getByText('The demo does not answer. Does it still run?');
+  await context.setOffline(true);
+  await lost.waitFor(PATIENT);
+  await context.setOffline(false);
+  await lost.waitFor({ ...PATIENT, state: 'hidden' });
+});
+
 describe('for everybody', () => {
   it('a keyboard is enough: a file is picked, paused, resumed and cancelled, and the focus is never lost', async () => {
     await demo.network({ latency_ms: 700 });
