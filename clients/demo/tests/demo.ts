@@ -74,11 +74,22 @@ export class Demo {
     }
   }
 
-  /** The chunks that the storage of `region` saw. */
-  async chunks(region = 'europe-west1'): Promise<Entry[]> {
-    const storage = (await this.world()).regions.find(({ name }) => name === region)!.storage;
+  /** The connection of a later chunk is cut, and that of the next request with one as well. */
+  async cutTwice(): Promise<void> {
+    const faults = [{ operation: 'chunk', skip: 3, count: 2, action: { kind: 'persist_then_reset', bytes: 300_017 } }];
+    const answer = await fetch(`${await this.#storage()}/_emulator/faults`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(faults) });
+    if (!answer.ok) throw new Error(`the faults were refused: ${await answer.text()}`);
+  }
+
+  /** The chunks that the storage in Europe saw. */
+  async chunks(): Promise<Entry[]> {
+    const storage = await this.#storage();
     const { entries } = (await (await fetch(`${storage}/_emulator/journal`)).json()) as { entries: Entry[] };
     return entries.filter(({ operation }) => operation === 'chunk');
+  }
+
+  async #storage(): Promise<string> {
+    return (await this.world()).regions.find(({ name }) => name === 'europe-west1')!.storage;
   }
 
   async stop(): Promise<void> {

@@ -59,14 +59,16 @@ export async function refresh() {
 }
 
 /**
- * The policy for a file: the one that the visitor chose, else the first that takes the file's type. Where none does, one
- * is taken all the same, so that the broker says why not.
+ * The policy for a file: the one that the visitor chose, or under which it was begun, else the first that takes the
+ * file's type. Where none does, one is taken all the same, so that the broker says why not.
  * @param {{ type: string }} file
+ * @param {string} [begun] under another policy it would not be continued
  * @returns {Policy | undefined}
  */
-export function fitting({ type }) {
-  const { value } = /** @type {HTMLSelectElement} */ (byId("policy"));
-  if (value) return policies.find(({ name }) => name === value);
+export function fitting({ type }, begun) {
+  const wanted = /** @type {HTMLSelectElement} */ (byId("policy")).value || begun;
+  const found = wanted && policies.find(({ name }) => name === wanted);
+  if (found) return found;
   const usual = policies.filter(({ unknown_size, regions }) => !unknown_size && !regions);
   return usual.find((policy) => takes(policy, type || "application/octet-stream")) ?? usual.at(-1) ?? policies[0];
 }

@@ -1,5 +1,6 @@
 /** The uploads of this page: files come in, wait for their turn, and get a card each. */
 import { Card } from "./card.js";
+import { pendingUploads } from "./client.js";
 import { announce, byId } from "./dom.js";
 import { Job } from "./job.js";
 import { fitting, known as policiesKnown, refresh as refreshPolicies } from "./policies.js";
@@ -28,10 +29,11 @@ export const isBusy = () => [...cards.keys()].some((job) => job.isBusy);
 export async function add(files) {
   // Taken out first: the list of what was dropped is empty a turn later.
   const taken = [...files];
-  await policiesKnown();
+  const [begun] = await Promise.all([pendingUploads().catch(() => []), policiesKnown()]);
   const list = byId("uploads");
   for (const file of taken) {
-    const job = new Job(file, fitting(file), changed);
+    const before = begun.find(({ fingerprint: { name, size, lastModified } }) => name === file.name && size === file.size && lastModified === file.lastModified);
+    const job = new Job(file, fitting(file, before?.request.policy), changed);
     const card = new Card(job, { remove });
     cards.set(job, card);
     list.prepend(card.element);
