@@ -59,6 +59,7 @@ name = "videos"
 when = '"creator" in claims.roles'
 object = "videos/{{sub}}/{{id}}.{{ext}}"
 content_types = ["video/*"]
+min_size = 1
 max_size = "2GiB"
 max_active = 5
 rate = "60/1m"

@@ -24,12 +24,34 @@ use crate::identity::development::DevelopmentKey;
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const ICON: &str = "image/svg+xml";
 
 /// The page: path, media type and text of each of its files.
 const PAGES: &[(&str, &str, &str)] = &[
     ("/", HTML, include_str!("page/page.html")),
     ("/page.css", CSS, include_str!("page/page.css")),
+    ("/icon.svg", ICON, include_str!("page/icon.svg")),
     ("/page.js", SCRIPT, include_str!("page/page.js")),
+    ("/broker.js", SCRIPT, include_str!("page/broker.js")),
+    ("/card.js", SCRIPT, include_str!("page/card.js")),
+    ("/client.js", SCRIPT, include_str!("page/client.js")),
+    ("/crc32c-worker.js", SCRIPT, include_str!("page/crc32c-worker.js")),
+    ("/dom.js", SCRIPT, include_str!("page/dom.js")),
+    ("/events.js", SCRIPT, include_str!("page/events.js")),
+    ("/geography.js", SCRIPT, include_str!("page/geography.js")),
+    ("/job.js", SCRIPT, include_str!("page/job.js")),
+    ("/land.js", SCRIPT, include_str!("page/land.js")),
+    ("/list.js", SCRIPT, include_str!("page/list.js")),
+    ("/map.js", SCRIPT, include_str!("page/map.js")),
+    ("/network.js", SCRIPT, include_str!("page/network.js")),
+    ("/pending.js", SCRIPT, include_str!("page/pending.js")),
+    ("/policies.js", SCRIPT, include_str!("page/policies.js")),
+    ("/reasons.js", SCRIPT, include_str!("page/reasons.js")),
+    ("/regions.js", SCRIPT, include_str!("page/regions.js")),
+    ("/samples.js", SCRIPT, include_str!("page/samples.js")),
+    ("/uploads.js", SCRIPT, include_str!("page/uploads.js")),
+    ("/words.js", SCRIPT, include_str!("page/words.js")),
+    ("/world.js", SCRIPT, include_str!("page/world.js")),
 ];
 
 /// The page may speak to this site, to the brokers, and to storage, whose addresses these give it.
@@ -78,10 +100,7 @@ impl Site {
             .route("/token", get(token))
             .with_state(Arc::clone(&issuer))
             .merge(switches::router(Arc::clone(globe)));
-        // The page asks for all of them by now, but this one is known before it can ask.
-        let broker = globe.regions().first().map(|region| region.broker.clone()).unwrap_or_default();
-        for (path, kind, text) in PAGES {
-            let text = text.replace("BROKER_URL", &broker);
+        for &(path, kind, text) in PAGES {
             router = router.route(path, get(async move || asset(kind, text)));
         }
         let router = router.layer(from_fn_with_state(issuer, guard));
