@@ -62,6 +62,18 @@ enum Command {
     Healthcheck(healthcheck::HealthcheckArguments),
 }
 
+impl Command {
+    /// Which log lines are written where nobody has said.
+    fn usual_log(&self) -> &'static str {
+        match self {
+            // Its tables are for people, and would be lost among the lines of three brokers.
+            #[cfg(feature = "demo")]
+            Self::Demo(_) => "warn,upload_broker::audit=off",
+            _ => "",
+        }
+    }
+}
+
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -69,7 +81,8 @@ pub fn main() -> ExitCode {
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         tell("a cryptographic provider is installed already");
     }
-    if let Err(error) = telemetry::init(arguments.log_format, Some(&arguments.log)) {
+    let log = if arguments.log.is_empty() { arguments.command.usual_log() } else { &arguments.log };
+    if let Err(error) = telemetry::init(arguments.log_format, Some(log)) {
         tell(&format!("{error:#}"));
         return ExitCode::from(UNUSABLE);
     }
