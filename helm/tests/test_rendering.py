@@ -145,7 +145,7 @@ class Rendering(unittest.TestCase):
         sections = {
             "routing": {"misdirected": "forward"},
             "sweeper": {"idle_after": "15m"},
-            "telemetry": {"otlp_endpoint": "http://collector:4317"},
+            "telemetry": {"otlp_endpoint": "http://collector:4318"},
             "notifications": {"audience": "https://eu.uploads.example.com/v1/notifications/storage"},
             "webhooks": [
                 {"url": "https://backend.example.com/hooks", "secret_file": "/run/secrets/upload-broker/webhooks/a"}

@@ -68,21 +68,23 @@ enum Format {
 /// What the configuration itself is called among the checks.
 const CONFIGURATION: &str = "configuration";
 
+/// What to do about what may not be meant.
+const IF_NOT_MEANT: &str = "change it, unless it is meant";
+
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = match config::load_file(&arguments.config) {
         Ok(config) => config,
         Err(errors) => return unusable(arguments, errors.iter().map(ToString::to_string).collect()),
     };
     let world = World::of_this_process(Transport::HttpsOnly);
-    for remark in config.remarks() {
-        super::tell(&format!("warning: {remark}"));
-    }
+    let remarks = config.remarks();
     let mistakes = app::mistakes(&config, &world).await;
     if !mistakes.is_empty() {
         return unusable(arguments, mistakes.iter().map(|mistake| chain(mistake)).collect());
     }
     let file = arguments.config.display().to_string();
     let mut rows = vec![Row::ok(CONFIGURATION, &file, summary(&config))];
+    rows.extend(remarks.iter().map(|remark| Row::warning(CONFIGURATION, &file, remark.to_string(), IF_NOT_MEANT)));
     if arguments.live {
         let subject = match app::live_subject(&config, &world).await {
             Ok(subject) => subject,
@@ -94,7 +96,12 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match arguments.format {
         Format::Json => super::print(&(serde_json::to_string_pretty(&report)? + "\n"))?,
         Format::Text if arguments.live => super::print(&report.table())?,
-        Format::Text => super::print(&format!("{file}: {}: nothing wrong\n", summary(&config)))?,
+        Format::Text => {
+            for remark in &remarks {
+                super::tell(&format!("warning: {remark}"));
+            }
+            super::print(&format!("{file}: {}: nothing wrong\n", summary(&config)))?;
+        }
     }
     Ok(if report.status == Status::Failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -51,6 +51,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if config.server.tls.is_none() && config.server.trusted_proxies.is_empty() && transport == Transport::HttpsOnly {
         warn!("every request will be refused: neither server.tls nor server.trusted_proxies is set");
     }
+    for remark in config.remarks_on_text() {
+        warn!("this may not be meant: {remark}");
+    }
     // Before anyone can read that this listens, and send one.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -53,6 +53,13 @@ impl CollectorUrl {
     }
 }
 
+impl CollectorUrl {
+    /// Whether it has the port at which collectors speak gRPC (OTLP specification, "OTLP/gRPC Default Port").
+    pub fn is_at_port_of_grpc(&self) -> bool {
+        self.0.port() == Some(4317)
+    }
+}
+
 const TRACES: &str = "/v1/traces";
 
 impl FromStr for CollectorUrl {

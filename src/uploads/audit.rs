@@ -1,5 +1,5 @@
-//! Who was given what, and who took it back: one line in the log for each capability that is handed out, for each upload
-//! that is cancelled, and for each thing that an administrator changes. No line holds an address, an object's name or a
+//! Who was given what, and who took it back: one line in the log for each capability that is granted (a create or a
+//! renewal; reading it again is none), for each upload that is cancelled, and for each thing that an administrator changes. No line holds an address, an object's name or a
 //! claim: whoever must know more finds it by the upload's id.
 
 use tracing::info;

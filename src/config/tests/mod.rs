@@ -283,6 +283,12 @@ fn what_may_not_be_meant_is_remarked_with_its_place() {
             "[routing]\ngeoip_database = \"missing.mmdb\"\n[[policies]]",
             vec!["routing.geoip_database"],
         ),
+        (
+            "a collector at the port of another protocol",
+            "[[policies]]",
+            "[telemetry]\notlp_endpoint = \"http://collector:4317\"\n[[policies]]",
+            vec!["telemetry.otlp_endpoint"],
+        ),
         ("nothing", "[[policies]]", "[routing]\nmisdirected = \"reject\"\n[[policies]]", vec![]),
     ] {
         let found = remarks(from, to);
