@@ -174,20 +174,20 @@ impl Uploads {
         let placed = self.routing.place(&context.arrival, admission.regions.as_deref());
         // The configuration is refused when a policy names regions that are not there.
         let Placed { choice, nearest } = placed.ok_or(Error::PolicyDenied)?;
-        match choice {
-            Choice::Here => Ok(Placement::Here { nearest }),
-            Choice::Refer(region) => Err(self.misdirected(region)),
-            Choice::Ask { region, or_here } => {
-                // After a forward that failed an upload was made here: a repeat gets that one, and not another there.
-                if let Some((key, _)) = context.idempotency
-                    && or_here
-                    && self.store.knows_key(principal.id, key, self.clock.now()).await?
-                {
-                    return Ok(Placement::Here { nearest });
-                }
-                Ok(Placement::Elsewhere(region.clone()))
-            }
+        let (region, or_here, is_asked) = match choice {
+            Choice::Here => return Ok(Placement::Here { nearest }),
+            Choice::Ask { region, or_here } => (region, or_here, true),
+            Choice::Refer { region, or_here } => (region, or_here, false),
+        };
+        // While the other region was down, or did not answer, an upload was made here: a repeat gets that one, and no
+        // second one there.
+        if let Some((key, _)) = context.idempotency
+            && or_here
+            && self.store.knows_key(principal.id, key, self.clock.now()).await?
+        {
+            return Ok(Placement::Here { nearest });
         }
+        if is_asked { Ok(Placement::Elsewhere(region.clone())) } else { Err(self.misdirected(region)) }
     }
 
     /// The refusal that names another region.

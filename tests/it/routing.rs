@@ -372,6 +372,26 @@ async fn a_misdirected_create_is_rejected_where_that_is_wanted() {
 }
 
 #[tokio::test]
+async fn a_repeat_is_the_same_upload_also_when_the_nearer_region_is_up_again() {
+    let deployment = Deployment::start("reject").await;
+    let way = deployment.way(ASIA);
+    let user = |key| deployment.user(EU, "JP").with("idempotency-key", key);
+    let (first, second) = (user("k1"), user("k2"));
+    way.lead_to(Side::Nothing);
+    deployment.probe(EU, 2).await;
+    let created = create(&first, "anywhere").await.is(201);
+    assert_eq!(created.body["region"], EU);
+    way.lead_to(Side::Server(deployment.broker(ASIA).address));
+    deployment.probe(EU, 5).await;
+    create(&second, "anywhere").await.is_problem(421, "misdirected");
+    let repeated = create(&first, "anywhere").await.is(201);
+    assert_eq!((repeated.id(), repeated.header("idempotent-replayed")), (created.id(), Some("true")));
+    // The same key for something that must not be here: it leads where that may be.
+    create(&first, "not-europe").await.is_problem(421, "misdirected");
+    assert_eq!(deployment.sessions(), [1, 0, 0]);
+}
+
+#[tokio::test]
 async fn a_region_that_is_lost_is_passed_over_and_comes_back_once() {
     let deployment = Deployment::start("forward").await;
     let (user, way) = (deployment.user(EU, "JP"), deployment.way(ASIA));
