@@ -97,6 +97,14 @@ impl Arrival {
     pub const fn how(&self) -> How {
         self.located.how
     }
+
+    /// The same as metrics call it: of what another broker has sent on, that one knows.
+    pub const fn how_in_metrics(&self) -> &'static str {
+        match self.hop {
+            Hop::Second => "forwarded",
+            Hop::First | Hop::Back => self.located.how.name(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -41,7 +41,12 @@ pub enum Creation {
     Here(Box<Created>),
     /// Nothing was done. The broker of this region is nearer and is to be asked; should it fail, the request comes back
     /// with [`Hop::Back`](crate::routing::Hop::Back).
-    Elsewhere(RegionName),
+    Elsewhere {
+        /// The region.
+        region: RegionName,
+        /// The nearest region that is up and that the policy allows, where that is known.
+        nearest: Option<RegionName>,
+    },
 }
 
 /// A created upload.
@@ -98,7 +103,7 @@ impl Uploads {
         trace::record("upload.policy", || admission.policy.to_string());
         let nearest = match self.place(principal, &admission, context).await? {
             Placement::Here { nearest } => nearest,
-            Placement::Elsewhere(region) => return Ok(Creation::Elsewhere(region)),
+            Placement::Elsewhere { region, nearest } => return Ok(Creation::Elsewhere { region, nearest }),
         };
         self.check_metadata(request.transfer, &admission.attributes)?;
         let created = |tracked, replayed| {
@@ -160,7 +165,7 @@ impl Uploads {
         let tracked = self.attach(&upload, &lease, &session).await?;
         self.metrics.observe_created(&tracked.upload);
         audit::granted("create", audit::Grant::First, &tracked);
-        self.routing.metrics.observe_routed(&tracked.upload.region, nearest, context.arrival.how());
+        self.routing.metrics.observe_routed(&tracked.upload.region, nearest, context.arrival.how_in_metrics());
         Ok(created(tracked, false))
     }
 
@@ -187,7 +192,11 @@ impl Uploads {
         {
             return Ok(Placement::Here { nearest });
         }
-        if is_asked { Ok(Placement::Elsewhere(region.clone())) } else { Err(self.misdirected(region)) }
+        if is_asked {
+            Ok(Placement::Elsewhere { region: region.clone(), nearest: nearest.cloned() })
+        } else {
+            Err(self.misdirected(region))
+        }
     }
 
     /// The refusal that names another region.
@@ -243,7 +252,7 @@ impl Uploads {
 /// Where an upload goes.
 enum Placement<'a> {
     Here { nearest: Option<&'a RegionName> },
-    Elsewhere(RegionName),
+    Elsewhere { region: RegionName, nearest: Option<RegionName> },
 }
 
 impl From<Denial> for Error {

@@ -342,22 +342,44 @@ async fn a_forward_that_fails_is_served_here_and_says_so() {
 #[tokio::test]
 async fn a_request_is_forwarded_once() {
     let deployment = Deployment::start("forward").await;
-    // Another broker has sent it here, believing that this one is the nearest. Who claims that falsely gains no more.
-    let sent_on = deployment.user(EU, "JP").with("x-upload-broker-forwarded", US);
-    let served = create(&sent_on, "anywhere").await.is(201);
-    assert_eq!(
-        served.body["routing"],
-        json!({"served_by": EU, "located_by": "none"}),
-        "what the header says is not asked"
-    );
-    let located = sent_on.with("x-upload-broker-client-location", "JP").with("x-upload-broker-located-by", "database");
-    let served = create(&located, "anywhere").await.is(201);
-    assert_eq!(served.body["routing"], json!({"served_by": EU, "nearest": ASIA, "located_by": "database"}));
-    create(&located, "not-europe").await.is_problem(421, "misdirected");
-    // A region that there is not cannot have sent it.
-    let forged = deployment.user(EU, "JP").with("x-upload-broker-forwarded", "moon");
+    // Another broker has sent it here, believing that this one is the nearest. Who claims that falsely gains no more. A
+    // region that is not known here may have been added there.
+    for (number, region) in [US, "moon"].into_iter().enumerate() {
+        let sent_on = deployment.user(EU, "JP").with("x-upload-broker-forwarded", region);
+        let served = create(&sent_on, "anywhere").await.is(201);
+        assert_eq!(served.body["routing"], json!({"served_by": EU, "located_by": "none"}), "{region}");
+        create(&sent_on, "not-europe").await.is_problem(421, "misdirected");
+        assert_eq!(deployment.sessions(), [number + 1, 0, 0], "{region}");
+    }
+    let (_, metrics) = deployment.broker(EU).operator_get("/metrics").await;
+    let line = format!("upload_broker_routed_total{{served_by=\"{EU}\",nearest=\"unknown\",how=\"forwarded\"}} 2");
+    assert!(metrics.contains(&line), "no {line} in {metrics}");
+    // What is the name of no region, no broker sends.
+    let forged = deployment.user(EU, "JP").with("x-upload-broker-forwarded", "Not a region");
     assert_eq!(create(&forged, "anywhere").await.is(201).body["region"], ASIA);
-    assert_eq!(deployment.sessions(), [2, 0, 1]);
+}
+
+/// A proxy that tells where its clients are lets all other headers through, so that no peer vouches for these.
+#[tokio::test]
+async fn what_claims_to_be_a_broker_is_not_believed_where_its_client_is() {
+    let trusting = Deployment::start("forward").await;
+    let strict = Deployment::start_with("", "misdirected = \"forward\"").await;
+    for deployment in [&trusting, &strict] {
+        let forged = deployment
+            .broker(EU)
+            .user("ada")
+            .with("x-upload-broker-forwarded", US)
+            .with("x-upload-broker-client-location", "JP,35.7,139.7")
+            .with("x-upload-broker-located-by", "header");
+        let route = forged.get("/v1/route").await.is(200);
+        assert_eq!((route.text("/located_by"), order(&route)[0].to_owned()), ("none".to_owned(), EU.to_owned()));
+        assert!(route.body.get("country").is_none(), "{}", route.body);
+        let served = create(&forged, "anywhere").await.is(201);
+        assert_eq!(served.body["routing"], json!({"served_by": EU, "located_by": "none"}));
+    }
+    // Nor does such a header hide from `/v1/route` where a client is.
+    let located = trusting.user(EU, "JP").with("x-upload-broker-forwarded", US).get("/v1/route").await.is(200);
+    assert_eq!((located.text("/located_by"), order(&located)[0].to_owned()), ("header".to_owned(), ASIA.to_owned()));
 }
 
 #[tokio::test]
