@@ -86,6 +86,11 @@ impl<Healthy: Fn(&RegionName) -> bool> Question<'_, Healthy> {
             // One broker has sent it here already, and two that are not of one mind must not send it to and fro.
             (Misdirected::Reject, Hop::First) => Choice::Refer { region: name, or_here },
             _ if or_here => Choice::Here,
+            // The nearest was asked in vain: another one that is up is a better word than that.
+            (_, Hop::Back) => {
+                let next = order.iter().skip(1).find(|ranked| ranked.healthy);
+                Choice::Refer { region: next.map_or(name, |ranked| &ranked.region.name), or_here }
+            }
             _ => Choice::Refer { region: name, or_here },
         };
         Some(Placed { choice, nearest: Some(name).filter(|_| is_known) })
@@ -183,6 +188,26 @@ mod tests {
             ("kept elsewhere, forwarded", "DE", US, "", Forward, First, "ask us-central1", US),
             ("kept elsewhere, forwarded to here", "DE", US, "", Forward, Second, "refer us-central1", US),
             ("kept elsewhere, which did not answer", "DE", US, "", Forward, Back, "refer us-central1", US),
+            (
+                "kept elsewhere, of which the nearest did not answer",
+                "JP",
+                "us-central1 asia-southeast1",
+                "",
+                Forward,
+                Back,
+                "refer us-central1",
+                ASIA,
+            ),
+            (
+                "kept elsewhere, of which the nearest did not answer and the other is down",
+                "JP",
+                "us-central1 asia-southeast1",
+                US,
+                Forward,
+                Back,
+                "refer asia-southeast1",
+                ASIA,
+            ),
             ("kept elsewhere, rejected", "DE", US, "", Reject, First, "refer us-central1", US),
             ("kept elsewhere, which is down", "DE", US, US, Forward, First, "refer us-central1", US),
             (
