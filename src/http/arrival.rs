@@ -11,9 +11,9 @@ use ipnet::IpNet;
 
 use super::extract::IDEMPOTENCY_KEY;
 use super::problem::{Code, Problem};
-use crate::geo::{How, Located, Location, Locator};
+use crate::geo::{Located, Locator};
 use crate::model::name::RegionName;
-use crate::routing::{Arrival, FORWARDED, Hop, LOCATED_BY, LOCATION, Routing};
+use crate::routing::{Arrival, FORWARDED, Hop, Routing};
 use crate::server::Peer;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -55,6 +55,24 @@ fn read_hop(text: &str) -> Option<IpAddr> {
     address.ok().or_else(bracketed).map(|address: IpAddr| address.to_canonical())
 }
 
+/// Where whoever sent the request is.
+pub struct Whereabouts(pub Located);
+
+impl<S> FromRequestParts<S> for Whereabouts
+where
+    S: Send + Sync,
+    Arc<Routing>: FromRef<S>,
+    TrustedProxies: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Some(peer) = parts.extensions.get::<Peer>() else { return Err(Problem::new(Code::InternalError)) };
+        let (routing, proxies) = (Arc::<Routing>::from_ref(state), TrustedProxies::from_ref(state));
+        Ok(Self(locate(&routing.locator, &proxies, peer.address.ip(), &parts.headers)))
+    }
+}
+
 /// How the request came here, and what goes along when it is sent on.
 pub struct Arrived {
     /// Where its client is, and over which brokers it came.
@@ -72,16 +90,14 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Some(peer) = parts.extensions.get::<Peer>() else { return Err(Problem::new(Code::InternalError)) };
-        let (routing, proxies) = (Arc::<Routing>::from_ref(state), TrustedProxies::from_ref(state));
-        let headers = &parts.headers;
-        let arrival = if let Some(located) = forwarded(headers, |name| routing.knows_other(name)) {
-            Arrival { located, hop: Hop::Second }
+        let arrival = if is_forwarded(&parts.headers) {
+            // Whoever sent it is a broker, and where that is says nothing.
+            Arrival { located: Located::UNKNOWN, hop: Hop::Second }
         } else {
-            let located = locate(&routing.locator, &proxies, peer.address.ip(), headers);
+            let Whereabouts(located) = Whereabouts::from_request_parts(parts, state).await?;
             Arrival { located, hop: Hop::First }
         };
-        Ok(Self { arrival, credentials: credentials(headers) })
+        Ok(Self { arrival, credentials: credentials(&parts.headers) })
     }
 }
 
@@ -100,14 +116,12 @@ fn locate(locator: &Locator, proxies: &TrustedProxies, peer: IpAddr, headers: &H
     locator.locate(told, proxies.client(peer, headers))
 }
 
-/// Where the broker of another region says that the client is, if it has sent the request on. Nobody can tell whether it
-/// was that broker, so nothing follows from it but what the answer says of the way, and that it ends here.
-fn forwarded(headers: &HeaderMap, is_region: impl Fn(&RegionName) -> bool) -> Option<Located> {
-    only(headers, FORWARDED.as_str())?.parse().ok().filter(is_region)?;
-    let location = only(headers, LOCATION.as_str()).and_then(Location::from_header);
-    let how = only(headers, LOCATED_BY.as_str()).and_then(|how| how.parse().ok());
-    let located = location.zip(how).map(|(location, how)| Located { location, how });
-    Some(located.filter(|located| located.how != How::Unknown).unwrap_or(Located::UNKNOWN))
+/// Whether the broker of another region has sent the request on, or somebody says so: nobody can tell, also behind a
+/// trusted proxy, which lets such a header through. So nothing follows from it but that the way ends here. It need not
+/// be a region of this configuration: while one is added, it knows the others before they know it.
+fn is_forwarded(headers: &HeaderMap) -> bool {
+    let is_region = |value: &str| value.parse::<RegionName>().is_ok();
+    headers.get_all(FORWARDED).iter().any(|value| value.to_str().is_ok_and(is_region))
 }
 
 /// The value of a header that stands there once. Where it stands twice, the client may have added the other.
@@ -183,30 +197,17 @@ mod tests {
     }
 
     #[test]
-    fn what_another_region_says_is_taken_whole_or_not_at_all() {
+    fn what_any_region_has_sent_on_ends_here() {
         const BY: &str = "x-upload-broker-forwarded";
-        const AT: &str = "x-upload-broker-client-location";
-        const HOW: &str = "x-upload-broker-located-by";
         for (name, sent, expected) in [
-            (
-                "all of it",
-                vec![(BY, "us-east1"), (AT, "DE,52.5,13.4"), (HOW, "database")],
-                Some("DE,52.5,13.4 database"),
-            ),
-            ("no place", vec![(BY, "us-east1")], Some(" none")),
-            ("a place, found by nothing", vec![(BY, "us-east1"), (AT, "DE"), (HOW, "none")], Some(" none")),
-            ("a place, found by magic", vec![(BY, "us-east1"), (AT, "DE"), (HOW, "magic")], Some(" none")),
-            ("nonsense for a place", vec![(BY, "us-east1"), (AT, "Berlin"), (HOW, "header")], Some(" none")),
-            ("a region that is not there", vec![(BY, "moon"), (AT, "DE"), (HOW, "header")], None),
-            ("two regions", vec![(BY, "us-east1"), (BY, "us-east1"), (AT, "DE"), (HOW, "header")], None),
-            ("no region", vec![(AT, "DE"), (HOW, "header")], None),
+            ("a region", vec![(BY, "us-east1")], true),
+            ("a region that is not known yet", vec![(BY, "moon")], true),
+            ("two regions", vec![(BY, "us-east1"), (BY, "us-west1")], true),
+            ("no region", vec![], false),
+            ("nothing", vec![(BY, "")], false),
+            ("what is no name of a region", vec![(BY, "Not a region")], false),
         ] {
-            let found = forwarded(&headers(&sent), |name| name.as_str() == "us-east1");
-            let found = found.map(|found| {
-                assert_eq!(found.location == Location::UNKNOWN, found.how == How::Unknown);
-                format!("{} {}", found.location, found.how.name())
-            });
-            assert_eq!(found.as_deref(), expected, "{name}");
+            assert_eq!(is_forwarded(&headers(&sent)), expected, "{name}");
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use url::Url;
 use utoipa::ToSchema;
 
-use super::arrival::Arrived;
+use super::arrival::Whereabouts;
 use super::problem::{self, Problem};
 use super::readiness::Readiness;
 use crate::geo::{Country, How, Located, Ranked};
@@ -29,10 +29,10 @@ use crate::routing::Routing;
 pub(super) async fn route(
     State(routing): State<Arc<Routing>>,
     State(readiness): State<Arc<Readiness>>,
-    Arrived { arrival, .. }: Arrived,
+    Whereabouts(located): Whereabouts,
 ) -> Result<Json<RegionList>, Problem> {
     readiness.recent().await.map_err(|unready| Problem::from(&unready))?;
-    Ok(Json(RegionList::new(&routing, &arrival.located)))
+    Ok(Json(RegionList::new(&routing, &located)))
 }
 
 /// The regions, nearest first.

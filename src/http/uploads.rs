@@ -7,6 +7,8 @@ use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use hyper::body::Bytes;
+use serde_json::Value;
 
 use super::arrival::Arrived;
 use super::extract::{Body, Caller, Deadline, Id, Origin, Query, RepeatKey};
@@ -16,8 +18,9 @@ use super::wire;
 use super::wire_create::CreateUpload;
 use crate::model::Invalid;
 use crate::model::idempotency::Fingerprint;
+use crate::model::name::RegionName;
 use crate::model::upload::NewUpload;
-use crate::routing::{Forward, Forwarded, Hop, Relay};
+use crate::routing::{Arrival, Forward, Forwarded, Hop, Relay};
 use crate::store::{Page, Tracked};
 use crate::uploads::{CreateContext, Created, Creation, Freshness, Uploads};
 
@@ -75,10 +78,10 @@ pub(super) async fn create(
         uploads.create(Arc::clone(&principal), request.clone(), context)
     };
     let mut creation = create(arrival).await?;
-    if let Creation::Elsewhere(region) = &creation {
-        let forward = Forward { headers: credentials, body: bytes, located: arrival.located, deadline };
+    if let Creation::Elsewhere { region, nearest } = &creation {
+        let forward = Forward { headers: credentials, body: bytes, deadline };
         if let Forwarded::Answered(relay) = uploads.routing.forward(region, forward).await {
-            return Ok(pass_on(relay));
+            return Ok(pass_on(relay, nearest.as_ref(), &arrival));
         }
         arrival.hop = Hop::Back;
         creation = create(arrival).await?;
@@ -86,7 +89,7 @@ pub(super) async fn create(
     match creation {
         Creation::Here(created) => Ok(answer_created(&created)),
         // What has come back is not sent on again.
-        Creation::Elsewhere(_) => Err(Problem::new(Code::InternalError)),
+        Creation::Elsewhere { .. } => Err(Problem::new(Code::InternalError)),
     }
 }
 
@@ -100,9 +103,19 @@ fn answer_created(created: &Created) -> Response {
     response
 }
 
-/// The answer of another region, under the id that its logs know the request by.
-fn pass_on(relay: Relay) -> Response {
-    let mut response = (relay.status, relay.headers, relay.body).into_response();
+/// The answer of another region, under the id that its logs know the request by. Where the client is, only this broker
+/// knows, and says.
+fn pass_on(relay: Relay, nearest: Option<&RegionName>, arrival: &Arrival) -> Response {
+    let body = match serde_json::from_slice::<Value>(&relay.body) {
+        Ok(Value::Object(mut upload)) if relay.status == StatusCode::CREATED => {
+            if let Some(Value::Object(routing)) = upload.get_mut("routing") {
+                wire::Routing::complete(routing, nearest, arrival);
+            }
+            Bytes::from(Value::Object(upload).to_string())
+        }
+        _ => relay.body,
+    };
+    let mut response = (relay.status, relay.headers, body).into_response();
     if let Some(id) = relay.request_id {
         response.extensions_mut().insert(AnsweredElsewhere(id));
     }

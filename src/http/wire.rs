@@ -3,14 +3,16 @@
 //! Wire objects are flat: a `kind` or `state` and optional fields, which are left out rather than `null`.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::route::LocatedBy;
 use super::schemas;
 use super::transfer::Transfer;
 use super::wire_admin::UploadOwner;
+use crate::model::name::RegionName;
 use crate::model::upload::{self, StateKind, UploadState, Witness};
-use crate::routing::Hop;
+use crate::routing::{Arrival, Hop};
 use crate::store::{Listing, Tracked};
 use crate::uploads::{Created, Offer, Owned};
 
@@ -166,6 +168,13 @@ pub struct Routing {
 impl Routing {
     fn stored(upload: &upload::Upload) -> Self {
         Self { served_by: upload.region.to_string(), nearest: None, located_by: None, forward_failed: None }
+    }
+
+    /// Completes what another region says of an upload that this broker has sent on: only this one knows its client.
+    pub(super) fn complete(told: &mut Map<String, Value>, nearest: Option<&RegionName>, arrival: &Arrival) {
+        told.remove("nearest");
+        told.extend(nearest.map(|region| ("nearest".to_owned(), region.as_str().into())));
+        told.insert("located_by".to_owned(), arrival.how().name().into());
     }
 }
 

@@ -52,7 +52,12 @@ pub enum Choice<'a> {
         or_here: bool,
     },
     /// The client is told to go to that region.
-    Refer(&'a RegionName),
+    Refer {
+        /// The region.
+        region: &'a RegionName,
+        /// Whether it may be served here, had it begun here.
+        or_here: bool,
+    },
 }
 
 /// The choice, and what it is compared with.
@@ -79,9 +84,14 @@ impl<Healthy: Fn(&RegionName) -> bool> Question<'_, Healthy> {
             _ if name == serving => Choice::Here,
             (Misdirected::Forward, Hop::First) if first.healthy => Choice::Ask { region: name, or_here },
             // One broker has sent it here already, and two that are not of one mind must not send it to and fro.
-            (Misdirected::Reject, Hop::First) => Choice::Refer(name),
+            (Misdirected::Reject, Hop::First) => Choice::Refer { region: name, or_here },
             _ if or_here => Choice::Here,
-            _ => Choice::Refer(name),
+            // The nearest was asked in vain: another one that is up is a better word than that.
+            (_, Hop::Back) => {
+                let next = order.iter().skip(1).find(|ranked| ranked.healthy);
+                Choice::Refer { region: next.map_or(name, |ranked| &ranked.region.name), or_here }
+            }
+            _ => Choice::Refer { region: name, or_here },
         };
         Some(Placed { choice, nearest: Some(name).filter(|_| is_known) })
     }
@@ -91,6 +101,14 @@ impl Arrival {
     /// How the client was located.
     pub const fn how(&self) -> How {
         self.located.how
+    }
+
+    /// The same as metrics call it: of what another broker has sent on, that one knows.
+    pub const fn how_in_metrics(&self) -> &'static str {
+        match self.hop {
+            Hop::Second => "forwarded",
+            Hop::First | Hop::Back => self.located.how.name(),
+        }
     }
 }
 
@@ -139,7 +157,8 @@ mod tests {
             Choice::Here => "here".to_owned(),
             Choice::Ask { region, or_here: true } => format!("ask {region} or here"),
             Choice::Ask { region, or_here: false } => format!("ask {region}"),
-            Choice::Refer(region) => format!("refer {region}"),
+            Choice::Refer { region, or_here: true } => format!("refer {region} or here"),
+            Choice::Refer { region, or_here: false } => format!("refer {region}"),
         };
         (choice, placed.nearest.map(ToString::to_string).unwrap_or_default())
     }
@@ -157,11 +176,11 @@ mod tests {
             ("of another, forwarded", "JP", "", "", Forward, First, "ask asia-southeast1 or here", ASIA),
             ("of another, forwarded to here", "JP", "", "", Forward, Second, "here", ASIA),
             ("of another, which did not answer", "JP", "", "", Forward, Back, "here", ASIA),
-            ("of another, rejected", "JP", "", "", Reject, First, "refer asia-southeast1", ASIA),
+            ("of another, rejected", "JP", "", "", Reject, First, "refer asia-southeast1 or here", ASIA),
             ("sent here by another broker", "JP", "", "", Reject, Second, "here", ASIA),
             ("of a country", "LU", "", "", Forward, First, "ask attic or here", "attic"),
             ("the nearest is down", "JP", "", ASIA, Forward, First, "here", EU),
-            ("the nearest is down, and here is far", "BR", "", "attic", Reject, First, "refer us-central1", US),
+            ("the nearest is down, and here is far", "BR", "", "attic", Reject, First, "refer us-central1 or here", US),
             ("not located", "", "", "", Forward, First, "here", ""),
             ("not located, to be rejected", "", "", "", Reject, First, "here", ""),
             ("not located, one region allowed", "", EU, "", Reject, First, "here", EU),
@@ -169,6 +188,26 @@ mod tests {
             ("kept elsewhere, forwarded", "DE", US, "", Forward, First, "ask us-central1", US),
             ("kept elsewhere, forwarded to here", "DE", US, "", Forward, Second, "refer us-central1", US),
             ("kept elsewhere, which did not answer", "DE", US, "", Forward, Back, "refer us-central1", US),
+            (
+                "kept elsewhere, of which the nearest did not answer",
+                "JP",
+                "us-central1 asia-southeast1",
+                "",
+                Forward,
+                Back,
+                "refer us-central1",
+                ASIA,
+            ),
+            (
+                "kept elsewhere, of which the nearest did not answer and the other is down",
+                "JP",
+                "us-central1 asia-southeast1",
+                US,
+                Forward,
+                Back,
+                "refer asia-southeast1",
+                ASIA,
+            ),
             ("kept elsewhere, rejected", "DE", US, "", Reject, First, "refer us-central1", US),
             ("kept elsewhere, which is down", "DE", US, US, Forward, First, "refer us-central1", US),
             (
@@ -267,8 +306,9 @@ mod tests {
                         prop_assert!(allowed(&at), "served in {at:?}");
                         break;
                     }
-                    Choice::Refer(region) => {
+                    Choice::Refer { region, or_here } => {
                         prop_assert!(allowed(region) && *region != at, "sent to {region:?}");
+                        prop_assert_eq!(or_here, allowed(&at));
                         break;
                     }
                     Choice::Ask { region, or_here } => {

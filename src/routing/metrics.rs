@@ -7,7 +7,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use reqwest::StatusCode;
 
-use crate::geo::How;
 use crate::model::name::RegionName;
 
 /// Counters of where uploads went. Clones count into the same numbers.
@@ -89,9 +88,9 @@ impl Metrics {
     }
 
     /// Counts an upload that was created, or sent on and served here after all.
-    pub fn observe_routed(&self, served_by: &RegionName, nearest: Option<&RegionName>, how: How) {
+    pub fn observe_routed(&self, served_by: &RegionName, nearest: Option<&RegionName>, how: &'static str) {
         let nearest = nearest.map_or_else(|| "unknown".to_owned(), ToString::to_string);
-        let labels = RoutedLabels { served_by: served_by.to_string(), nearest, how: how.name() };
+        let labels = RoutedLabels { served_by: served_by.to_string(), nearest, how };
         self.routed.get_or_create(&labels).inc();
     }
 

@@ -27,7 +27,7 @@ use url::Url;
 
 pub use decide::{Arrival, Choice, Hop, Placed, Question};
 pub use metrics::Metrics;
-pub use peer::{FORWARDED, Forward, Forwarded, LOCATED_BY, LOCATION, Relay};
+pub use peer::{FORWARDED, Forward, Forwarded, Relay};
 
 use self::metrics::ForwardResult;
 use self::peer::{Peer, client};
@@ -145,11 +145,6 @@ impl Routing {
         &self.own
     }
 
-    /// Whether there is another region of this name.
-    pub fn knows_other(&self, region: &RegionName) -> bool {
-        self.peers.iter().any(|peer| peer.name == *region)
-    }
-
     /// All regions in the order in which a client there is sent to them, each with the address of its broker.
     pub fn order(&self, location: &Location) -> Vec<(Ranked<'_>, &Url)> {
         let order = nearest(&self.candidates, &self.wanted(location, None));
@@ -239,7 +234,6 @@ mod tests {
         for (name, up) in [("here", true), ("stays", false), ("moves", true), ("comes", true)] {
             assert_eq!(after.is_up(&name.parse().unwrap()), up, "{name}");
         }
-        assert!(after.knows_other(&"comes".parse().unwrap()) && !after.knows_other(&"goes".parse().unwrap()));
         after.introduce_peers();
         let mut registry = prometheus_client::registry::Registry::default();
         before.metrics.register(&mut registry);

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::metrics::ForwardResult;
-use crate::geo::{Health, How, Located, Probe, Switch};
+use crate::geo::{Health, Probe, Switch};
 use crate::model::chain;
 use crate::model::name::RegionName;
 use crate::model::time::Timestamp;
@@ -26,12 +26,6 @@ use crate::model::time::Timestamp;
 ///
 /// Anybody can send it, and gains nothing but to be served where they are, if the policy allows that.
 pub const FORWARDED: HeaderName = HeaderName::from_static("x-upload-broker-forwarded");
-
-/// Where that broker believes the client to be, in the form of [`crate::geo::Location::from_header`].
-pub const LOCATION: HeaderName = HeaderName::from_static("x-upload-broker-client-location");
-
-/// How it knows.
-pub const LOCATED_BY: HeaderName = HeaderName::from_static("x-upload-broker-located-by");
 
 /// How long a connection to another region may take to open: a few round trips to anywhere on earth, and a lost packet.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
@@ -88,8 +82,6 @@ pub struct Forward {
     pub headers: HeaderMap,
     /// The body, as it was sent.
     pub body: Bytes,
-    /// Where the client is.
-    pub located: Located,
     /// When the client stops waiting.
     pub deadline: Instant,
 }
@@ -205,10 +197,10 @@ impl Peer {
         from: &RegionName,
         forward: Forward,
     ) -> Result<Relay, ForwardResult> {
-        let Forward { headers, body, located, deadline } = forward;
+        let Forward { headers, body, deadline } = forward;
         let _permit = self.permits.try_acquire().map_err(|_| ForwardResult::Overloaded)?;
         let url = self.url.join("/v1/uploads").map_err(|_| ForwardResult::Failed)?;
-        let request = client.post(url).headers(headers).headers(guard(from, &located)).body(body);
+        let request = client.post(url).headers(headers).headers(guard(from)).body(body);
         let asking = async {
             let mut response = request.send().await?;
             let body = read(&mut response).await?;
@@ -263,19 +255,11 @@ impl Peer {
     }
 }
 
-/// What keeps a request from being sent on again, and what the other broker need not find out anew.
-fn guard(from: &RegionName, located: &Located) -> HeaderMap {
+/// What keeps a request from being sent on again. Where the client is, does not go along: nobody would believe it.
+fn guard(from: &RegionName) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let told = [(FORWARDED, from.as_str().to_owned()), (LOCATION, located.location.to_string())];
-    for (name, value) in told {
-        if let Ok(value) = HeaderValue::try_from(value)
-            && !value.is_empty()
-        {
-            headers.insert(name, value);
-        }
-    }
-    if located.how != How::Unknown {
-        headers.insert(LOCATED_BY, HeaderValue::from_static(located.how.name()));
+    if let Ok(name) = HeaderValue::try_from(from.as_str()) {
+        headers.insert(FORWARDED, name);
     }
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

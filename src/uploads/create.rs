@@ -41,7 +41,12 @@ pub enum Creation {
     Here(Box<Created>),
     /// Nothing was done. The broker of this region is nearer and is to be asked; should it fail, the request comes back
     /// with [`Hop::Back`](crate::routing::Hop::Back).
-    Elsewhere(RegionName),
+    Elsewhere {
+        /// The region.
+        region: RegionName,
+        /// The nearest region that is up and that the policy allows, where that is known.
+        nearest: Option<RegionName>,
+    },
 }
 
 /// A created upload.
@@ -98,7 +103,7 @@ impl Uploads {
         trace::record("upload.policy", || admission.policy.to_string());
         let nearest = match self.place(principal, &admission, context).await? {
             Placement::Here { nearest } => nearest,
-            Placement::Elsewhere(region) => return Ok(Creation::Elsewhere(region)),
+            Placement::Elsewhere { region, nearest } => return Ok(Creation::Elsewhere { region, nearest }),
         };
         self.check_metadata(request.transfer, &admission.attributes)?;
         let created = |tracked, replayed| {
@@ -160,7 +165,7 @@ impl Uploads {
         let tracked = self.attach(&upload, &lease, &session).await?;
         self.metrics.observe_created(&tracked.upload);
         audit::granted("create", audit::Grant::First, &tracked);
-        self.routing.metrics.observe_routed(&tracked.upload.region, nearest, context.arrival.how());
+        self.routing.metrics.observe_routed(&tracked.upload.region, nearest, context.arrival.how_in_metrics());
         Ok(created(tracked, false))
     }
 
@@ -174,19 +179,23 @@ impl Uploads {
         let placed = self.routing.place(&context.arrival, admission.regions.as_deref());
         // The configuration is refused when a policy names regions that are not there.
         let Placed { choice, nearest } = placed.ok_or(Error::PolicyDenied)?;
-        match choice {
-            Choice::Here => Ok(Placement::Here { nearest }),
-            Choice::Refer(region) => Err(self.misdirected(region)),
-            Choice::Ask { region, or_here } => {
-                // After a forward that failed an upload was made here: a repeat gets that one, and not another there.
-                if let Some((key, _)) = context.idempotency
-                    && or_here
-                    && self.store.knows_key(principal.id, key, self.clock.now()).await?
-                {
-                    return Ok(Placement::Here { nearest });
-                }
-                Ok(Placement::Elsewhere(region.clone()))
-            }
+        let (region, or_here, is_asked) = match choice {
+            Choice::Here => return Ok(Placement::Here { nearest }),
+            Choice::Ask { region, or_here } => (region, or_here, true),
+            Choice::Refer { region, or_here } => (region, or_here, false),
+        };
+        // While the other region was down, or did not answer, an upload was made here: a repeat gets that one, and no
+        // second one there.
+        if let Some((key, _)) = context.idempotency
+            && or_here
+            && self.store.knows_key(principal.id, key, self.clock.now()).await?
+        {
+            return Ok(Placement::Here { nearest });
+        }
+        if is_asked {
+            Ok(Placement::Elsewhere { region: region.clone(), nearest: nearest.cloned() })
+        } else {
+            Err(self.misdirected(region))
         }
     }
 
@@ -243,7 +252,7 @@ impl Uploads {
 /// Where an upload goes.
 enum Placement<'a> {
     Here { nearest: Option<&'a RegionName> },
-    Elsewhere(RegionName),
+    Elsewhere { region: RegionName, nearest: Option<RegionName> },
 }
 
 impl From<Denial> for Error {

@@ -105,7 +105,7 @@ pub(crate) async fn create(uploads: &Arc<Uploads>) -> Tracked {
 pub(super) fn here(creation: Creation) -> Created {
     match creation {
         Creation::Here(created) => *created,
-        Creation::Elsewhere(region) => panic!("sent to {region}"),
+        Creation::Elsewhere { region, .. } => panic!("sent to {region}"),
     }
 }
 

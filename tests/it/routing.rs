@@ -331,10 +331,11 @@ async fn a_forward_that_fails_is_served_here_and_says_so() {
         way.lead_to(Side::Server(deployment.broker(ASIA).address));
         let repeated = create(&user, "anywhere").await.is(201);
         assert_eq!(repeated.id(), created.id(), "{name}");
-        // And a policy that keeps its uploads elsewhere is not served here, whatever failed.
+        // And a policy that keeps its uploads elsewhere is not served here, whatever failed: the client is told of the
+        // region that was not asked.
         way.lead_to(Side::Nothing);
         let refused = create(&user, "not-europe").await.is_problem(421, "misdirected");
-        assert_eq!(refused.text("/region"), ASIA, "{name}");
+        assert_eq!(refused.text("/region"), US, "{name}");
     }
     assert_eq!(deployment.sessions(), [count, 0, 0]);
 }
@@ -342,22 +343,44 @@ async fn a_forward_that_fails_is_served_here_and_says_so() {
 #[tokio::test]
 async fn a_request_is_forwarded_once() {
     let deployment = Deployment::start("forward").await;
-    // Another broker has sent it here, believing that this one is the nearest. Who claims that falsely gains no more.
-    let sent_on = deployment.user(EU, "JP").with("x-upload-broker-forwarded", US);
-    let served = create(&sent_on, "anywhere").await.is(201);
-    assert_eq!(
-        served.body["routing"],
-        json!({"served_by": EU, "located_by": "none"}),
-        "what the header says is not asked"
-    );
-    let located = sent_on.with("x-upload-broker-client-location", "JP").with("x-upload-broker-located-by", "database");
-    let served = create(&located, "anywhere").await.is(201);
-    assert_eq!(served.body["routing"], json!({"served_by": EU, "nearest": ASIA, "located_by": "database"}));
-    create(&located, "not-europe").await.is_problem(421, "misdirected");
-    // A region that there is not cannot have sent it.
-    let forged = deployment.user(EU, "JP").with("x-upload-broker-forwarded", "moon");
+    // Another broker has sent it here, believing that this one is the nearest. Who claims that falsely gains no more. A
+    // region that is not known here may have been added there.
+    for (number, region) in [US, "moon"].into_iter().enumerate() {
+        let sent_on = deployment.user(EU, "JP").with("x-upload-broker-forwarded", region);
+        let served = create(&sent_on, "anywhere").await.is(201);
+        assert_eq!(served.body["routing"], json!({"served_by": EU, "located_by": "none"}), "{region}");
+        create(&sent_on, "not-europe").await.is_problem(421, "misdirected");
+        assert_eq!(deployment.sessions(), [number + 1, 0, 0], "{region}");
+    }
+    let (_, metrics) = deployment.broker(EU).operator_get("/metrics").await;
+    let line = format!("upload_broker_routed_total{{served_by=\"{EU}\",nearest=\"unknown\",how=\"forwarded\"}} 2");
+    assert!(metrics.contains(&line), "no {line} in {metrics}");
+    // What is the name of no region, no broker sends.
+    let forged = deployment.user(EU, "JP").with("x-upload-broker-forwarded", "Not a region");
     assert_eq!(create(&forged, "anywhere").await.is(201).body["region"], ASIA);
-    assert_eq!(deployment.sessions(), [2, 0, 1]);
+}
+
+/// A proxy that tells where its clients are lets all other headers through, so that no peer vouches for these.
+#[tokio::test]
+async fn what_claims_to_be_a_broker_is_not_believed_where_its_client_is() {
+    let trusting = Deployment::start("forward").await;
+    let strict = Deployment::start_with("", "misdirected = \"forward\"").await;
+    for deployment in [&trusting, &strict] {
+        let forged = deployment
+            .broker(EU)
+            .user("ada")
+            .with("x-upload-broker-forwarded", US)
+            .with("x-upload-broker-client-location", "JP,35.7,139.7")
+            .with("x-upload-broker-located-by", "header");
+        let route = forged.get("/v1/route").await.is(200);
+        assert_eq!((route.text("/located_by"), order(&route)[0].to_owned()), ("none".to_owned(), EU.to_owned()));
+        assert!(route.body.get("country").is_none(), "{}", route.body);
+        let served = create(&forged, "anywhere").await.is(201);
+        assert_eq!(served.body["routing"], json!({"served_by": EU, "located_by": "none"}));
+    }
+    // Nor does such a header hide from `/v1/route` where a client is.
+    let located = trusting.user(EU, "JP").with("x-upload-broker-forwarded", US).get("/v1/route").await.is(200);
+    assert_eq!((located.text("/located_by"), order(&located)[0].to_owned()), ("header".to_owned(), ASIA.to_owned()));
 }
 
 #[tokio::test]
@@ -369,6 +392,26 @@ async fn a_misdirected_create_is_rejected_where_that_is_wanted() {
     create(&deployment.user(EU, "DE"), "anywhere").await.is(201);
     create(&deployment.broker(EU).user("ada"), "anywhere").await.is(201);
     assert_eq!(deployment.sessions(), [2, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_repeat_is_the_same_upload_also_when_the_nearer_region_is_up_again() {
+    let deployment = Deployment::start("reject").await;
+    let way = deployment.way(ASIA);
+    let user = |key| deployment.user(EU, "JP").with("idempotency-key", key);
+    let (first, second) = (user("k1"), user("k2"));
+    way.lead_to(Side::Nothing);
+    deployment.probe(EU, 2).await;
+    let created = create(&first, "anywhere").await.is(201);
+    assert_eq!(created.body["region"], EU);
+    way.lead_to(Side::Server(deployment.broker(ASIA).address));
+    deployment.probe(EU, 5).await;
+    create(&second, "anywhere").await.is_problem(421, "misdirected");
+    let repeated = create(&first, "anywhere").await.is(201);
+    assert_eq!((repeated.id(), repeated.header("idempotent-replayed")), (created.id(), Some("true")));
+    // The same key for something that must not be here: it leads where that may be.
+    create(&first, "not-europe").await.is_problem(421, "misdirected");
+    assert_eq!(deployment.sessions(), [1, 0, 0]);
 }
 
 #[tokio::test]
