@@ -1,12 +1,12 @@
 import { describe, expect, it, vi } from 'vitest';
 import { createUpload, memoryStore, UploadBrokerError } from '../../src/index.js';
-import type { UploadEvent } from '../../src/index.js';
+import type { UploadEvent, UploadOptions } from '../../src/index.js';
 import { crc32c, toBase64 } from '../../src/crc32c.js';
 import {
   admitted, CANCEL, COMPLETE, completed, CREATE, file, FIND, found, ID, LOOK, lost, persisted, play, problem,
-  RENEW, Script, silent, status, stored, transfer, UNIT, upload,
+  QUICK, RENEW, Script, silent, status, stored, transfer, UNIT, upload,
 } from './script.js';
-import type { Step } from './script.js';
+import type { Answer, Step } from './script.js';
 
 const SIZE = 3 * UNIT + 5;
 const digestOf = (bytes: number): string => toBase64(crc32c(new Uint8Array(bytes).fill(7)));
@@ -259,6 +259,36 @@ describe('signed URLs', () => {
       [CREATE, simple], ...refused, [RENEW, found(transfer({ kind: 'simple', uri: SIGNED }))], ...refused, [CANCEL, found({ state: 'cancelled', transfer: undefined })],
     ], { transfer: 'simple' });
     expect([error?.code, error?.status]).toEqual(['storage-refused', 403]);
+  });
+
+  /** Answers with the same as long as it is asked, so that only the client can end it; the hundredth time fails the test. */
+  const always = async (answers: Record<string, Answer>, options: Partial<UploadOptions>) => {
+    const lines: string[] = [];
+    const upload = createUpload(file(SIZE), {
+      broker: 'https://broker.example', token: () => 't', store: memoryStore(), patience: QUICK, ...options,
+      fetch: async (url, init) => {
+        const { origin, pathname, searchParams } = new URL(url);
+        const line = `${init.method} ${origin === 'https://broker.example' ? pathname : (searchParams.get('as') ?? 'session')}`;
+        if (lines.push(line) === 100) await upload.cancel();
+        return answers[line]!(undefined as never);
+      },
+    });
+    const error = await upload.done.then(() => undefined, (error: UploadBrokerError) => error);
+    return { lines, error };
+  };
+  const nothing = problem(409, 'not-complete', { received_bytes: 0 });
+
+  it('are not used again when the object is taken away as soon as it is there: all at once', async () => {
+    const { lines, error } = await always({ [CREATE]: simple, 'PUT all': stored, [COMPLETE]: nothing }, { transfer: 'simple' });
+    expect([error?.code, error?.retryable, (error?.cause as UploadBrokerError).code]).toEqual(['gave-up', true, 'not-complete']);
+    expect(lines.filter((line) => line === PUT)).toHaveLength(1);
+    expect(lines.filter((line) => line === COMPLETE).length).toBeGreaterThan(3);
+  });
+
+  it('are not used again when the object is taken away as soon as it is there: a session', async () => {
+    const { lines, error } = await always({ [CREATE]: admitted(start), 'POST start': opened, 'PUT session': stored, [COMPLETE]: nothing }, { transfer: 'signed_resumable' });
+    expect([error?.code, error?.retryable]).toEqual(['gave-up', true]);
+    expect(lines.filter((line) => line === 'POST start')).toHaveLength(1);
   });
 
   it.each<[string, Step[]]>([
