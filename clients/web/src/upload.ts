@@ -52,6 +52,8 @@ export class Upload implements AsyncIterable<UploadEvent> {
   #isFromBefore = false;
   /** The brokers that sent this upload elsewhere, so that it is not sent in circles. */
   readonly #wasSent = new Set<string>();
+  /** The brokers that did not answer. */
+  readonly #failed = new Set<string>();
   #source: Source | undefined;
   #machine!: Machine;
   #pace!: Pace;
@@ -157,12 +159,9 @@ export class Upload implements AsyncIterable<UploadEvent> {
   }
 
   async #drive(): Promise<CompletedUpload> {
-    const { regions } = this.#options;
     const order = orderOf(this.#content, this.#options);
     await this.#control.gate();
-    if (regions?.length && !this.#options.broker) {
-      await this.#control.cuttable(0, async (signal) => (this.#broker.base = await nearest(regions, this.#fetch, signal)));
-    }
+    await this.#route();
     let move = await this.#begin(order);
     for (;;) {
       if (await this.#control.gate()) move = this.#machine.interrupted(move);
@@ -186,7 +185,9 @@ export class Upload implements AsyncIterable<UploadEvent> {
         // Without a network it may take hours, which cost no patience.
         if (isOffline) this.#pace.progressed();
         // Woken by a pause, it stays a wait, which the gate then takes for interrupted.
-        if (!this.#control.isStopped) move = move.then;
+        if (this.#control.isStopped) continue;
+        if (move.then.do === 'create' && move.error.code === 'gave-up' && move.error.status === 0) await this.#reroute();
+        move = move.then;
         continue;
       }
       const outcome = await this.#make(move);
@@ -199,6 +200,29 @@ export class Upload implements AsyncIterable<UploadEvent> {
       move = this.#machine.after(move, outcome);
       await this.#observed(before, outcome);
     }
+  }
+
+  /** Turns to the nearest region that answers, where it is not said which broker to use. */
+  async #route(): Promise<void> {
+    const { regions, broker } = this.#options;
+    if (!regions?.length || broker) return;
+    // Cut off by a pause, it is asked again after that.
+    for (;;) {
+      const base = await this.#control.cuttable(0, async (signal) => {
+        const found = await nearest(regions, this.#fetch, signal, this.#failed, this.#patience.answerWithinMs);
+        return signal.reason === STOPPED ? STOPPED : found;
+      });
+      if (base !== STOPPED) return void (this.#broker.base = base);
+      await this.#control.gate();
+    }
+  }
+
+  /** Before a creation that nobody answered is sent again: perhaps another region can be reached. */
+  async #reroute(): Promise<void> {
+    const before = this.#broker.base;
+    this.#failed.add(before);
+    await this.#route();
+    if (this.#broker.base !== before) await this.#records.moved(this.#broker.base);
   }
 
   /** Goes on with what an earlier page began, or begins. */

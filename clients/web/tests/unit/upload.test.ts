@@ -553,3 +553,36 @@ describe('an upload that the broker had created by another region', () => {
     expect(error?.code).toBe('misdirected');
   });
 });
+
+describe('an upload that may go to several regions', () => {
+  const regions = ['https://broker.example', 'https://us.example'];
+  const ROUTE = 'GET /v1/route';
+  const route = (...urls: string[]): Answer => () => Response.json({ regions: urls.map((url) => ({ url })) });
+
+  it('begins elsewhere when the nearest region is out of reach', async () => {
+    const { error, script } = await play(file(5), [
+      [ROUTE, route(...regions)], [CREATE, lost], ['GET all', route(...regions)], ['POST all', admitted()], ['PUT bytes 0-4/5', stored], ['POST all', completed(5)],
+    ], { broker: undefined, regions });
+    expect(error).toBeUndefined();
+    expect(script.seen.map(({ url }) => new URL(url).hostname)).toEqual(
+      ['broker.example', 'broker.example', 'us.example', 'us.example', 'storage.example', 'us.example']);
+    expect(script.seen[3]!.headers.get('idempotency-key')).toBe(script.seen[1]!.headers.get('idempotency-key'));
+  });
+
+  it('stays where it is created, whatever happens there later', async () => {
+    const { error } = await play(file(5), [
+      [ROUTE, route(...regions)], [CREATE, admitted()], ['PUT bytes 0-4/5', stored], [COMPLETE, lost], [COMPLETE, completed(5)],
+    ], { broker: undefined, regions });
+    expect(error).toBeUndefined();
+  });
+
+  it('asks again for the nearest one when it was paused meanwhile', async () => {
+    const { error } = await play(file(5), [
+      [ROUTE, silent], [ROUTE, route('https://us.example')], ['POST all', admitted()], ['PUT bytes 0-4/5', stored], ['POST all', completed(5)],
+    ], { broker: undefined, regions }, (upload) => {
+      setTimeout(() => upload.pause(), 5);
+      setTimeout(() => upload.resume(), 10);
+    });
+    expect(error).toBeUndefined();
+  });
+});
