@@ -13,9 +13,12 @@ export class Control {
   /** Ends the sleep under way. */
   #wake: (() => void) | undefined;
   #waitsForNetwork = false;
+  #giveUp = (): void => {};
+  readonly #cancelled = new Promise<never>((_, reject) => (this.#giveUp = () => reject(STOPPED)));
 
   constructor(patience: Patience) {
     this.#patience = patience;
+    this.#cancelled.catch(() => {});
   }
 
   get isCancelled(): boolean {
@@ -44,8 +47,14 @@ export class Control {
   /** For good. The request under way is cut off, or may finish. */
   cancel(request: 'cut off' | 'finish'): void {
     this.#isCancelled = true;
+    this.#giveUp();
     if (request === 'cut off') this.#request?.abort(STOPPED);
     this.#wake?.();
+  }
+
+  /** What `act` comes to, unless it is cancelled before: then throws `STOPPED`, and what comes of it is nobody's. */
+  async unlessCancelled<T>(act: Promise<T>): Promise<T> {
+    return Promise.race([act, this.#cancelled]);
   }
 
   /** There is a network again: who sleeps for want of one wakes up. */

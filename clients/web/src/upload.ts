@@ -20,6 +20,8 @@ import { isFinal } from './wire.js';
 
 /** So often is a cancellation sent; whom it does not reach, the upload's own expiry will. */
 const CANCEL_ATTEMPTS = 3;
+/** So long at most does each of them take, in milliseconds, the token included: somebody waits for the end. */
+const CANCEL_WITHIN_MS = 15_000;
 
 const STATES: Partial<Record<Move['do'], ClientState>> = {
   create: 'preparing', find: 'preparing', start: 'preparing',
@@ -115,8 +117,8 @@ export class Upload implements AsyncIterable<UploadEvent> {
    * unless the last byte was faster.
    */
   async cancel(): Promise<void> {
-    // A creation is left to finish, or nobody would know what to cancel.
-    if (!this.#isOver) this.#control.cancel(this.#move === 'create' ? 'finish' : 'cut off');
+    // A creation that is on its way is left to finish, or nobody would know what to cancel.
+    if (!this.#isOver) this.#control.cancel(this.#move === 'create' && this.#broker.isSending ? 'finish' : 'cut off');
     await this.done.then(() => {}, () => {});
   }
 
@@ -135,6 +137,8 @@ export class Upload implements AsyncIterable<UploadEvent> {
       return this.#completed(upload);
     } catch (thrown) {
       const error = thrown === STOPPED ? new UploadBrokerError('cancelled', 'the upload was cancelled') : asError(thrown);
+      // Nobody reads on: whoever feeds a stream is told now, not when the broker has answered.
+      this.#source?.close();
       // Later is another time, and a stream will not be there then.
       const isForLater = error.retryable && !isStream(this.#content);
       const late = isForLater ? undefined : await this.#abandon();
@@ -266,7 +270,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
     do {
       await this.#control.gate();
       to = Math.min(size, to + 64 * 1024 * 1024);
-      await this.#source!.digestTo(to);
+      await this.#control.unlessCancelled(this.#source!.digestTo(to));
     } while (to < size);
     await this.#records.reorder({ ...this.#records.order, crc32c: this.#source!.crc32c! });
   }
@@ -363,14 +367,12 @@ export class Upload implements AsyncIterable<UploadEvent> {
 
   async #put(): Promise<Outcome | typeof STOPPED> {
     const { method, headers, uri } = this.#transfer!;
-    const part = await this.#source!.part(0, Infinity);
-    await this.#digest(part);
+    const part = await this.#part(0, Infinity);
     return this.#sent(uri, { method, headers }, part);
   }
 
   async #send(offset: number): Promise<Outcome | typeof STOPPED> {
-    const part = await this.#source!.part(offset, this.#sizer!.bytes);
-    await this.#digest(part);
+    const part = await this.#part(offset, this.#sizer!.bytes);
     const headers: Record<string, string> = this.#transfer!.kind === 'resumable' ? { ...this.#transfer!.headers } : {};
     const range = contentRange(part);
     if (range) headers['content-range'] = range;
@@ -380,9 +382,15 @@ export class Upload implements AsyncIterable<UploadEvent> {
     return this.#sent(this.#session!, { method: 'PUT', headers }, part);
   }
 
-  /** Before it is sent: what the network costs is far more, and bytes that could not be read were not sent. */
-  async #digest({ offset, length }: Part): Promise<void> {
-    if (this.#options.digest !== 'none') await this.#source!.digestTo(offset + length);
+  /** The next bytes, digested before they are sent: what the network costs is far more, and what cannot be read is not sent. */
+  #part(offset: number, wanted: number): Promise<Part> {
+    const read = async (): Promise<Part> => {
+      const part = await this.#source!.part(offset, wanted);
+      if (this.#options.digest !== 'none') await this.#source!.digestTo(part.offset + part.length);
+      return part;
+    };
+    // A stream may have nothing to give for a long time.
+    return this.#control.unlessCancelled(read());
   }
 
   async #sent(url: string, init: RequestInit, part: Part): Promise<Outcome | typeof STOPPED> {
@@ -441,17 +449,22 @@ export class Upload implements AsyncIterable<UploadEvent> {
     if (!this.#id || (this.#upload && isFinal(this.#upload))) return this.#upload;
     const pace = new Pace(this.#patience, Math.random);
     for (let attempt = 0; attempt < CANCEL_ATTEMPTS; attempt++) {
-      const controller = new AbortController();
-      const timer = setTimeout(() => controller.abort(), this.#patience.answerWithinMs);
-      const answer = await this.#broker.cancel(this.#id, controller.signal);
-      clearTimeout(timer);
+      const answer = await this.#once((signal) => this.#broker.cancel(this.#id!, signal));
       if ('upload' in answer) return answer.upload;
-      if ('problem' in answer && !answer.problem.retryable) return undefined;
+      const error = 'problem' in answer ? answer.problem : answer.error;
+      if (!error.retryable || error.code === 'token-unavailable') return undefined;
       const ms = pace.next();
       if (ms === undefined || !this.#control.isCancelled) return undefined;
       await new Promise((resolve) => setTimeout(resolve, ms));
     }
     return undefined;
+  }
+
+  /** What nothing but time cuts off. */
+  async #once<T>(act: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const controller = new AbortController();
+    const timer = setTimeout(() => controller.abort(), Math.min(this.#patience.answerWithinMs, CANCEL_WITHIN_MS));
+    return act(controller.signal).finally(() => clearTimeout(timer));
   }
 
   #advance(receivedBytes: number): void {

@@ -466,6 +466,39 @@ describe('pause, resume and cancel', () => {
     expect(error?.code).toBe('cancelled');
   });
 
+  it.each(['call', 'signal'])('cancels while a token does not come, by a %s', async (way) => {
+    const controller = new AbortController();
+    const { error, upload } = await play(file(5), [], { token: () => new Promise(() => {}), signal: controller.signal }, (upload) =>
+      setTimeout(() => (way === 'call' ? void upload.cancel() : controller.abort()), 2));
+    expect([error?.code, upload.state]).toEqual(['cancelled', 'cancelled']);
+  });
+
+  it('cancels while a token does not come for what is under way, and does not wait for one to cancel with', async () => {
+    const token = vi.fn(() => (token.mock.calls.length === 1 ? 'first' : new Promise<string>(() => {})));
+    const { error } = await play(file(5), [[CREATE, admitted()], ['PUT bytes 0-4/5', stored], [COMPLETE, problem(401, 'unauthenticated')]],
+      { token, patience: { firstPauseMs: 1, longestPauseMs: 1, giveUpAfterMs: 5, answerWithinMs: 10 } }, (upload) =>
+        upload.on('state', ({ state }) => state === 'verifying' && setTimeout(() => upload.cancel(), 5)));
+    expect(error?.code).toBe('cancelled');
+  });
+
+  it('asks a provider anew that gave no token in time', async () => {
+    const token = vi.fn(() => (token.mock.calls.length === 1 ? new Promise<string>(() => {}) : 'second'));
+    const { error } = await play(file(5), [[CREATE, admitted()], ['PUT bytes 0-4/5', stored], [COMPLETE, completed(5)]],
+      { token, patience: { firstPauseMs: 1, longestPauseMs: 1, giveUpAfterMs: 50, answerWithinMs: 10 } });
+    expect([error, token.mock.calls.length]).toEqual([undefined, 2]);
+  });
+
+  it('cancels while a stream has nothing to give, and the stream with it', async () => {
+    const cancelled = vi.fn();
+    const silence = new ReadableStream<Uint8Array>({ cancel: cancelled });
+    const { error } = await play(silence, [[CREATE, admitted()], [CANCEL, () => {
+      expect(cancelled).toHaveBeenCalledTimes(1);
+      return found({ state: 'cancelled', transfer: undefined })(undefined as never);
+    }]], { name: 'live.mp4' }, (upload) => upload.on('state', ({ state }) => state === 'uploading' && setTimeout(() => upload.cancel(), 1)));
+    expect(error?.code).toBe('cancelled');
+    expect(cancelled).toHaveBeenCalledTimes(1);
+  });
+
   it('is completed when the last byte was faster than the cancellation', async () => {
     const { error, upload } = await play(file(5), [[CREATE, admitted()], ['PUT bytes 0-4/5', silent], [CANCEL, completed(5)]], {}, (upload) =>
       upload.on('state', ({ state }) => {
