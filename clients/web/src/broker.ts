@@ -154,6 +154,18 @@ export class BrokerClient {
 export const isPassing = ({ status, code }: UploadBrokerError): boolean =>
   code === 'idempotency-in-progress' || (isTransient(status) && code !== 'quota-exceeded');
 
+/** Whether the upload may have been created although this answer does not bear it. */
+export const mayHaveCreated = (answer: BrokerAnswer): boolean => {
+  if (answer.from === 'nowhere') return answer.error.code === 'gave-up';
+  if (!('problem' in answer)) return false;
+  const { status, code } = answer.problem;
+  return status >= 500 || status === 408 || code === 'idempotency-in-progress';
+};
+
+/** Whether this answer says of the key that nothing was created under it: who may not ask, or not now, is not told. */
+export const isSettled = (answer: BrokerAnswer): boolean =>
+  'problem' in answer && ![401, 403, 429].includes(answer.problem.status) && !mayHaveCreated(answer);
+
 function parse(text: string): Problem | BrokerUpload | undefined {
   try {
     return JSON.parse(text);

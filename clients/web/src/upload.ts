@@ -1,6 +1,6 @@
 /** One upload: does what the machine says, tells what happens, and can be stopped at any point. */
 import type { BrokerAnswer, Fetch, Nowhere } from './broker.js';
-import { BrokerClient, retryAfterMs } from './broker.js';
+import { BrokerClient, isSettled, mayHaveCreated, retryAfterMs } from './broker.js';
 import { Control, STOPPED } from './control.js';
 import { UploadBrokerError } from './errors.js';
 import type { ClientState, EventOf, Progress, UploadEvent } from './events.js';
@@ -50,6 +50,8 @@ export class Upload implements AsyncIterable<UploadEvent> {
   #progress: Progress;
   #id: string | undefined;
   #upload: BrokerUpload | undefined;
+  /** The creation was sent, and perhaps done, but its answer never came. */
+  #isUnsure = false;
   /** An earlier page began it, and the broker has not said yet that it goes on. */
   #isFromBefore = false;
   /** The brokers that sent this upload elsewhere, so that it is not sent in circles. */
@@ -235,6 +237,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
     if (found.anew) this.#events.emit({ type: 'anew', ...found.anew });
     const { record } = found;
     this.#isFromBefore = record !== undefined;
+    this.#isUnsure = record !== undefined && record.uploadId === undefined;
     if (record) {
       this.#broker.base = record.broker;
     } else {
@@ -332,6 +335,8 @@ export class Upload implements AsyncIterable<UploadEvent> {
   /** Creates the upload, and goes on with the broker that took it, if that is another one. */
   async #create(signal: AbortSignal): Promise<BrokerAnswer> {
     const answer = await this.#broker.create(this.#records.order, this.#records.key, signal);
+    if (mayHaveCreated(answer)) this.#isUnsure = true;
+    else if ('upload' in answer || isSettled(answer)) this.#isUnsure = false;
     const taker = 'upload' in answer ? takerOf(answer.location, answer.upload.id) : undefined;
     if (taker === undefined || taker === this.#broker.base) return answer;
     const { regions = [] } = this.#options;
@@ -445,6 +450,10 @@ export class Upload implements AsyncIterable<UploadEvent> {
 
   /** The upload is of no more use: nobody is to continue it, and its quota is to be free. */
   async #abandon(): Promise<BrokerUpload | undefined> {
+    // The same key finds what was created. What is not found this way holds its quota until it expires.
+    if (!this.#id && this.#isUnsure) await this.#once((signal) => this.#create(signal)).then((answer) => {
+      if ('upload' in answer) [this.#id, this.#upload] = [answer.upload.id, answer.upload];
+    });
     await this.#records.forget();
     if (!this.#id || (this.#upload && isFinal(this.#upload))) return this.#upload;
     const pace = new Pace(this.#patience, Math.random);

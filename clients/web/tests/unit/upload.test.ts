@@ -466,6 +466,19 @@ describe('pause, resume and cancel', () => {
     expect(error?.code).toBe('cancelled');
   });
 
+  it.each<[string, Answer, Step[]]>([
+    ['had been created', lost, [[CREATE, admitted()], [CANCEL, found({ state: 'cancelled', transfer: undefined })]]],
+    ['had been created, although a proxy lost patience', status(504), [[CREATE, admitted()], [CANCEL, found({ state: 'cancelled', transfer: undefined })]]],
+    ['is refused', lost, [[CREATE, problem(422, 'policy-violation')]]],
+    ['cannot be asked about', lost, [[CREATE, lost]]],
+  ])('asks once more under the same key when the answer to the creation was lost: it %s', async (_, answer, steps) => {
+    const { error, script } = await play(file(5), [[CREATE, answer], ...steps], { patience: { firstPauseMs: 1e6, longestPauseMs: 1e6, giveUpAfterMs: 1e9 } },
+      (upload) => upload.on('retry', () => void upload.cancel()));
+    expect(error?.code).toBe('cancelled');
+    const [first, second] = script.seen;
+    expect([second!.headers.get('idempotency-key'), second!.body]).toEqual([first!.headers.get('idempotency-key'), first!.body]);
+  });
+
   it.each(['call', 'signal'])('cancels while a token does not come, by a %s', async (way) => {
     const controller = new AbortController();
     const { error, upload } = await play(file(5), [], { token: () => new Promise(() => {}), signal: controller.signal }, (upload) =>
@@ -509,7 +522,7 @@ describe('pause, resume and cancel', () => {
   });
 
   it('ends the pause after a failure', async () => {
-    const { error } = await play(file(5), [[CREATE, lost]], { patience: { firstPauseMs: 1e6, longestPauseMs: 1e6, giveUpAfterMs: 1e9 } }, (upload) =>
+    const { error } = await play(file(5), [[CREATE, problem(429, 'rate-limited')]], { patience: { firstPauseMs: 1e6, longestPauseMs: 1e6, giveUpAfterMs: 1e9 } }, (upload) =>
       upload.on('retry', () => void upload.cancel()));
     expect(error?.code).toBe('cancelled');
   });
