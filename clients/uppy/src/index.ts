@@ -180,7 +180,8 @@ export default class UploadBroker<M extends Meta, B extends Body> extends BasePl
         if (!isPaused) slot = this.requests.run(start);
       });
     } finally {
-      slot?.done();
+      // It may still wait for its turn, which cannot be done.
+      slot?.abort();
       events.remove();
       if (this.uploads.get(file.id) === upload) this.uploads.delete(file.id);
     }

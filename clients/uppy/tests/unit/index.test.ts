@@ -160,6 +160,24 @@ describe('UploadBroker', () => {
     });
   });
 
+  it('tells how an upload ended that waited for its turn to go on', async () => {
+    const uppy = core({ limit: 1 });
+    const first = add(uppy, 'first', 600_000);
+    add(uppy, 'second', 600_001);
+    const release = hold();
+    const error = listen(uppy, 'upload-error');
+    const done = uppy.upload();
+    await vi.waitFor(() => expect(fake.created).toHaveLength(1));
+    uppy.pauseResume(first);
+    await vi.waitFor(() => expect(fake.created).toHaveLength(2));
+    uppy.pauseResume(first);
+    await uppy.getPlugin<UploadBroker<M, B>>('UploadBroker')!.uploads.get(first)!.cancel();
+    await vi.waitFor(() => expect(error).toHaveBeenCalled());
+    expect([error.mock.calls[0]![0].id, error.mock.calls[0]![1].code]).toEqual([first, 'cancelled']);
+    release();
+    expect((await done)?.successful).toHaveLength(1);
+  });
+
   it('leaves a file that waits for its turn without an error when it is removed', async () => {
     const uppy = core({ limit: 1 });
     add(uppy, 'a', 600_000);
