@@ -265,6 +265,11 @@ export class Machine {
         if (move.do === 'complete' || move.do === 'renew') return { do: 'find' };
         break;
     }
+    if (problem.code === 'misdirected' && move.do !== 'create') {
+      // The upload lives on in the region that took it; a page that may send its token there can go on with it.
+      const { detail, status, problem: document } = problem;
+      return { do: 'fail', error: new UploadBrokerError(problem.code, detail, { status, problem: document, retryable: true }) };
+    }
     if (isPassing(problem)) {
       // That storage cannot be looked at is no reason to send nothing.
       if (move.do === 'look') return { do: 'send', offset: move.offset };

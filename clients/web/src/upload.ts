@@ -201,7 +201,10 @@ export class Upload implements AsyncIterable<UploadEvent> {
         move = this.#machine.interrupted(move);
         continue;
       }
-      if (move.do === 'create' && 'problem' in outcome && (await this.#mended(outcome.problem))) continue;
+      if ('problem' in outcome) {
+        if (await this.#sentElsewhere(outcome.problem)) continue;
+        if (move.do === 'create' && (await this.#mended(outcome.problem))) continue;
+      }
       const before = move.do;
       move = this.#machine.after(move, outcome);
       await this.#observed(before, outcome);
@@ -278,17 +281,21 @@ export class Upload implements AsyncIterable<UploadEvent> {
     await this.#records.reorder({ ...this.#records.order, crc32c: this.#source!.crc32c! });
   }
 
+  /** Whether another region is to be asked the same: the nearest one at the creation, later the one that took the upload. */
+  async #sentElsewhere({ code, problem }: UploadBrokerError): Promise<boolean> {
+    const elsewhere = code === 'misdirected' && problem?.url ? withoutSlash(problem.url) : undefined;
+    const isKnown = elsewhere !== undefined && (this.#options.regions ?? []).map(withoutSlash).includes(elsewhere);
+    if (!isKnown || elsewhere === this.#broker.base || this.#wasSent.has(elsewhere)) return false;
+    this.#wasSent.add(elsewhere);
+    this.#broker.base = elsewhere;
+    await this.#records.moved(elsewhere);
+    return true;
+  }
+
   /** Whether the order was refused for something that could be mended, and was. */
   async #mended(problem: UploadBrokerError): Promise<boolean> {
-    const { regions = [], digest } = this.#options;
+    const { digest } = this.#options;
     const { order } = this.#records;
-    const elsewhere = problem.code === 'misdirected' && problem.problem?.url ? withoutSlash(problem.problem.url) : undefined;
-    if (elsewhere && elsewhere !== this.#broker.base && !this.#wasSent.has(elsewhere) && regions.map(withoutSlash).includes(elsewhere)) {
-      this.#wasSent.add(elsewhere);
-      this.#broker.base = elsewhere;
-      await this.#records.moved(elsewhere);
-      return true;
-    }
     const isOfDigest = problem.violations.length > 0 && problem.violations.every(({ limit }) => limit === 'digest');
     if (problem.code !== 'policy-violation' || !isOfDigest) return false;
     const isForbidden = problem.violations.every(({ allowed }) => allowed === 'none');
@@ -319,6 +326,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
         if (isFirst) this.#events.emit({ type: 'admitted', upload: { ...upload, transfer: undefined }, isResumed: this.#isFromBefore });
         this.#isFromBefore = false;
       }
+      this.#wasSent.clear();
       if (move === 'renew' && !isFinal(upload)) this.#events.emit({ type: 'renewed' });
     } else if (outcome.from === 'storage' && outcome.location) {
       this.#session = outcome.location;

@@ -631,4 +631,22 @@ describe('an upload that may go to several regions', () => {
     });
     expect(error).toBeUndefined();
   });
+
+  it('is renewed by the region that took it', async () => {
+    const elsewhere = problem(421, 'misdirected', { region: 'us', url: 'https://us.example/' });
+    const { error, script } = await play(file(5), [
+      [CREATE, admitted()], ['PUT bytes 0-4/5', status(410)], [RENEW, elsewhere], ['POST all', found()],
+      ['PUT bytes 0-4/5', stored], ['POST all', completed(5)],
+    ], { regions: [...regions, 'https://us.example'] });
+    expect(error).toBeUndefined();
+    expect(script.seen[3]!.url).toBe(`https://us.example/v1/uploads/${ID}/renew`);
+  });
+
+  it.each([['is not listed', 'https://evil.example'], ['is the one that says so', 'https://broker.example']])('is kept for later when its region %s', async (_, url) => {
+    const store = memoryStore();
+    const { error } = await play(file(5), [
+      [CREATE, admitted()], ['PUT bytes 0-4/5', status(410)], [RENEW, problem(421, 'misdirected', { region: 'x', url })],
+    ], { regions, store });
+    expect([error?.code, error?.status, error?.retryable, (await store.list())[0]?.uploadId]).toEqual(['misdirected', 421, true, ID]);
+  });
 });
