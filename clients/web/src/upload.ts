@@ -9,7 +9,7 @@ import type { Move, Outcome, StorageAnswer } from './machine.js';
 import { Machine } from './machine.js';
 import type { Content, UploadOptions } from './order.js';
 import { isStream, orderOf } from './order.js';
-import { ChunkSizer, PATIENCE, Pace } from './pace.js';
+import { answerWithin, ChunkSizer, PATIENCE, Pace } from './pace.js';
 import type { Patience } from './pace.js';
 import { Records } from './records.js';
 import { nearest, takerOf, withoutSlash } from './route.js';
@@ -44,6 +44,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
   readonly #records: Records;
   readonly #control: Control;
   readonly #onOnline = (): void => this.#control.online();
+  readonly #onOffline = (): void => this.#control.offline();
   readonly #onAbort = (): void => void this.cancel();
 
   #state: ClientState = 'preparing';
@@ -132,6 +133,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
     const target = globalThis as Partial<EventTarget>;
     const { signal } = this.#options;
     target.addEventListener?.('online', this.#onOnline);
+    target.addEventListener?.('offline', this.#onOffline);
     signal?.addEventListener('abort', this.#onAbort);
     if (signal?.aborted) this.#control.cancel('cut off');
     try {
@@ -150,6 +152,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
       throw error;
     } finally {
       target.removeEventListener?.('online', this.#onOnline);
+      target.removeEventListener?.('offline', this.#onOffline);
       signal?.removeEventListener('abort', this.#onAbort);
       this.#source?.close();
       this.#records.release();
@@ -217,7 +220,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
     if (!regions?.length || broker) return;
     // Cut off by a pause, it is asked again after that.
     for (;;) {
-      const base = await this.#control.cuttable(0, async (signal) => {
+      const base = await this.#control.cuttable(async (signal) => {
         const found = await nearest(regions, this.#fetch, signal, this.#failed, this.#patience.answerWithinMs);
         return signal.reason === STOPPED ? STOPPED : found;
       });
@@ -360,11 +363,11 @@ export class Upload implements AsyncIterable<UploadEvent> {
   #make(move: Move): Promise<Outcome | typeof STOPPED> {
     const id = this.#id!;
     switch (move.do) {
-      case 'create': return this.#control.cuttable(0, (signal) => this.#create(signal));
-      case 'find': return this.#control.cuttable(0, (signal) => this.#broker.find(id, signal));
-      case 'look': return this.#control.cuttable(0, (signal) => this.#broker.look(id, signal));
-      case 'complete': return this.#control.cuttable(0, (signal) => this.#broker.complete(id, signal));
-      case 'renew': return this.#control.cuttable(0, (signal) => this.#broker.renew(id, signal));
+      case 'create': return this.#control.cuttable((signal) => this.#create(signal));
+      case 'find': return this.#control.cuttable((signal) => this.#broker.find(id, signal));
+      case 'look': return this.#control.cuttable((signal) => this.#broker.look(id, signal));
+      case 'complete': return this.#control.cuttable((signal) => this.#broker.complete(id, signal));
+      case 'renew': return this.#control.cuttable((signal) => this.#broker.renew(id, signal));
       case 'start': return this.#storage(this.#transfer!.uri, { method: this.#transfer!.method, headers: this.#transfer!.headers }, 0);
       case 'ask': {
         // With a declared size, `bytes */N` is a mere question until N bytes are there; then it finishes. Of a stream it
@@ -423,7 +426,9 @@ export class Upload implements AsyncIterable<UploadEvent> {
   }
 
   #storage(url: string, init: RequestInit, bytes: number): Promise<StorageAnswer | Nowhere | typeof STOPPED> {
-    return this.#control.cuttable(bytes, async (signal) => {
+    // What is sent at once cannot be sent in smaller pieces: it has the time that the slowest network needs.
+    const speed = this.#transfer?.kind === 'simple' ? 0 : this.#speed.bytesPerSecond;
+    return this.#control.cuttable(async (signal) => {
       try {
         // No redirect is followed: a 308 here has no Location, and is handed over as it is.
         const response = await this.#fetch(url, { ...init, signal, credentials: 'omit', cache: 'no-store' });
@@ -435,7 +440,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
         // The message of `cause` may hold the URL, which is a secret: it stays out of the detail.
         return { from: 'nowhere', error: new UploadBrokerError('gave-up', 'the connection to storage failed', { retryable: true, cause }) } as const;
       }
-    });
+    }, answerWithin(this.#patience, bytes, speed));
   }
 
   async #settle(upload: BrokerUpload): Promise<CompletedUpload> {

@@ -5,7 +5,7 @@ import { retryAfterMs } from '../../src/broker.js';
 import { problemError } from '../../src/errors.js';
 import { Speed } from '../../src/events.js';
 import { persistedBytes } from '../../src/machine.js';
-import { ChunkSizer, PATIENCE, Pace } from '../../src/pace.js';
+import { answerWithin, ChunkSizer, PATIENCE, Pace } from '../../src/pace.js';
 import { nearest } from '../../src/route.js';
 
 const MIB = 1024 * 1024;
@@ -72,6 +72,16 @@ describe('pauses', () => {
     expect(pace.next(1)).toBe(2000);
     expect(pace.next(3_600_000)).toBeUndefined();
   });
+});
+
+it.each<[string, number, number | undefined, number]>([
+  ['nothing but an answer', 0, undefined, 60],
+  ['a first chunk', 8, undefined, 60 + 128],
+  ['a chunk on a fast network', 64, 8 * MIB, 60 + 32],
+  ['a chunk on a slow network', 1, 128 * 1024, 60 + 32],
+  ['a chunk on the slowest that is waited for', 1, 1024, 60 + 64],
+])('a request has time by what was measured: %s', (_, mib, speed, seconds) => {
+  expect(answerWithin(PATIENCE, mib * MIB, speed)).toBe(seconds * 1000);
 });
 
 describe('chunks', () => {

@@ -541,6 +541,56 @@ describe('pause, resume and cancel', () => {
     }
   });
 
+  it.each<[string, Step, Step[]]>([
+    ['a chunk', [chunk(1), silent], [[ASK, persisted(2 * UNIT)], ...END]],
+    ['a question', [chunk(1), lost], [[ASK, silent], [ASK, persisted(2 * UNIT)], ...END]],
+  ])('asks again when there is another network: the answer to %s never comes', async (_, step, rest) => {
+    const target = new EventTarget();
+    vi.stubGlobal('addEventListener', target.addEventListener.bind(target));
+    vi.stubGlobal('removeEventListener', target.removeEventListener.bind(target));
+    try {
+      const { error } = await play(file(SIZE), [...BEGIN, step, ...rest], {}, (upload) => {
+        const again = setInterval(() => {
+          if (upload.progress.receivedBytes !== UNIT) return upload.state === 'completed' ? clearInterval(again) : undefined;
+          target.dispatchEvent(new Event('offline'));
+          target.dispatchEvent(new Event('online'));
+        }, 20);
+      });
+      expect(error).toBeUndefined();
+    } finally {
+      vi.unstubAllGlobals();
+    }
+  });
+
+  it('takes a network that swallows a chunk for lost by what it was before', async () => {
+    vi.useFakeTimers();
+    try {
+      const size = 64 * 1024 * 1024;
+      const half = size / 2;
+      const slow: Answer = async () => {
+        await vi.advanceTimersByTimeAsync(4000);
+        return persisted(half)(undefined as never);
+      };
+      const whole = { size, lastModified: 1, type: 'video/mp4', slice: (from: number, to: number) => new Blob([new Uint8Array(Math.min(to, size) - from)]) } as unknown as Blob;
+      const script = new Script([
+        [CREATE, admitted(transfer({ chunk_bytes: half }))], [`PUT bytes 0-${half - 1}/${size}`, slow], [`PUT bytes ${half}-${size - 1}/${size}`, silent], [`PUT bytes */${size}`, stored], [COMPLETE, completed(size)],
+      ]);
+      const upload = createUpload(whole, {
+        broker: 'https://broker.example', token: () => 't', store: false, name: 'huge.mp4', digest: 'none', fetch: script.fetch, chunk: { maxBytes: half },
+      });
+      await vi.advanceTimersByTimeAsync(0);
+      for (let n = 0; n < 200 && script.seen.length < 3; n++) await vi.advanceTimersByTimeAsync(0);
+      expect(script.seen).toHaveLength(3);
+      // 32 MiB came through in 4 s: four times that, and a minute.
+      await vi.advanceTimersByTimeAsync(60_000);
+      expect(upload.state).toBe('uploading');
+      await vi.advanceTimersByTimeAsync(20_000);
+      expect((await upload.done).state).toBe('completed');
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   it('loses no patience while there is no network', async () => {
     vi.stubGlobal('navigator', { onLine: false });
     try {
