@@ -255,7 +255,9 @@ export class Upload implements AsyncIterable<UploadEvent> {
       : new BlobSource(this.#content, record?.digest);
     this.#pace = new Pace(this.#patience, Math.random);
     this.#machine = new Machine(this.#source, this.#pace);
-    if (!record && this.#options.digest === 'declare' && !isStream(this.#content)) await this.#declare();
+    // Also where an earlier page went away while it digested: then it has sent nothing.
+    const isToDeclare = this.#options.digest === 'declare' && !isStream(this.#content) && !record?.uploadId;
+    if (isToDeclare && this.#records.order.crc32c === undefined) await this.#declare();
     if (!record?.uploadId) return { do: 'create' };
     this.#id = record.uploadId;
     const move = this.#machine.resumed(record.receivedBytes);

@@ -123,6 +123,23 @@ describe('what was begun before', () => {
     expect(script.seen[0]!.headers.get('idempotency-key')).toBe(record.key);
   });
 
+  it('is created with its digest when the page went away while it was made', async () => {
+    const store = memoryStore();
+    const record = await left(store, file(SIZE), [[CREATE, silent]]);
+    expect(record.request).not.toHaveProperty('crc32c');
+    const { script, error } = await play(file(SIZE), ALL, { store, digest: 'declare' });
+    expect(error).toBeUndefined();
+    expect(JSON.parse(script.seen[0]!.body).crc32c).toMatch(/^.{6}==$/);
+  });
+
+  it('is created under the same key when its digest was declared before the page went away', async () => {
+    const store = memoryStore();
+    const record = await left(store, file(SIZE), [[CREATE, silent]]);
+    await store.put({ ...record, request: { ...record.request, crc32c: 'AAAAAA==' } });
+    const { script } = await play(file(SIZE), ALL, { store, digest: 'declare' });
+    expect([script.seen[0]!.headers.get('idempotency-key'), JSON.parse(script.seen[0]!.body).crc32c]).toEqual([record.key, 'AAAAAA==']);
+  });
+
   it('is forgotten, and the digest declared again where that is wanted', async () => {
     const store = memoryStore();
     await left(store);
