@@ -1,6 +1,6 @@
 /** Uploads Uppy's files through an upload-broker. */
-import type { CompletedUpload, Upload, UploadOptions } from '@upload-broker/client';
-import { createUpload, UploadBrokerError } from '@upload-broker/client';
+import type { CompletedUpload, Upload, UploadOptions, UploadRecord } from '@upload-broker/client';
+import { createUpload, discardUpload, memoryStore, pendingUploads, UploadBrokerError } from '@upload-broker/client';
 import type { Body, DefinePluginOpts, Meta, PluginOpts, Uppy, UppyFile } from '@uppy/core';
 import { BasePlugin, EventManager } from '@uppy/core';
 import type { LocalUppyFile } from '@uppy/core/utils';
@@ -56,6 +56,11 @@ const locale = {
   },
 };
 
+/** What a record has beside its broker and its upload, where only these count. */
+const UNWRITTEN: Omit<UploadRecord, 'broker' | 'uploadId'> = {
+  version: 1, key: '', fingerprint: { name: '', size: 0, lastModified: 0, type: '', sample: 0 }, request: { filename: '', content_type: '' }, receivedBytes: 0, createdAt: 0,
+};
+
 /** Resumable uploads straight to Cloud Storage. */
 export default class UploadBroker<M extends Meta, B extends Body> extends BasePlugin<Opts<M, B>, M, B> {
   static VERSION = '0.1.0';
@@ -77,11 +82,14 @@ export default class UploadBroker<M extends Meta, B extends Body> extends BasePl
   override install(): void {
     this.#capable(true);
     this.uppy.addUploader(this.#handleUpload);
+    // Of `cancelAll` as well, which removes every file.
+    this.uppy.on('file-removed', this.#discard);
   }
 
   override uninstall(): void {
     this.#capable(false);
     this.uppy.removeUploader(this.#handleUpload);
+    this.uppy.off('file-removed', this.#discard);
     // They can be continued: nobody has said that they are of no more use.
     for (const upload of this.uploads.values()) upload.pause();
   }
@@ -98,6 +106,22 @@ export default class UploadBroker<M extends Meta, B extends Body> extends BasePl
     const files = filterFilesToUpload(this.uppy.getFilesByIds(fileIDs)) as UppyFile<M, B>[];
     this.uppy.emit('upload-start', filterFilesToEmitUploadStarted(files) as UppyFile<M, B>[]);
     await Promise.allSettled(files.map((file) => this.#upload(file)));
+  };
+
+  /** A file is removed whose upload failed, waits for its turn, or was begun by an earlier page: nobody cancels that. */
+  readonly #discard = async (file: UppyFile<M, B>): Promise<void> => {
+    const { uploadId } = file.uploadBroker ?? {};
+    if (uploadId === undefined || this.uploads.has(file.id) || file.progress.uploadComplete) return;
+    const { store, token, broker, fetch } = this.opts;
+    try {
+      const records = store === false ? [] : await pendingUploads(store).catch(() => []);
+      const record = records.find((record) => record.uploadId === uploadId);
+      if (record) await discardUpload(record, token, store || undefined, fetch);
+      // Nothing is written down, but the file itself knows the id.
+      else if (broker) await discardUpload({ ...UNWRITTEN, broker, uploadId }, token, memoryStore(), fetch);
+    } catch (error) {
+      this.uppy.log(`[UploadBroker] ${file.name} could not be cancelled: ${error instanceof UploadBrokerError ? error.detail : error}`, 'warning');
+    }
   };
 
   /** Until the file is uploaded, or is no longer to be. */
@@ -156,7 +180,8 @@ export default class UploadBroker<M extends Meta, B extends Body> extends BasePl
         if (!isPaused) slot = this.requests.run(start);
       });
     } finally {
-      slot?.done();
+      // It may still wait for its turn, which cannot be done.
+      slot?.abort();
       events.remove();
       if (this.uploads.get(file.id) === upload) this.uploads.delete(file.id);
     }

@@ -1,4 +1,5 @@
 /** The broker's API: one method an operation, one request each, save for a token that was refused. */
+import { STOPPED } from './control.js';
 import { UploadBrokerError, isTransient, problemError } from './errors.js';
 import type { BrokerUpload, CreateUpload, Problem } from './wire.js';
 import { isUpload } from './wire.js';
@@ -24,10 +25,30 @@ const asking = new WeakMap<TokenProvider, Promise<string>>();
 function ask(provider: TokenProvider): Promise<string> {
   let call = asking.get(provider);
   if (!call) {
-    call = Promise.resolve().then(provider).finally(() => asking.delete(provider));
-    asking.set(provider, call);
+    const made = Promise.resolve().then(provider).finally(() => {
+      if (asking.get(provider) === made) asking.delete(provider);
+    });
+    asking.set(provider, (call = made));
   }
   return call;
+}
+
+/** As `ask`, until `signal` ends it. A provider that took too long is asked anew the next time. */
+async function askUntil(provider: TokenProvider, signal: AbortSignal): Promise<string> {
+  let stop = (): void => {};
+  const stopped = new Promise<never>((_, reject) => {
+    stop = () => reject(signal.reason);
+    if (signal.aborted) stop();
+    else signal.addEventListener('abort', stop);
+  });
+  try {
+    return await Promise.race([ask(provider), stopped]);
+  } catch (error) {
+    if (signal.aborted && signal.reason !== STOPPED) asking.delete(provider);
+    throw error;
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
 }
 
 /** What a header can bear; a token that cannot would make `fetch` throw, with the token in its message. */
@@ -41,6 +62,8 @@ export class BrokerClient {
   readonly #provider: TokenProvider;
   #token: string | undefined;
   #tokenFailures = 0;
+  /** Whether a request is out, so that the broker may do what it asks for. */
+  isSending = false;
 
   /** `base` is without a slash at its end. */
   constructor(public base: string, provider: TokenProvider, fetch: Fetch) {
@@ -76,7 +99,7 @@ export class BrokerClient {
 
   async #call(method: string, path: string, init: RequestInit): Promise<BrokerAnswer> {
     for (let isRepeat = false; ; isRepeat = true) {
-      const token = await this.#currentToken();
+      const token = await this.#currentToken(init.signal!);
       if (typeof token !== 'string') return token;
       const answer = await this.#once(method, path, { ...init, headers: { ...init.headers, authorization: `Bearer ${token}` } });
       const isRefused = 'problem' in answer && answer.problem.status === 401;
@@ -88,6 +111,7 @@ export class BrokerClient {
   }
 
   async #once(method: string, path: string, init: RequestInit): Promise<BrokerAnswer> {
+    this.isSending = true;
     try {
       const response = await this.#fetch(`${this.base}/v1/uploads${path}`, { ...init, method, credentials: 'omit', cache: 'no-store' });
       const text = await response.text();
@@ -104,19 +128,21 @@ export class BrokerClient {
         from: 'nowhere',
         error: new UploadBrokerError('gave-up', `the broker at ${this.base} could not be reached; if it runs, it may not allow the origin of this page`, { retryable: true, cause: error }),
       };
+    } finally {
+      this.isSending = false;
     }
   }
 
-  async #currentToken(): Promise<string | BrokerAnswer> {
+  async #currentToken(signal: AbortSignal): Promise<string | BrokerAnswer> {
     if (this.#token !== undefined) return this.#token;
     try {
-      const token = await ask(this.#provider);
+      const token = await askUntil(this.#provider, signal);
       if (!isToken(token)) throw new TypeError('it is no bearer token');
       this.#tokenFailures = 0;
       return (this.#token = token);
     } catch (error) {
       if (error instanceof UploadBrokerError) return { from: 'broker', problem: error };
-      this.#tokenFailures += 1;
+      if (signal.reason !== STOPPED) this.#tokenFailures += 1;
       const facts = { retryable: true, cause: error };
       const failure = new UploadBrokerError('token-unavailable', 'the application gave no token', facts);
       return this.#tokenFailures < MOST_TOKEN_FAILURES ? { from: 'nowhere', error: failure } : { from: 'broker', problem: failure };
@@ -127,6 +153,18 @@ export class BrokerClient {
 /** Whether the broker may answer the same better later. A quota that is used up is for a person to know. */
 export const isPassing = ({ status, code }: UploadBrokerError): boolean =>
   code === 'idempotency-in-progress' || (isTransient(status) && code !== 'quota-exceeded');
+
+/** Whether the upload may have been created although this answer does not bear it. */
+export const mayHaveCreated = (answer: BrokerAnswer): boolean => {
+  if (answer.from === 'nowhere') return answer.error.code === 'gave-up';
+  if (!('problem' in answer)) return false;
+  const { status, code } = answer.problem;
+  return status >= 500 || status === 408 || code === 'idempotency-in-progress';
+};
+
+/** Whether this answer says of the key that nothing was created under it: who may not ask, or not now, is not told. */
+export const isSettled = (answer: BrokerAnswer): boolean =>
+  'problem' in answer && ![401, 403, 429].includes(answer.problem.status) && !mayHaveCreated(answer);
 
 function parse(text: string): Problem | BrokerUpload | undefined {
   try {

@@ -1,21 +1,24 @@
 /** Pause, resume and cancel: what cuts requests off, ends pauses, and keeps the next move from being made. */
 import type { Patience } from './pace.js';
-import { answerWithin } from './pace.js';
 
 /** Why something did not come to its end, where that was neither an answer nor the network. */
 export const STOPPED = Symbol('stopped');
 
 export class Control {
   readonly #patience: Patience;
+  #wasOffline = false;
   #isPaused = false;
   #isCancelled = false;
   #request: AbortController | undefined;
   /** Ends the sleep under way. */
   #wake: (() => void) | undefined;
   #waitsForNetwork = false;
+  #giveUp = (): void => {};
+  readonly #cancelled = new Promise<never>((_, reject) => (this.#giveUp = () => reject(STOPPED)));
 
   constructor(patience: Patience) {
     this.#patience = patience;
+    this.#cancelled.catch(() => {});
   }
 
   get isCancelled(): boolean {
@@ -44,12 +47,24 @@ export class Control {
   /** For good. The request under way is cut off, or may finish. */
   cancel(request: 'cut off' | 'finish'): void {
     this.#isCancelled = true;
+    this.#giveUp();
     if (request === 'cut off') this.#request?.abort(STOPPED);
     this.#wake?.();
   }
 
-  /** There is a network again: who sleeps for want of one wakes up. */
+  /** What `act` comes to, unless it is cancelled before: then throws `STOPPED`, and what comes of it is nobody's. */
+  async unlessCancelled<T>(act: Promise<T>): Promise<T> {
+    return Promise.race([act, this.#cancelled]);
+  }
+
+  /** The network is gone. What is under way may get its answer all the same. */
+  offline(): void {
+    this.#wasOffline = true;
+  }
+
+  /** There is a network again: who sleeps for want of one wakes up, and what began before on another one is done anew. */
   online(): void {
+    if (this.#wasOffline) this.#request?.abort();
     if (this.#waitsForNetwork) this.#wake?.();
   }
 
@@ -78,11 +93,12 @@ export class Control {
     return isOffline;
   }
 
-  /** Something with so many bytes to send, which is cut off by a pause, a cancellation, or when it takes too long. */
-  async cuttable<T>(bytes: number, act: (signal: AbortSignal) => Promise<T>): Promise<T | typeof STOPPED> {
+  /** Something that is cut off by a pause, a cancellation, another network, or when it takes too long. */
+  async cuttable<T>(act: (signal: AbortSignal) => Promise<T>, withinMs = this.#patience.answerWithinMs): Promise<T | typeof STOPPED> {
     if (this.isStopped) return STOPPED;
     const request = (this.#request = new AbortController());
-    const timer = setTimeout(() => request.abort(), answerWithin(this.#patience, bytes));
+    const timer = setTimeout(() => request.abort(), withinMs);
+    this.#wasOffline = false;
     try {
       const answer = await act(request.signal);
       // An answer that came all the same is one.

@@ -16,7 +16,10 @@ export type ClientState =
   | 'cancelled';
 
 export interface Progress {
-  /** What storage said that it has, and no more. Less than before only after a session was lost. */
+  /**
+   * What storage said that it has, and no more. Less than before when a session was lost, when an upload begins anew, and
+   * when storage or the broker says that it has less than it had said.
+   */
   receivedBytes: number;
   /** `undefined` while a stream's size is not known. */
   totalBytes: number | undefined;

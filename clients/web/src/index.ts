@@ -1,6 +1,6 @@
 import type { Content, UploadOptions } from './order.js';
-import { BrokerClient } from './broker.js';
-import type { TokenProvider } from './broker.js';
+import { BrokerClient, isSettled } from './broker.js';
+import type { Fetch, TokenProvider } from './broker.js';
 import type { UploadRecord, UploadStore } from './store.js';
 import { defaultStore, isOutdated } from './store.js';
 import { withoutSlash } from './route.js';
@@ -19,10 +19,20 @@ export async function pendingUploads(store: UploadStore = defaultStore()): Promi
 }
 
 /** Gives up what `pendingUploads` told of: the broker cancels it, and it is forgotten here. */
-export async function discardUpload(record: UploadRecord, token: TokenProvider, store: UploadStore = defaultStore()): Promise<void> {
-  if (record.uploadId !== undefined) {
-    const broker = new BrokerClient(withoutSlash(record.broker), token, (url, init) => fetch(url, init));
-    const answer = await broker.cancel(record.uploadId, AbortSignal.timeout(60_000));
+export async function discardUpload(
+  record: UploadRecord, token: TokenProvider, store: UploadStore = defaultStore(), fetch: Fetch = (url, init) => globalThis.fetch(url, init),
+): Promise<void> {
+  const broker = new BrokerClient(withoutSlash(record.broker), token, fetch);
+  const within = (): AbortSignal => AbortSignal.timeout(60_000);
+  let id = record.uploadId;
+  // The page went away before it had the answer. The same key finds what was created; after a day it would create anew.
+  if (id === undefined && !isOutdated(record, Date.now())) {
+    const answer = await broker.create(record.request, record.key, within());
+    if ('upload' in answer) id = answer.upload.id;
+    else if (!isSettled(answer)) throw answer.from === 'nowhere' ? answer.error : answer.problem;
+  }
+  if (id !== undefined) {
+    const answer = await broker.cancel(id, within());
     if (answer.from === 'nowhere') throw answer.error;
     if ('problem' in answer && answer.problem.status !== 404) throw answer.problem;
   }

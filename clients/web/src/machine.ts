@@ -87,6 +87,8 @@ export class Machine {
   #doubts = 0;
   #renewals = 0;
   #wasRefused = false;
+  /** Whether storage said of this session, or of this signed URL, that it has everything. That can be news but once. */
+  #wasStored = false;
   #lookAt = FIRST_LOOK;
 
   constructor(bytes: Bytes, pace: Pace) {
@@ -152,6 +154,7 @@ export class Machine {
     this.#hasSession = transfer.kind === 'resumable';
     if (as === 'new') {
       this.#reached = 0;
+      this.#wasStored = false;
       this.#pace.progressed();
     }
     switch (transfer.kind) {
@@ -213,7 +216,8 @@ export class Machine {
     this.#doubts = 0;
     const gained = persisted > this.#reached;
     if (gained) {
-      this.#pace.progressed();
+      // What the broker did not find is sent again with the patience that is left.
+      if (!this.#wasStored) this.#pace.progressed();
       this.#askedAgain = false;
     }
     // Of a file, asking with the size ends the upload. A stream is ended by a request of its own.
@@ -243,7 +247,8 @@ export class Machine {
 
   #stored(): Move {
     this.#reached = this.#bytes.size ?? this.#reached;
-    this.#pace.progressed();
+    if (!this.#wasStored) this.#pace.progressed();
+    this.#wasStored = true;
     return { do: 'complete', after: { how: 'stored' } };
   }
 
@@ -260,6 +265,11 @@ export class Machine {
         if (move.do === 'complete' || move.do === 'renew') return { do: 'find' };
         break;
     }
+    if (problem.code === 'misdirected' && move.do !== 'create') {
+      // The upload lives on in the region that took it; a page that may send its token there can go on with it.
+      const { detail, status, problem: document } = problem;
+      return { do: 'fail', error: new UploadBrokerError(problem.code, detail, { status, problem: document, retryable: true }) };
+    }
     if (isPassing(problem)) {
       // That storage cannot be looked at is no reason to send nothing.
       if (move.do === 'look') return { do: 'send', offset: move.offset };
@@ -271,12 +281,14 @@ export class Machine {
   #afterNotComplete({ after }: Move & { do: 'complete' }, problem: UploadBrokerError): Move {
     switch (after.how) {
       case 'stored': {
-        // Storage's word against the broker's, which asked storage as well. It says where to go on.
+        // Storage's word against the broker's, which asked storage as well. It says where to go on. Or there was an object,
+        // and somebody took it away at once: then each further one would go the same way, so a signed URL is not used again.
         const received = problem.problem?.received_bytes;
         const { size, keptFrom } = this.#bytes;
         const canGoOn = this.#kind === 'resumable' && received !== undefined && received < (size ?? 0) && received >= keptFrom;
         if (canGoOn) this.#reached = received;
-        return this.#wait(canGoOn ? { do: 'send', offset: received } : this.#more(), problem);
+        const next: Move = canGoOn ? { do: 'send', offset: received } : this.#hasSession ? { do: 'ask' } : { do: 'complete', after };
+        return this.#wait(next, unaware(problem));
       }
       case 'unsure': return this.#more();
       case 'exists':
@@ -329,5 +341,6 @@ export function persistedBytes(range: string | null): number | undefined {
 const fail = (code: string, detail: string): Move => ({ do: 'fail', error: new UploadBrokerError(code, detail) });
 const trouble = (detail: string): UploadBrokerError => new UploadBrokerError('gave-up', detail, { retryable: true });
 const busy = (status: number): UploadBrokerError => new UploadBrokerError('gave-up', `storage answered ${status}`, { status, retryable: true });
-const unaware = (): UploadBrokerError => trouble('the broker does not see the object yet');
+const unaware = (cause?: UploadBrokerError): UploadBrokerError =>
+  new UploadBrokerError('gave-up', 'storage took everything, and the broker does not see the object', { retryable: true, cause });
 const unexpected = (move: Move, outcome: Outcome): Move => fail('unexpected-answer', `${move.do} was answered from ${outcome.from}`);

@@ -7,7 +7,7 @@ export interface Patience {
   longestPauseMs: number;
   /** So much pause without progress, and the upload fails with a retryable error. Time asleep does not count. 10 min. */
   giveUpAfterMs: number;
-  /** How long an answer may take, beside the time that its bytes take on a very slow network. 60 s. */
+  /** How long an answer may take, beside the time that its bytes take on a network four times slower than it was. 60 s. */
   answerWithinMs: number;
 }
 
@@ -17,9 +17,15 @@ export const PATIENCE: Patience = { firstPauseMs: 1000, longestPauseMs: 32_000, 
 /** Slower than this, in bytes a second, no network is waited for. */
 const SLOWEST = 16 * 1024;
 
-/** How long a request with so many bytes may take, in milliseconds. */
-export const answerWithin = (patience: Patience, bytes: number): number =>
-  patience.answerWithinMs + (bytes / SLOWEST) * 1000;
+/** What a network is taken for that was not measured yet. Whose is slower gets smaller chunks, and keeps what came through. */
+const UNMEASURED = 64 * 1024;
+
+/** A network may become so many times slower than it was before it counts as lost. */
+const SLOWER = 4;
+
+/** How long a request with so many bytes may take, in milliseconds. `bytesPerSecond` is what was measured of late. */
+export const answerWithin = (patience: Patience, bytes: number, bytesPerSecond = UNMEASURED * SLOWER): number =>
+  patience.answerWithinMs + (bytes / Math.max(SLOWEST, bytesPerSecond / SLOWER)) * 1000;
 
 /** Counts the failures since the last progress. */
 export class Pace {

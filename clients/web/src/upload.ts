@@ -1,6 +1,6 @@
 /** One upload: does what the machine says, tells what happens, and can be stopped at any point. */
 import type { BrokerAnswer, Fetch, Nowhere } from './broker.js';
-import { BrokerClient, retryAfterMs } from './broker.js';
+import { BrokerClient, isSettled, mayHaveCreated, retryAfterMs } from './broker.js';
 import { Control, STOPPED } from './control.js';
 import { UploadBrokerError } from './errors.js';
 import type { ClientState, EventOf, Progress, UploadEvent } from './events.js';
@@ -9,7 +9,7 @@ import type { Move, Outcome, StorageAnswer } from './machine.js';
 import { Machine } from './machine.js';
 import type { Content, UploadOptions } from './order.js';
 import { isStream, orderOf } from './order.js';
-import { ChunkSizer, PATIENCE, Pace } from './pace.js';
+import { answerWithin, ChunkSizer, PATIENCE, Pace } from './pace.js';
 import type { Patience } from './pace.js';
 import { Records } from './records.js';
 import { nearest, takerOf, withoutSlash } from './route.js';
@@ -20,6 +20,8 @@ import { isFinal } from './wire.js';
 
 /** So often is a cancellation sent; whom it does not reach, the upload's own expiry will. */
 const CANCEL_ATTEMPTS = 3;
+/** So long at most does each of them take, in milliseconds, the token included: somebody waits for the end. */
+const CANCEL_WITHIN_MS = 15_000;
 
 const STATES: Partial<Record<Move['do'], ClientState>> = {
   create: 'preparing', find: 'preparing', start: 'preparing',
@@ -42,16 +44,21 @@ export class Upload implements AsyncIterable<UploadEvent> {
   readonly #records: Records;
   readonly #control: Control;
   readonly #onOnline = (): void => this.#control.online();
+  readonly #onOffline = (): void => this.#control.offline();
   readonly #onAbort = (): void => void this.cancel();
 
   #state: ClientState = 'preparing';
   #progress: Progress;
   #id: string | undefined;
   #upload: BrokerUpload | undefined;
+  /** The creation was sent, and perhaps done, but its answer never came. */
+  #isUnsure = false;
   /** An earlier page began it, and the broker has not said yet that it goes on. */
   #isFromBefore = false;
   /** The brokers that sent this upload elsewhere, so that it is not sent in circles. */
   readonly #wasSent = new Set<string>();
+  /** The brokers that did not answer. */
+  readonly #failed = new Set<string>();
   #source: Source | undefined;
   #machine!: Machine;
   #pace!: Pace;
@@ -113,8 +120,8 @@ export class Upload implements AsyncIterable<UploadEvent> {
    * unless the last byte was faster.
    */
   async cancel(): Promise<void> {
-    // A creation is left to finish, or nobody would know what to cancel.
-    if (!this.#isOver) this.#control.cancel(this.#move === 'create' ? 'finish' : 'cut off');
+    // A creation that is on its way is left to finish, or nobody would know what to cancel.
+    if (!this.#isOver) this.#control.cancel(this.#move === 'create' && this.#broker.isSending ? 'finish' : 'cut off');
     await this.done.then(() => {}, () => {});
   }
 
@@ -126,6 +133,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
     const target = globalThis as Partial<EventTarget>;
     const { signal } = this.#options;
     target.addEventListener?.('online', this.#onOnline);
+    target.addEventListener?.('offline', this.#onOffline);
     signal?.addEventListener('abort', this.#onAbort);
     if (signal?.aborted) this.#control.cancel('cut off');
     try {
@@ -133,6 +141,8 @@ export class Upload implements AsyncIterable<UploadEvent> {
       return this.#completed(upload);
     } catch (thrown) {
       const error = thrown === STOPPED ? new UploadBrokerError('cancelled', 'the upload was cancelled') : asError(thrown);
+      // Nobody reads on: whoever feeds a stream is told now, not when the broker has answered.
+      this.#source?.close();
       // Later is another time, and a stream will not be there then.
       const isForLater = error.retryable && !isStream(this.#content);
       const late = isForLater ? undefined : await this.#abandon();
@@ -142,6 +152,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
       throw error;
     } finally {
       target.removeEventListener?.('online', this.#onOnline);
+      target.removeEventListener?.('offline', this.#onOffline);
       signal?.removeEventListener('abort', this.#onAbort);
       this.#source?.close();
       this.#records.release();
@@ -157,12 +168,9 @@ export class Upload implements AsyncIterable<UploadEvent> {
   }
 
   async #drive(): Promise<CompletedUpload> {
-    const { regions } = this.#options;
     const order = orderOf(this.#content, this.#options);
     await this.#control.gate();
-    if (regions?.length && !this.#options.broker) {
-      await this.#control.cuttable(0, async (signal) => (this.#broker.base = await nearest(regions, this.#fetch, signal)));
-    }
+    await this.#route();
     let move = await this.#begin(order);
     for (;;) {
       if (await this.#control.gate()) move = this.#machine.interrupted(move);
@@ -186,7 +194,9 @@ export class Upload implements AsyncIterable<UploadEvent> {
         // Without a network it may take hours, which cost no patience.
         if (isOffline) this.#pace.progressed();
         // Woken by a pause, it stays a wait, which the gate then takes for interrupted.
-        if (!this.#control.isStopped) move = move.then;
+        if (this.#control.isStopped) continue;
+        if (move.then.do === 'create' && move.error.code === 'gave-up' && move.error.status === 0) await this.#reroute();
+        move = move.then;
         continue;
       }
       const outcome = await this.#make(move);
@@ -194,11 +204,37 @@ export class Upload implements AsyncIterable<UploadEvent> {
         move = this.#machine.interrupted(move);
         continue;
       }
-      if (move.do === 'create' && 'problem' in outcome && (await this.#mended(outcome.problem))) continue;
+      if ('problem' in outcome) {
+        if (await this.#sentElsewhere(outcome.problem)) continue;
+        if (move.do === 'create' && (await this.#mended(outcome.problem))) continue;
+      }
       const before = move.do;
       move = this.#machine.after(move, outcome);
       await this.#observed(before, outcome);
     }
+  }
+
+  /** Turns to the nearest region that answers, where it is not said which broker to use. */
+  async #route(): Promise<void> {
+    const { regions, broker } = this.#options;
+    if (!regions?.length || broker) return;
+    // Cut off by a pause, it is asked again after that.
+    for (;;) {
+      const base = await this.#control.cuttable(async (signal) => {
+        const found = await nearest(regions, this.#fetch, signal, this.#failed, this.#patience.answerWithinMs);
+        return signal.reason === STOPPED ? STOPPED : found;
+      });
+      if (base !== STOPPED) return void (this.#broker.base = base);
+      await this.#control.gate();
+    }
+  }
+
+  /** Before a creation that nobody answered is sent again: perhaps another region can be reached. */
+  async #reroute(): Promise<void> {
+    const before = this.#broker.base;
+    this.#failed.add(before);
+    await this.#route();
+    if (this.#broker.base !== before) await this.#records.moved(this.#broker.base);
   }
 
   /** Goes on with what an earlier page began, or begins. */
@@ -207,6 +243,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
     if (found.anew) this.#events.emit({ type: 'anew', ...found.anew });
     const { record } = found;
     this.#isFromBefore = record !== undefined;
+    this.#isUnsure = record !== undefined && record.uploadId === undefined;
     if (record) {
       this.#broker.base = record.broker;
     } else {
@@ -218,7 +255,9 @@ export class Upload implements AsyncIterable<UploadEvent> {
       : new BlobSource(this.#content, record?.digest);
     this.#pace = new Pace(this.#patience, Math.random);
     this.#machine = new Machine(this.#source, this.#pace);
-    if (!record && this.#options.digest === 'declare' && !isStream(this.#content)) await this.#declare();
+    // Also where an earlier page went away while it digested: then it has sent nothing.
+    const isToDeclare = this.#options.digest === 'declare' && !isStream(this.#content) && !record?.uploadId;
+    if (isToDeclare && this.#records.order.crc32c === undefined) await this.#declare();
     if (!record?.uploadId) return { do: 'create' };
     this.#id = record.uploadId;
     const move = this.#machine.resumed(record.receivedBytes);
@@ -242,22 +281,26 @@ export class Upload implements AsyncIterable<UploadEvent> {
     do {
       await this.#control.gate();
       to = Math.min(size, to + 64 * 1024 * 1024);
-      await this.#source!.digestTo(to);
+      await this.#control.unlessCancelled(this.#source!.digestTo(to));
     } while (to < size);
     await this.#records.reorder({ ...this.#records.order, crc32c: this.#source!.crc32c! });
   }
 
+  /** Whether another region is to be asked the same: the nearest one at the creation, later the one that took the upload. */
+  async #sentElsewhere({ code, problem }: UploadBrokerError): Promise<boolean> {
+    const elsewhere = code === 'misdirected' && problem?.url ? withoutSlash(problem.url) : undefined;
+    const isKnown = elsewhere !== undefined && (this.#options.regions ?? []).map(withoutSlash).includes(elsewhere);
+    if (!isKnown || elsewhere === this.#broker.base || this.#wasSent.has(elsewhere)) return false;
+    this.#wasSent.add(elsewhere);
+    this.#broker.base = elsewhere;
+    await this.#records.moved(elsewhere);
+    return true;
+  }
+
   /** Whether the order was refused for something that could be mended, and was. */
   async #mended(problem: UploadBrokerError): Promise<boolean> {
-    const { regions = [], digest } = this.#options;
+    const { digest } = this.#options;
     const { order } = this.#records;
-    const elsewhere = problem.code === 'misdirected' && problem.problem?.url ? withoutSlash(problem.problem.url) : undefined;
-    if (elsewhere && elsewhere !== this.#broker.base && !this.#wasSent.has(elsewhere) && regions.map(withoutSlash).includes(elsewhere)) {
-      this.#wasSent.add(elsewhere);
-      this.#broker.base = elsewhere;
-      await this.#records.moved(elsewhere);
-      return true;
-    }
     const isOfDigest = problem.violations.length > 0 && problem.violations.every(({ limit }) => limit === 'digest');
     if (problem.code !== 'policy-violation' || !isOfDigest) return false;
     const isForbidden = problem.violations.every(({ allowed }) => allowed === 'none');
@@ -288,6 +331,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
         if (isFirst) this.#events.emit({ type: 'admitted', upload: { ...upload, transfer: undefined }, isResumed: this.#isFromBefore });
         this.#isFromBefore = false;
       }
+      this.#wasSent.clear();
       if (move === 'renew' && !isFinal(upload)) this.#events.emit({ type: 'renewed' });
     } else if (outcome.from === 'storage' && outcome.location) {
       this.#session = outcome.location;
@@ -304,6 +348,8 @@ export class Upload implements AsyncIterable<UploadEvent> {
   /** Creates the upload, and goes on with the broker that took it, if that is another one. */
   async #create(signal: AbortSignal): Promise<BrokerAnswer> {
     const answer = await this.#broker.create(this.#records.order, this.#records.key, signal);
+    if (mayHaveCreated(answer)) this.#isUnsure = true;
+    else if ('upload' in answer || isSettled(answer)) this.#isUnsure = false;
     const taker = 'upload' in answer ? takerOf(answer.location, answer.upload.id) : undefined;
     if (taker === undefined || taker === this.#broker.base) return answer;
     const { regions = [] } = this.#options;
@@ -319,11 +365,11 @@ export class Upload implements AsyncIterable<UploadEvent> {
   #make(move: Move): Promise<Outcome | typeof STOPPED> {
     const id = this.#id!;
     switch (move.do) {
-      case 'create': return this.#control.cuttable(0, (signal) => this.#create(signal));
-      case 'find': return this.#control.cuttable(0, (signal) => this.#broker.find(id, signal));
-      case 'look': return this.#control.cuttable(0, (signal) => this.#broker.look(id, signal));
-      case 'complete': return this.#control.cuttable(0, (signal) => this.#broker.complete(id, signal));
-      case 'renew': return this.#control.cuttable(0, (signal) => this.#broker.renew(id, signal));
+      case 'create': return this.#control.cuttable((signal) => this.#create(signal));
+      case 'find': return this.#control.cuttable((signal) => this.#broker.find(id, signal));
+      case 'look': return this.#control.cuttable((signal) => this.#broker.look(id, signal));
+      case 'complete': return this.#control.cuttable((signal) => this.#broker.complete(id, signal));
+      case 'renew': return this.#control.cuttable((signal) => this.#broker.renew(id, signal));
       case 'start': return this.#storage(this.#transfer!.uri, { method: this.#transfer!.method, headers: this.#transfer!.headers }, 0);
       case 'ask': {
         // With a declared size, `bytes */N` is a mere question until N bytes are there; then it finishes. Of a stream it
@@ -339,14 +385,12 @@ export class Upload implements AsyncIterable<UploadEvent> {
 
   async #put(): Promise<Outcome | typeof STOPPED> {
     const { method, headers, uri } = this.#transfer!;
-    const part = await this.#source!.part(0, Infinity);
-    await this.#digest(part);
+    const part = await this.#part(0, Infinity);
     return this.#sent(uri, { method, headers }, part);
   }
 
   async #send(offset: number): Promise<Outcome | typeof STOPPED> {
-    const part = await this.#source!.part(offset, this.#sizer!.bytes);
-    await this.#digest(part);
+    const part = await this.#part(offset, this.#sizer!.bytes);
     const headers: Record<string, string> = this.#transfer!.kind === 'resumable' ? { ...this.#transfer!.headers } : {};
     const range = contentRange(part);
     if (range) headers['content-range'] = range;
@@ -356,9 +400,15 @@ export class Upload implements AsyncIterable<UploadEvent> {
     return this.#sent(this.#session!, { method: 'PUT', headers }, part);
   }
 
-  /** Before it is sent: what the network costs is far more, and bytes that could not be read were not sent. */
-  async #digest({ offset, length }: Part): Promise<void> {
-    if (this.#options.digest !== 'none') await this.#source!.digestTo(offset + length);
+  /** The next bytes, digested before they are sent: what the network costs is far more, and what cannot be read is not sent. */
+  #part(offset: number, wanted: number): Promise<Part> {
+    const read = async (): Promise<Part> => {
+      const part = await this.#source!.part(offset, wanted);
+      if (this.#options.digest !== 'none') await this.#source!.digestTo(part.offset + part.length);
+      return part;
+    };
+    // A stream may have nothing to give for a long time.
+    return this.#control.unlessCancelled(read());
   }
 
   async #sent(url: string, init: RequestInit, part: Part): Promise<Outcome | typeof STOPPED> {
@@ -378,7 +428,9 @@ export class Upload implements AsyncIterable<UploadEvent> {
   }
 
   #storage(url: string, init: RequestInit, bytes: number): Promise<StorageAnswer | Nowhere | typeof STOPPED> {
-    return this.#control.cuttable(bytes, async (signal) => {
+    // What is sent at once cannot be sent in smaller pieces: it has the time that the slowest network needs.
+    const speed = this.#transfer?.kind === 'simple' ? 0 : this.#speed.bytesPerSecond;
+    return this.#control.cuttable(async (signal) => {
       try {
         // No redirect is followed: a 308 here has no Location, and is handed over as it is.
         const response = await this.#fetch(url, { ...init, signal, credentials: 'omit', cache: 'no-store' });
@@ -390,7 +442,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
         // The message of `cause` may hold the URL, which is a secret: it stays out of the detail.
         return { from: 'nowhere', error: new UploadBrokerError('gave-up', 'the connection to storage failed', { retryable: true, cause }) } as const;
       }
-    });
+    }, answerWithin(this.#patience, bytes, speed));
   }
 
   async #settle(upload: BrokerUpload): Promise<CompletedUpload> {
@@ -413,21 +465,30 @@ export class Upload implements AsyncIterable<UploadEvent> {
 
   /** The upload is of no more use: nobody is to continue it, and its quota is to be free. */
   async #abandon(): Promise<BrokerUpload | undefined> {
+    // The same key finds what was created. What is not found this way holds its quota until it expires.
+    if (!this.#id && this.#isUnsure) await this.#once((signal) => this.#create(signal)).then((answer) => {
+      if ('upload' in answer) [this.#id, this.#upload] = [answer.upload.id, answer.upload];
+    });
     await this.#records.forget();
     if (!this.#id || (this.#upload && isFinal(this.#upload))) return this.#upload;
     const pace = new Pace(this.#patience, Math.random);
     for (let attempt = 0; attempt < CANCEL_ATTEMPTS; attempt++) {
-      const controller = new AbortController();
-      const timer = setTimeout(() => controller.abort(), this.#patience.answerWithinMs);
-      const answer = await this.#broker.cancel(this.#id, controller.signal);
-      clearTimeout(timer);
+      const answer = await this.#once((signal) => this.#broker.cancel(this.#id!, signal));
       if ('upload' in answer) return answer.upload;
-      if ('problem' in answer && !answer.problem.retryable) return undefined;
+      const error = 'problem' in answer ? answer.problem : answer.error;
+      if (!error.retryable || error.code === 'token-unavailable') return undefined;
       const ms = pace.next();
       if (ms === undefined || !this.#control.isCancelled) return undefined;
       await new Promise((resolve) => setTimeout(resolve, ms));
     }
     return undefined;
+  }
+
+  /** What nothing but time cuts off. */
+  async #once<T>(act: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const controller = new AbortController();
+    const timer = setTimeout(() => controller.abort(), Math.min(this.#patience.answerWithinMs, CANCEL_WITHIN_MS));
+    return act(controller.signal).finally(() => clearTimeout(timer));
   }
 
   #advance(receivedBytes: number): void {

@@ -11,6 +11,8 @@ export class Fake {
   gate: Promise<void> = Promise.resolve();
   /** Answers in place of a creation. */
   refusal: { status: number; code: string; [key: string]: unknown } | undefined;
+  /** Storage answers nothing but 503. */
+  isAway = false;
   #received = new Map<string, number>();
   #size = new Map<string, number>();
 
@@ -42,6 +44,7 @@ export class Fake {
   };
 
   async #store(id: string, init: RequestInit): Promise<Response> {
+    if (this.isAway) return new Response(null, { status: 503 });
     const [, from, to] = /^bytes (\d+)-(\d+)\//.exec(new Headers(init.headers).get('content-range') ?? '') ?? [];
     if (from !== undefined) {
       await Promise.race([this.gate, new Promise((_, reject) => init.signal?.addEventListener('abort', () => reject(new TypeError('cut off'))))]);

@@ -126,6 +126,71 @@ describe('UploadBroker', () => {
     await vi.waitFor(() => expect(fake.cancelled).toEqual(['1']));
   });
 
+  describe.each(['removeFile', 'cancelAll'] as const)('cancels at the broker by %s', (how) => {
+    const remove = (uppy: Core<M, B>, id: string): void => (how === 'removeFile' ? uppy.removeFile(id) : uppy.cancelAll());
+
+    it.each([['that is written down', memoryStore], ['that is not', () => false as const]])('an upload that failed and may go on later, %s', async (_, make) => {
+      const store = make();
+      const uppy = core({ store });
+      const id = add(uppy, 'a', 600_000);
+      fake.isAway = true;
+      expect((await uppy.upload())?.failed).toHaveLength(1);
+      expect(fake.cancelled).toEqual([]);
+      remove(uppy, id);
+      await vi.waitFor(() => expect(fake.cancelled).toEqual(['1']));
+      if (store) await vi.waitFor(async () => expect(await store.list()).toEqual([]));
+    });
+
+    it('an upload of an earlier page', async () => {
+      const uppy = core();
+      const id = add(uppy, 'a', 600_000);
+      uppy.setFileState(id, { uploadBroker: { uploadId: '7' } });
+      remove(uppy, id);
+      await vi.waitFor(() => expect(fake.cancelled).toEqual(['7']));
+    });
+
+    it('nothing that is completed', async () => {
+      const uppy = core();
+      const id = add(uppy, 'a');
+      await uppy.upload();
+      const calls = fake.calls.length;
+      remove(uppy, id);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      expect(fake.calls.length).toBe(calls);
+    });
+  });
+
+  it('tells how an upload ended that waited for its turn to go on', async () => {
+    const uppy = core({ limit: 1 });
+    const first = add(uppy, 'first', 600_000);
+    add(uppy, 'second', 600_001);
+    const release = hold();
+    const error = listen(uppy, 'upload-error');
+    const done = uppy.upload();
+    await vi.waitFor(() => expect(fake.created).toHaveLength(1));
+    uppy.pauseResume(first);
+    await vi.waitFor(() => expect(fake.created).toHaveLength(2));
+    uppy.pauseResume(first);
+    await uppy.getPlugin<UploadBroker<M, B>>('UploadBroker')!.uploads.get(first)!.cancel();
+    await vi.waitFor(() => expect(error).toHaveBeenCalled());
+    expect([error.mock.calls[0]![0].id, error.mock.calls[0]![1].code]).toEqual([first, 'cancelled']);
+    release();
+    expect((await done)?.successful).toHaveLength(1);
+  });
+
+  it('leaves a file that waits for its turn without an error when it is removed', async () => {
+    const uppy = core({ limit: 1 });
+    add(uppy, 'a', 600_000);
+    const second = add(uppy, 'b', 6);
+    const release = hold();
+    const done = uppy.upload();
+    await vi.waitFor(() => expect(fake.calls).toContain('PUT storage'));
+    uppy.removeFile(second);
+    release();
+    expect((await done)?.successful).toHaveLength(1);
+    expect([fake.created.length, fake.cancelled]).toEqual([1, []]);
+  });
+
   it('keeps what was uploaded when it is removed itself', async () => {
     const uppy = core();
     add(uppy, 'a', 600_000);

@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { crc32c, crc32cOf, toBase64 } from '../../src/crc32c.js';
 import { retryAfterMs } from '../../src/broker.js';
 import { problemError } from '../../src/errors.js';
 import { Speed } from '../../src/events.js';
 import { persistedBytes } from '../../src/machine.js';
-import { ChunkSizer, PATIENCE, Pace } from '../../src/pace.js';
+import { answerWithin, ChunkSizer, PATIENCE, Pace } from '../../src/pace.js';
 import { nearest } from '../../src/route.js';
 
 const MIB = 1024 * 1024;
@@ -72,6 +72,16 @@ describe('pauses', () => {
     expect(pace.next(1)).toBe(2000);
     expect(pace.next(3_600_000)).toBeUndefined();
   });
+});
+
+it.each<[string, number, number | undefined, number]>([
+  ['nothing but an answer', 0, undefined, 60],
+  ['a first chunk', 8, undefined, 60 + 128],
+  ['a chunk on a fast network', 64, 8 * MIB, 60 + 32],
+  ['a chunk on a slow network', 1, 128 * 1024, 60 + 32],
+  ['a chunk on the slowest that is waited for', 1, 1024, 60 + 64],
+])('a request has time by what was measured: %s', (_, mib, speed, seconds) => {
+  expect(answerWithin(PATIENCE, mib * MIB, speed)).toBe(seconds * 1000);
 });
 
 describe('chunks', () => {
@@ -154,5 +164,28 @@ describe('the nearest region', () => {
     ['is the one that has no such endpoint', { 'eu.example': () => new Response('', { status: 404 }) }, 'https://eu.example'],
     ['is never one that was not named', { 'eu.example': () => route(['https://evil.example', 7, null]) }, 'https://eu.example'],
     ['is the first one when none answers', {}, 'https://eu.example'],
+    ['is none that was just seen to fail', { 'us.example': () => route(['https://eu.example', 'https://us.example']) }, 'https://us.example'],
   ])('%s', async (_, answers, expected) => expect(await ask(answers)).toBe(expected));
+
+  it('is asked of another when one says nothing at all', async () => {
+    const silent = (signal: AbortSignal) => new Promise<Response>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+    const fetch = (url: string, { signal }: RequestInit) => (url.includes('eu.') ? silent(signal!) : Promise.resolve(route(['https://eu.example', 'https://us.example'])));
+    vi.useFakeTimers();
+    try {
+      const found = nearest(regions, fetch, new AbortController().signal);
+      await vi.advanceTimersByTimeAsync(5000);
+      expect(await found).toBe('https://us.example');
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('is one of which nothing is known when time is up', async () => {
+    const controller = new AbortController();
+    const found = nearest(regions, async (url) => {
+      if (url.includes('us.')) controller.abort();
+      throw new TypeError('Failed to fetch');
+    }, controller.signal);
+    expect(await found).toBe('https://us.example');
+  });
 });

@@ -80,6 +80,22 @@ describe.each([
   });
 });
 
+describe('giving up what was being created when the page went away', () => {
+  it.each<[string, Step[], boolean]>([
+    ['finds it by its key, and cancels it', [[CREATE, admitted()], [`DELETE /v1/uploads/${ID}`, found({ state: 'cancelled', transfer: undefined })]], true],
+    ['forgets what the broker would not have taken', [[CREATE, problem(422, 'policy-violation')]], true],
+    ['keeps it when the broker is away', [[CREATE, problem(503, 'overloaded')]], false],
+  ])('%s', async (_, steps, isForgotten) => {
+    const store = memoryStore();
+    const record = await left(store, file(SIZE), [[CREATE, silent]]);
+    const script = new Script(steps);
+    const error = await discardUpload(record, () => 't', store, script.fetch).then(() => undefined, (error: Error) => error);
+    script.expectPlayed();
+    expect([error === undefined, (await store.list()).length === 0]).toEqual([isForgotten, isForgotten]);
+    expect(script.seen[0]!.headers.get('idempotency-key')).toBe(record.key);
+  });
+});
+
 describe('what was begun before', () => {
   it.each<[string, Step[], string[]]>([
     ['is forgotten by the broker', [[FIND, problem(404, 'not-found')], ...ALL], ['forgotten']],
@@ -105,6 +121,23 @@ describe('what was begun before', () => {
     const { error, script } = await play(file(SIZE), ALL, { store });
     expect(error).toBeUndefined();
     expect(script.seen[0]!.headers.get('idempotency-key')).toBe(record.key);
+  });
+
+  it('is created with its digest when the page went away while it was made', async () => {
+    const store = memoryStore();
+    const record = await left(store, file(SIZE), [[CREATE, silent]]);
+    expect(record.request).not.toHaveProperty('crc32c');
+    const { script, error } = await play(file(SIZE), ALL, { store, digest: 'declare' });
+    expect(error).toBeUndefined();
+    expect(JSON.parse(script.seen[0]!.body).crc32c).toMatch(/^.{6}==$/);
+  });
+
+  it('is created under the same key when its digest was declared before the page went away', async () => {
+    const store = memoryStore();
+    const record = await left(store, file(SIZE), [[CREATE, silent]]);
+    await store.put({ ...record, request: { ...record.request, crc32c: 'AAAAAA==' } });
+    const { script } = await play(file(SIZE), ALL, { store, digest: 'declare' });
+    expect([script.seen[0]!.headers.get('idempotency-key'), JSON.parse(script.seen[0]!.body).crc32c]).toEqual([record.key, 'AAAAAA==']);
   });
 
   it('is forgotten, and the digest declared again where that is wanted', async () => {

@@ -1,12 +1,12 @@
 import { describe, expect, it, vi } from 'vitest';
 import { createUpload, memoryStore, UploadBrokerError } from '../../src/index.js';
-import type { UploadEvent } from '../../src/index.js';
+import type { UploadEvent, UploadOptions } from '../../src/index.js';
 import { crc32c, toBase64 } from '../../src/crc32c.js';
 import {
   admitted, CANCEL, COMPLETE, completed, CREATE, file, FIND, found, ID, LOOK, lost, persisted, play, problem,
-  RENEW, Script, silent, status, stored, transfer, UNIT, upload,
+  QUICK, RENEW, Script, silent, status, stored, transfer, UNIT, upload,
 } from './script.js';
-import type { Step } from './script.js';
+import type { Answer, Step } from './script.js';
 
 const SIZE = 3 * UNIT + 5;
 const digestOf = (bytes: number): string => toBase64(crc32c(new Uint8Array(bytes).fill(7)));
@@ -261,6 +261,36 @@ describe('signed URLs', () => {
     expect([error?.code, error?.status]).toEqual(['storage-refused', 403]);
   });
 
+  /** Answers with the same as long as it is asked, so that only the client can end it; the hundredth time fails the test. */
+  const always = async (answers: Record<string, Answer>, options: Partial<UploadOptions>) => {
+    const lines: string[] = [];
+    const upload = createUpload(file(SIZE), {
+      broker: 'https://broker.example', token: () => 't', store: memoryStore(), patience: QUICK, ...options,
+      fetch: async (url, init) => {
+        const { origin, pathname, searchParams } = new URL(url);
+        const line = `${init.method} ${origin === 'https://broker.example' ? pathname : (searchParams.get('as') ?? 'session')}`;
+        if (lines.push(line) === 100) await upload.cancel();
+        return answers[line]!(undefined as never);
+      },
+    });
+    const error = await upload.done.then(() => undefined, (error: UploadBrokerError) => error);
+    return { lines, error };
+  };
+  const nothing = problem(409, 'not-complete', { received_bytes: 0 });
+
+  it('are not used again when the object is taken away as soon as it is there: all at once', async () => {
+    const { lines, error } = await always({ [CREATE]: simple, 'PUT all': stored, [COMPLETE]: nothing }, { transfer: 'simple' });
+    expect([error?.code, error?.retryable, (error?.cause as UploadBrokerError).code]).toEqual(['gave-up', true, 'not-complete']);
+    expect(lines.filter((line) => line === PUT)).toHaveLength(1);
+    expect(lines.filter((line) => line === COMPLETE).length).toBeGreaterThan(3);
+  });
+
+  it('are not used again when the object is taken away as soon as it is there: a session', async () => {
+    const { lines, error } = await always({ [CREATE]: admitted(start), 'POST start': opened, 'PUT session': stored, [COMPLETE]: nothing }, { transfer: 'signed_resumable' });
+    expect([error?.code, error?.retryable]).toEqual(['gave-up', true]);
+    expect(lines.filter((line) => line === 'POST start')).toHaveLength(1);
+  });
+
   it.each<[string, Step[]]>([
     ['nothing goes wrong', [['POST start', opened]]],
     ['the start is repeated', [['POST start', lost], ['POST start', status(503)], ['POST start', opened]]],
@@ -436,6 +466,52 @@ describe('pause, resume and cancel', () => {
     expect(error?.code).toBe('cancelled');
   });
 
+  it.each<[string, Answer, Step[]]>([
+    ['had been created', lost, [[CREATE, admitted()], [CANCEL, found({ state: 'cancelled', transfer: undefined })]]],
+    ['had been created, although a proxy lost patience', status(504), [[CREATE, admitted()], [CANCEL, found({ state: 'cancelled', transfer: undefined })]]],
+    ['is refused', lost, [[CREATE, problem(422, 'policy-violation')]]],
+    ['cannot be asked about', lost, [[CREATE, lost]]],
+  ])('asks once more under the same key when the answer to the creation was lost: it %s', async (_, answer, steps) => {
+    const { error, script } = await play(file(5), [[CREATE, answer], ...steps], { patience: { firstPauseMs: 1e6, longestPauseMs: 1e6, giveUpAfterMs: 1e9 } },
+      (upload) => upload.on('retry', () => void upload.cancel()));
+    expect(error?.code).toBe('cancelled');
+    const [first, second] = script.seen;
+    expect([second!.headers.get('idempotency-key'), second!.body]).toEqual([first!.headers.get('idempotency-key'), first!.body]);
+  });
+
+  it.each(['call', 'signal'])('cancels while a token does not come, by a %s', async (way) => {
+    const controller = new AbortController();
+    const { error, upload } = await play(file(5), [], { token: () => new Promise(() => {}), signal: controller.signal }, (upload) =>
+      setTimeout(() => (way === 'call' ? void upload.cancel() : controller.abort()), 2));
+    expect([error?.code, upload.state]).toEqual(['cancelled', 'cancelled']);
+  });
+
+  it('cancels while a token does not come for what is under way, and does not wait for one to cancel with', async () => {
+    const token = vi.fn(() => (token.mock.calls.length === 1 ? 'first' : new Promise<string>(() => {})));
+    const { error } = await play(file(5), [[CREATE, admitted()], ['PUT bytes 0-4/5', stored], [COMPLETE, problem(401, 'unauthenticated')]],
+      { token, patience: { firstPauseMs: 1, longestPauseMs: 1, giveUpAfterMs: 5, answerWithinMs: 10 } }, (upload) =>
+        upload.on('state', ({ state }) => state === 'verifying' && setTimeout(() => upload.cancel(), 5)));
+    expect(error?.code).toBe('cancelled');
+  });
+
+  it('asks a provider anew that gave no token in time', async () => {
+    const token = vi.fn(() => (token.mock.calls.length === 1 ? new Promise<string>(() => {}) : 'second'));
+    const { error } = await play(file(5), [[CREATE, admitted()], ['PUT bytes 0-4/5', stored], [COMPLETE, completed(5)]],
+      { token, patience: { firstPauseMs: 1, longestPauseMs: 1, giveUpAfterMs: 50, answerWithinMs: 10 } });
+    expect([error, token.mock.calls.length]).toEqual([undefined, 2]);
+  });
+
+  it('cancels while a stream has nothing to give, and the stream with it', async () => {
+    const cancelled = vi.fn();
+    const silence = new ReadableStream<Uint8Array>({ cancel: cancelled });
+    const { error } = await play(silence, [[CREATE, admitted()], [CANCEL, () => {
+      expect(cancelled).toHaveBeenCalledTimes(1);
+      return found({ state: 'cancelled', transfer: undefined })(undefined as never);
+    }]], { name: 'live.mp4' }, (upload) => upload.on('state', ({ state }) => state === 'uploading' && setTimeout(() => upload.cancel(), 1)));
+    expect(error?.code).toBe('cancelled');
+    expect(cancelled).toHaveBeenCalledTimes(1);
+  });
+
   it('is completed when the last byte was faster than the cancellation', async () => {
     const { error, upload } = await play(file(5), [[CREATE, admitted()], ['PUT bytes 0-4/5', silent], [CANCEL, completed(5)]], {}, (upload) =>
       upload.on('state', ({ state }) => {
@@ -446,7 +522,7 @@ describe('pause, resume and cancel', () => {
   });
 
   it('ends the pause after a failure', async () => {
-    const { error } = await play(file(5), [[CREATE, lost]], { patience: { firstPauseMs: 1e6, longestPauseMs: 1e6, giveUpAfterMs: 1e9 } }, (upload) =>
+    const { error } = await play(file(5), [[CREATE, problem(429, 'rate-limited')]], { patience: { firstPauseMs: 1e6, longestPauseMs: 1e6, giveUpAfterMs: 1e9 } }, (upload) =>
       upload.on('retry', () => void upload.cancel()));
     expect(error?.code).toBe('cancelled');
   });
@@ -462,6 +538,56 @@ describe('pause, resume and cancel', () => {
       expect(error).toBeUndefined();
     } finally {
       vi.unstubAllGlobals();
+    }
+  });
+
+  it.each<[string, Step, Step[]]>([
+    ['a chunk', [chunk(1), silent], [[ASK, persisted(2 * UNIT)], ...END]],
+    ['a question', [chunk(1), lost], [[ASK, silent], [ASK, persisted(2 * UNIT)], ...END]],
+  ])('asks again when there is another network: the answer to %s never comes', async (_, step, rest) => {
+    const target = new EventTarget();
+    vi.stubGlobal('addEventListener', target.addEventListener.bind(target));
+    vi.stubGlobal('removeEventListener', target.removeEventListener.bind(target));
+    try {
+      const { error } = await play(file(SIZE), [...BEGIN, step, ...rest], {}, (upload) => {
+        const again = setInterval(() => {
+          if (upload.progress.receivedBytes !== UNIT) return upload.state === 'completed' ? clearInterval(again) : undefined;
+          target.dispatchEvent(new Event('offline'));
+          target.dispatchEvent(new Event('online'));
+        }, 20);
+      });
+      expect(error).toBeUndefined();
+    } finally {
+      vi.unstubAllGlobals();
+    }
+  });
+
+  it('takes a network that swallows a chunk for lost by what it was before', async () => {
+    vi.useFakeTimers();
+    try {
+      const size = 64 * 1024 * 1024;
+      const half = size / 2;
+      const slow: Answer = async () => {
+        await vi.advanceTimersByTimeAsync(4000);
+        return persisted(half)(undefined as never);
+      };
+      const whole = { size, lastModified: 1, type: 'video/mp4', slice: (from: number, to: number) => new Blob([new Uint8Array(Math.min(to, size) - from)]) } as unknown as Blob;
+      const script = new Script([
+        [CREATE, admitted(transfer({ chunk_bytes: half }))], [`PUT bytes 0-${half - 1}/${size}`, slow], [`PUT bytes ${half}-${size - 1}/${size}`, silent], [`PUT bytes */${size}`, stored], [COMPLETE, completed(size)],
+      ]);
+      const upload = createUpload(whole, {
+        broker: 'https://broker.example', token: () => 't', store: false, name: 'huge.mp4', digest: 'none', fetch: script.fetch, chunk: { maxBytes: half },
+      });
+      await vi.advanceTimersByTimeAsync(0);
+      for (let n = 0; n < 200 && script.seen.length < 3; n++) await vi.advanceTimersByTimeAsync(0);
+      expect(script.seen).toHaveLength(3);
+      // 32 MiB came through in 4 s: four times that, and a minute.
+      await vi.advanceTimersByTimeAsync(60_000);
+      expect(upload.state).toBe('uploading');
+      await vi.advanceTimersByTimeAsync(20_000);
+      expect((await upload.done).state).toBe('completed');
+    } finally {
+      vi.useRealTimers();
     }
   });
 
@@ -521,5 +647,56 @@ describe('an upload that the broker had created by another region', () => {
   it('is given up when the token would go to an address that is not listed', async () => {
     const { error } = await play(file(5), [[CREATE, at(`https://evil.example/v1/uploads/${ID}`)]], { regions });
     expect(error?.code).toBe('misdirected');
+  });
+});
+
+describe('an upload that may go to several regions', () => {
+  const regions = ['https://broker.example', 'https://us.example'];
+  const ROUTE = 'GET /v1/route';
+  const route = (...urls: string[]): Answer => () => Response.json({ regions: urls.map((url) => ({ url })) });
+
+  it('begins elsewhere when the nearest region is out of reach', async () => {
+    const { error, script } = await play(file(5), [
+      [ROUTE, route(...regions)], [CREATE, lost], ['GET all', route(...regions)], ['POST all', admitted()], ['PUT bytes 0-4/5', stored], ['POST all', completed(5)],
+    ], { broker: undefined, regions });
+    expect(error).toBeUndefined();
+    expect(script.seen.map(({ url }) => new URL(url).hostname)).toEqual(
+      ['broker.example', 'broker.example', 'us.example', 'us.example', 'storage.example', 'us.example']);
+    expect(script.seen[3]!.headers.get('idempotency-key')).toBe(script.seen[1]!.headers.get('idempotency-key'));
+  });
+
+  it('stays where it is created, whatever happens there later', async () => {
+    const { error } = await play(file(5), [
+      [ROUTE, route(...regions)], [CREATE, admitted()], ['PUT bytes 0-4/5', stored], [COMPLETE, lost], [COMPLETE, completed(5)],
+    ], { broker: undefined, regions });
+    expect(error).toBeUndefined();
+  });
+
+  it('asks again for the nearest one when it was paused meanwhile', async () => {
+    const { error } = await play(file(5), [
+      [ROUTE, silent], [ROUTE, route('https://us.example')], ['POST all', admitted()], ['PUT bytes 0-4/5', stored], ['POST all', completed(5)],
+    ], { broker: undefined, regions }, (upload) => {
+      setTimeout(() => upload.pause(), 5);
+      setTimeout(() => upload.resume(), 10);
+    });
+    expect(error).toBeUndefined();
+  });
+
+  it('is renewed by the region that took it', async () => {
+    const elsewhere = problem(421, 'misdirected', { region: 'us', url: 'https://us.example/' });
+    const { error, script } = await play(file(5), [
+      [CREATE, admitted()], ['PUT bytes 0-4/5', status(410)], [RENEW, elsewhere], ['POST all', found()],
+      ['PUT bytes 0-4/5', stored], ['POST all', completed(5)],
+    ], { regions: [...regions, 'https://us.example'] });
+    expect(error).toBeUndefined();
+    expect(script.seen[3]!.url).toBe(`https://us.example/v1/uploads/${ID}/renew`);
+  });
+
+  it.each([['is not listed', 'https://evil.example'], ['is the one that says so', 'https://broker.example']])('is kept for later when its region %s', async (_, url) => {
+    const store = memoryStore();
+    const { error } = await play(file(5), [
+      [CREATE, admitted()], ['PUT bytes 0-4/5', status(410)], [RENEW, problem(421, 'misdirected', { region: 'x', url })],
+    ], { regions, store });
+    expect([error?.code, error?.status, error?.retryable, (await store.list())[0]?.uploadId]).toEqual(['misdirected', 421, true, ID]);
   });
 });
