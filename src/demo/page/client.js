@@ -139,6 +139,112 @@ var init_digest = __esm({
   }
 });
 
+// control.ts
+var STOPPED = /* @__PURE__ */ Symbol("stopped");
+var Control = class {
+  #patience;
+  #wasOffline = false;
+  #isPaused = false;
+  #isCancelled = false;
+  #request;
+  /** Ends the sleep under way. */
+  #wake;
+  #waitsForNetwork = false;
+  #giveUp = () => {
+  };
+  #cancelled = new Promise((_, reject) => this.#giveUp = () => reject(STOPPED));
+  constructor(patience) {
+    this.#patience = patience;
+    this.#cancelled.catch(() => {
+    });
+  }
+  get isCancelled() {
+    return this.#isCancelled;
+  }
+  get isStopped() {
+    return this.#isPaused || this.#isCancelled;
+  }
+  /** Tells whether that is news. */
+  pause() {
+    if (this.#isPaused) return false;
+    this.#isPaused = true;
+    this.#request?.abort(STOPPED);
+    this.#wake?.();
+    return true;
+  }
+  resume() {
+    if (!this.#isPaused) return;
+    this.#isPaused = false;
+    this.#wake?.();
+  }
+  /** For good. The request under way is cut off, or may finish. */
+  cancel(request) {
+    this.#isCancelled = true;
+    this.#giveUp();
+    if (request === "cut off") this.#request?.abort(STOPPED);
+    this.#wake?.();
+  }
+  /** What `act` comes to, unless it is cancelled before: then throws `STOPPED`, and what comes of it is nobody's. */
+  async unlessCancelled(act) {
+    return Promise.race([act, this.#cancelled]);
+  }
+  /** The network is gone. What is under way may get its answer all the same. */
+  offline() {
+    this.#wasOffline = true;
+  }
+  /** There is a network again: who sleeps for want of one wakes up, and what began before on another one is done anew. */
+  online() {
+    if (this.#wasOffline) this.#request?.abort();
+    if (this.#waitsForNetwork) this.#wake?.();
+  }
+  /** Waits while it is paused; tells whether it was. Throws `STOPPED` once it is cancelled. */
+  async gate() {
+    let wasPaused = false;
+    while (this.#isPaused && !this.#isCancelled) {
+      wasPaused = true;
+      await this.#until(void 0);
+    }
+    if (this.#isCancelled) throw STOPPED;
+    return wasPaused;
+  }
+  /**
+   * Sleeps so many milliseconds, or until somebody wakes it; for want of a network at least as long as the longest pause,
+   * since then it is woken in time. Tells whether the platform says that there is no network, about which platforms err.
+   */
+  async sleep(ms, forNetwork) {
+    if (this.isStopped) return false;
+    const isOffline = forNetwork && typeof navigator !== "undefined" && navigator.onLine === false;
+    this.#waitsForNetwork = forNetwork;
+    await this.#until(isOffline ? Math.max(ms, this.#patience.longestPauseMs) : ms);
+    this.#waitsForNetwork = false;
+    return isOffline;
+  }
+  /** Something that is cut off by a pause, a cancellation, another network, or when it takes too long. */
+  async cuttable(act, withinMs = this.#patience.answerWithinMs) {
+    if (this.isStopped) return STOPPED;
+    const request = this.#request = new AbortController();
+    const timer = setTimeout(() => request.abort(), withinMs);
+    this.#wasOffline = false;
+    try {
+      const answer = await act(request.signal);
+      const isCutOff = request.signal.reason === STOPPED && answer.from === "nowhere";
+      return isCutOff ? STOPPED : answer;
+    } finally {
+      clearTimeout(timer);
+      this.#request = void 0;
+    }
+  }
+  async #until(ms) {
+    let timer;
+    await new Promise((resolve) => {
+      this.#wake = resolve;
+      if (ms !== void 0) timer = setTimeout(resolve, Math.min(ms, 2 ** 31 - 1));
+    });
+    clearTimeout(timer);
+    this.#wake = void 0;
+  }
+};
+
 // errors.ts
 var UploadBrokerError = class extends Error {
   name = "UploadBrokerError";
@@ -200,10 +306,29 @@ var asking = /* @__PURE__ */ new WeakMap();
 function ask(provider) {
   let call = asking.get(provider);
   if (!call) {
-    call = Promise.resolve().then(provider).finally(() => asking.delete(provider));
-    asking.set(provider, call);
+    const made = Promise.resolve().then(provider).finally(() => {
+      if (asking.get(provider) === made) asking.delete(provider);
+    });
+    asking.set(provider, call = made);
   }
   return call;
+}
+async function askUntil(provider, signal) {
+  let stop = () => {
+  };
+  const stopped = new Promise((_, reject) => {
+    stop = () => reject(signal.reason);
+    if (signal.aborted) stop();
+    else signal.addEventListener("abort", stop);
+  });
+  try {
+    return await Promise.race([ask(provider), stopped]);
+  } catch (error) {
+    if (signal.aborted && signal.reason !== STOPPED) asking.delete(provider);
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
 }
 var isToken = (token) => typeof token === "string" && /^[\x21-\x7e]+$/.test(token);
 var MOST_TOKEN_FAILURES = 3;
@@ -219,6 +344,8 @@ var BrokerClient = class {
   #provider;
   #token;
   #tokenFailures = 0;
+  /** Whether a request is out, so that the broker may do what it asks for. */
+  isSending = false;
   create(body, key, signal) {
     const headers = { "content-type": "application/json", "idempotency-key": key };
     return this.#call("POST", "", { headers, body: JSON.stringify(body), signal });
@@ -241,7 +368,7 @@ var BrokerClient = class {
   }
   async #call(method, path, init) {
     for (let isRepeat = false; ; isRepeat = true) {
-      const token = await this.#currentToken();
+      const token = await this.#currentToken(init.signal);
       if (typeof token !== "string") return token;
       const answer = await this.#once(method, path, { ...init, headers: { ...init.headers, authorization: `Bearer ${token}` } });
       const isRefused = "problem" in answer && answer.problem.status === 401;
@@ -251,6 +378,7 @@ var BrokerClient = class {
     }
   }
   async #once(method, path, init) {
+    this.isSending = true;
     try {
       const response = await this.#fetch(`${this.base}/v1/uploads${path}`, { ...init, method, credentials: "omit", cache: "no-store" });
       const text = await response.text();
@@ -267,18 +395,20 @@ var BrokerClient = class {
         from: "nowhere",
         error: new UploadBrokerError("gave-up", `the broker at ${this.base} could not be reached; if it runs, it may not allow the origin of this page`, { retryable: true, cause: error })
       };
+    } finally {
+      this.isSending = false;
     }
   }
-  async #currentToken() {
+  async #currentToken(signal) {
     if (this.#token !== void 0) return this.#token;
     try {
-      const token = await ask(this.#provider);
+      const token = await askUntil(this.#provider, signal);
       if (!isToken(token)) throw new TypeError("it is no bearer token");
       this.#tokenFailures = 0;
       return this.#token = token;
     } catch (error) {
       if (error instanceof UploadBrokerError) return { from: "broker", problem: error };
-      this.#tokenFailures += 1;
+      if (signal.reason !== STOPPED) this.#tokenFailures += 1;
       const facts = { retryable: true, cause: error };
       const failure = new UploadBrokerError("token-unavailable", "the application gave no token", facts);
       return this.#tokenFailures < MOST_TOKEN_FAILURES ? { from: "nowhere", error: failure } : { from: "broker", problem: failure };
@@ -286,6 +416,13 @@ var BrokerClient = class {
   }
 };
 var isPassing = ({ status, code }) => code === "idempotency-in-progress" || isTransient(status) && code !== "quota-exceeded";
+var mayHaveCreated = (answer) => {
+  if (answer.from === "nowhere") return answer.error.code === "gave-up";
+  if (!("problem" in answer)) return false;
+  const { status, code } = answer.problem;
+  return status >= 500 || status === 408 || code === "idempotency-in-progress";
+};
+var isSettled = (answer) => "problem" in answer && ![401, 403, 429].includes(answer.problem.status) && !mayHaveCreated(answer);
 function parse(text) {
   try {
     return JSON.parse(text);
@@ -372,189 +509,48 @@ async function hold(key) {
 
 // route.ts
 var withoutSlash = (url) => url.replace(/\/+$/, "");
-async function nearest(regions, fetch2, signal) {
+var ANSWER_WITHIN_MS = 5e3;
+async function nearest(regions, fetch2, signal, failed = /* @__PURE__ */ new Set(), withinMs = ANSWER_WITHIN_MS) {
   const known = regions.map(withoutSlash);
-  for (const region of known) {
-    let routes;
-    try {
-      const response = await fetch2(`${region}/v1/route`, { signal, credentials: "omit", cache: "no-store" });
-      if (!response.ok) {
-        await response.body?.cancel();
-        if (response.status >= 500) continue;
-        return region;
-      }
-      routes = (await response.json())?.regions;
-    } catch {
-      if (signal.aborted) break;
+  const good = (region) => !failed.has(region);
+  for (const region of [...known.filter(good), ...known.filter((region2) => !good(region2))]) {
+    const routes = await routesOf(region, fetch2, signal, Math.min(withinMs, ANSWER_WITHIN_MS));
+    if (signal.aborted) break;
+    if (routes === void 0) {
+      failed.add(region);
       continue;
     }
-    const urls = Array.isArray(routes) ? routes.map((route) => route?.url) : [];
-    const first = urls.find((url) => typeof url === "string" && known.includes(withoutSlash(url)));
-    return first === void 0 ? region : withoutSlash(first);
+    failed.delete(region);
+    const named = routes.map((url) => typeof url === "string" ? withoutSlash(url) : "").filter((url) => known.includes(url));
+    return named.find(good) ?? region;
   }
-  return known[0];
+  return known.find(good) ?? known[0];
+}
+async function routesOf(region, fetch2, signal, withinMs) {
+  const request = new AbortController();
+  const stop = () => request.abort();
+  signal.addEventListener("abort", stop);
+  const timer = setTimeout(stop, withinMs);
+  try {
+    const response = await fetch2(`${region}/v1/route`, { signal: request.signal, credentials: "omit", cache: "no-store" });
+    if (!response.ok) {
+      await response.body?.cancel();
+      return response.status >= 500 ? void 0 : [];
+    }
+    const routes = (await response.json())?.regions;
+    return Array.isArray(routes) ? routes.map((route) => route?.url) : [];
+  } catch {
+    return void 0;
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", stop);
+  }
 }
 function takerOf(location, id) {
   const end = `/v1/uploads/${id}`;
   if (!location || !/^https?:\/\//.test(location) || !location.endsWith(end)) return void 0;
   return withoutSlash(location.slice(0, -end.length));
 }
-
-// pace.ts
-var PATIENCE = { firstPauseMs: 1e3, longestPauseMs: 32e3, giveUpAfterMs: 6e5, answerWithinMs: 6e4 };
-var SLOWEST = 16 * 1024;
-var answerWithin = (patience, bytes) => patience.answerWithinMs + bytes / SLOWEST * 1e3;
-var Pace = class {
-  #patience;
-  #random;
-  #failures = 0;
-  #waitedMs = 0;
-  constructor(patience, random) {
-    this.#patience = patience;
-    this.#random = random;
-  }
-  get failures() {
-    return this.#failures;
-  }
-  /** Something was gained: the next failure is the first again. */
-  progressed() {
-    this.#failures = 0;
-    this.#waitedMs = 0;
-  }
-  /** How long to pause after one more failure, or `undefined` when patience ends before the pause does. */
-  next(retryAfterMs2 = 0) {
-    const { firstPauseMs, longestPauseMs, giveUpAfterMs } = this.#patience;
-    const doubled = firstPauseMs * 2 ** Math.min(this.#failures, 30) + this.#random() * firstPauseMs;
-    const pause = Math.max(Math.min(doubled, longestPauseMs), retryAfterMs2);
-    if (this.#waitedMs + pause > giveUpAfterMs) return void 0;
-    this.#failures += 1;
-    this.#waitedMs += pause;
-    return pause;
-  }
-};
-var MULTIPLE = 256 * 1024;
-var ADVISED = 8 * 1024 * 1024;
-var AIM_SECONDS = 8;
-var ChunkSizer = class {
-  #multiple;
-  #min;
-  #max;
-  #bytes;
-  constructor(advice, bounds, most = 64 * 1024 * 1024) {
-    this.#multiple = Math.max(1, advice.chunk_multiple_bytes ?? MULTIPLE);
-    this.#min = this.#whole(bounds.minBytes ?? 0);
-    this.#max = Math.max(this.#min, this.#whole(Math.min(bounds.maxBytes ?? most, most)));
-    this.#bytes = this.#clamp(bounds.bytes ?? advice.chunk_bytes ?? ADVISED);
-  }
-  get bytes() {
-    return this.#bytes;
-  }
-  /** A chunk of so many bytes went through in so many milliseconds. */
-  sent(bytes, ms) {
-    if (bytes < this.#bytes) return;
-    const wanted = bytes / Math.max(ms, 1) * 1e3 * AIM_SECONDS;
-    this.#bytes = this.#clamp(Math.min(Math.max(wanted, this.#bytes / 2), this.#bytes * 2));
-  }
-  /** The connection was lost, or storage answered 408, 429 or 5xx. */
-  failed() {
-    this.#bytes = this.#clamp(this.#bytes / 2);
-  }
-  #whole(bytes) {
-    return Math.max(this.#multiple, Math.floor(bytes / this.#multiple) * this.#multiple);
-  }
-  #clamp(bytes) {
-    return Math.min(Math.max(this.#whole(bytes), this.#min), this.#max);
-  }
-};
-
-// control.ts
-var STOPPED = /* @__PURE__ */ Symbol("stopped");
-var Control = class {
-  #patience;
-  #isPaused = false;
-  #isCancelled = false;
-  #request;
-  /** Ends the sleep under way. */
-  #wake;
-  #waitsForNetwork = false;
-  constructor(patience) {
-    this.#patience = patience;
-  }
-  get isCancelled() {
-    return this.#isCancelled;
-  }
-  get isStopped() {
-    return this.#isPaused || this.#isCancelled;
-  }
-  /** Tells whether that is news. */
-  pause() {
-    if (this.#isPaused) return false;
-    this.#isPaused = true;
-    this.#request?.abort(STOPPED);
-    this.#wake?.();
-    return true;
-  }
-  resume() {
-    if (!this.#isPaused) return;
-    this.#isPaused = false;
-    this.#wake?.();
-  }
-  /** For good. The request under way is cut off, or may finish. */
-  cancel(request) {
-    this.#isCancelled = true;
-    if (request === "cut off") this.#request?.abort(STOPPED);
-    this.#wake?.();
-  }
-  /** There is a network again: who sleeps for want of one wakes up. */
-  online() {
-    if (this.#waitsForNetwork) this.#wake?.();
-  }
-  /** Waits while it is paused; tells whether it was. Throws `STOPPED` once it is cancelled. */
-  async gate() {
-    let wasPaused = false;
-    while (this.#isPaused && !this.#isCancelled) {
-      wasPaused = true;
-      await this.#until(void 0);
-    }
-    if (this.#isCancelled) throw STOPPED;
-    return wasPaused;
-  }
-  /**
-   * Sleeps so many milliseconds, or until somebody wakes it; for want of a network at least as long as the longest pause,
-   * since then it is woken in time. Tells whether the platform says that there is no network, about which platforms err.
-   */
-  async sleep(ms, forNetwork) {
-    if (this.isStopped) return false;
-    const isOffline = forNetwork && typeof navigator !== "undefined" && navigator.onLine === false;
-    this.#waitsForNetwork = forNetwork;
-    await this.#until(isOffline ? Math.max(ms, this.#patience.longestPauseMs) : ms);
-    this.#waitsForNetwork = false;
-    return isOffline;
-  }
-  /** Something with so many bytes to send, which is cut off by a pause, a cancellation, or when it takes too long. */
-  async cuttable(bytes, act) {
-    if (this.isStopped) return STOPPED;
-    const request = this.#request = new AbortController();
-    const timer = setTimeout(() => request.abort(), answerWithin(this.#patience, bytes));
-    try {
-      const answer = await act(request.signal);
-      const isCutOff = request.signal.reason === STOPPED && answer.from === "nowhere";
-      return isCutOff ? STOPPED : answer;
-    } finally {
-      clearTimeout(timer);
-      this.#request = void 0;
-    }
-  }
-  async #until(ms) {
-    let timer;
-    await new Promise((resolve) => {
-      this.#wake = resolve;
-      if (ms !== void 0) timer = setTimeout(resolve, Math.min(ms, 2 ** 31 - 1));
-    });
-    clearTimeout(timer);
-    this.#wake = void 0;
-  }
-};
 
 // events.ts
 var Events = class {
@@ -635,6 +631,8 @@ var Machine = class {
   #doubts = 0;
   #renewals = 0;
   #wasRefused = false;
+  /** Whether storage said of this session, or of this signed URL, that it has everything. That can be news but once. */
+  #wasStored = false;
   #lookAt = FIRST_LOOK;
   constructor(bytes, pace) {
     this.#bytes = bytes;
@@ -706,6 +704,7 @@ var Machine = class {
     this.#hasSession = transfer.kind === "resumable";
     if (as === "new") {
       this.#reached = 0;
+      this.#wasStored = false;
       this.#pace.progressed();
     }
     switch (transfer.kind) {
@@ -771,7 +770,7 @@ var Machine = class {
     this.#doubts = 0;
     const gained = persisted > this.#reached;
     if (gained) {
-      this.#pace.progressed();
+      if (!this.#wasStored) this.#pace.progressed();
       this.#askedAgain = false;
     }
     const isEverything = !isStream2 && persisted > 0 && persisted === size;
@@ -796,7 +795,8 @@ var Machine = class {
   }
   #stored() {
     this.#reached = this.#bytes.size ?? this.#reached;
-    this.#pace.progressed();
+    if (!this.#wasStored) this.#pace.progressed();
+    this.#wasStored = true;
     return { do: "complete", after: { how: "stored" } };
   }
   #afterProblem(move, problem) {
@@ -811,6 +811,10 @@ var Machine = class {
         if (move.do === "complete" || move.do === "renew") return { do: "find" };
         break;
     }
+    if (problem.code === "misdirected" && move.do !== "create") {
+      const { detail, status, problem: document } = problem;
+      return { do: "fail", error: new UploadBrokerError(problem.code, detail, { status, problem: document, retryable: true }) };
+    }
     if (isPassing(problem)) {
       if (move.do === "look") return { do: "send", offset: move.offset };
       return this.#wait(move, problem, problem.retryAfterMs);
@@ -824,7 +828,8 @@ var Machine = class {
         const { size, keptFrom } = this.#bytes;
         const canGoOn = this.#kind === "resumable" && received !== void 0 && received < (size ?? 0) && received >= keptFrom;
         if (canGoOn) this.#reached = received;
-        return this.#wait(canGoOn ? { do: "send", offset: received } : this.#more(), problem);
+        const next = canGoOn ? { do: "send", offset: received } : this.#hasSession ? { do: "ask" } : { do: "complete", after };
+        return this.#wait(next, unaware(problem));
       }
       case "unsure":
         return this.#more();
@@ -874,7 +879,7 @@ function persistedBytes(range) {
 var fail = (code, detail) => ({ do: "fail", error: new UploadBrokerError(code, detail) });
 var trouble = (detail) => new UploadBrokerError("gave-up", detail, { retryable: true });
 var busy = (status) => new UploadBrokerError("gave-up", `storage answered ${status}`, { status, retryable: true });
-var unaware = () => trouble("the broker does not see the object yet");
+var unaware = (cause) => new UploadBrokerError("gave-up", "storage took everything, and the broker does not see the object", { retryable: true, cause });
 var unexpected = (move, outcome) => fail("unexpected-answer", `${move.do} was answered from ${outcome.from}`);
 
 // order.ts
@@ -912,6 +917,75 @@ function isSameOrder(one, other) {
   const comparable = ({ crc32c: _, metadata, ...rest }) => JSON.stringify([Object.entries(rest).sort(), Object.entries(metadata ?? {}).sort()]);
   return comparable(one) === comparable(other);
 }
+
+// pace.ts
+var PATIENCE = { firstPauseMs: 1e3, longestPauseMs: 32e3, giveUpAfterMs: 6e5, answerWithinMs: 6e4 };
+var SLOWEST = 16 * 1024;
+var UNMEASURED = 64 * 1024;
+var SLOWER = 4;
+var answerWithin = (patience, bytes, bytesPerSecond = UNMEASURED * SLOWER) => patience.answerWithinMs + bytes / Math.max(SLOWEST, bytesPerSecond / SLOWER) * 1e3;
+var Pace = class {
+  #patience;
+  #random;
+  #failures = 0;
+  #waitedMs = 0;
+  constructor(patience, random) {
+    this.#patience = patience;
+    this.#random = random;
+  }
+  get failures() {
+    return this.#failures;
+  }
+  /** Something was gained: the next failure is the first again. */
+  progressed() {
+    this.#failures = 0;
+    this.#waitedMs = 0;
+  }
+  /** How long to pause after one more failure, or `undefined` when patience ends before the pause does. */
+  next(retryAfterMs2 = 0) {
+    const { firstPauseMs, longestPauseMs, giveUpAfterMs } = this.#patience;
+    const doubled = firstPauseMs * 2 ** Math.min(this.#failures, 30) + this.#random() * firstPauseMs;
+    const pause = Math.max(Math.min(doubled, longestPauseMs), retryAfterMs2);
+    if (this.#waitedMs + pause > giveUpAfterMs) return void 0;
+    this.#failures += 1;
+    this.#waitedMs += pause;
+    return pause;
+  }
+};
+var MULTIPLE = 256 * 1024;
+var ADVISED = 8 * 1024 * 1024;
+var AIM_SECONDS = 8;
+var ChunkSizer = class {
+  #multiple;
+  #min;
+  #max;
+  #bytes;
+  constructor(advice, bounds, most = 64 * 1024 * 1024) {
+    this.#multiple = Math.max(1, advice.chunk_multiple_bytes ?? MULTIPLE);
+    this.#min = this.#whole(bounds.minBytes ?? 0);
+    this.#max = Math.max(this.#min, this.#whole(Math.min(bounds.maxBytes ?? most, most)));
+    this.#bytes = this.#clamp(bounds.bytes ?? advice.chunk_bytes ?? ADVISED);
+  }
+  get bytes() {
+    return this.#bytes;
+  }
+  /** A chunk of so many bytes went through in so many milliseconds. */
+  sent(bytes, ms) {
+    if (bytes < this.#bytes) return;
+    const wanted = bytes / Math.max(ms, 1) * 1e3 * AIM_SECONDS;
+    this.#bytes = this.#clamp(Math.min(Math.max(wanted, this.#bytes / 2), this.#bytes * 2));
+  }
+  /** The connection was lost, or storage answered 408, 429 or 5xx. */
+  failed() {
+    this.#bytes = this.#clamp(this.#bytes / 2);
+  }
+  #whole(bytes) {
+    return Math.max(this.#multiple, Math.floor(bytes / this.#multiple) * this.#multiple);
+  }
+  #clamp(bytes) {
+    return Math.min(Math.max(this.#whole(bytes), this.#min), this.#max);
+  }
+};
 
 // source.ts
 function unreadable(error) {
@@ -1189,6 +1263,7 @@ var Records = class {
 
 // upload.ts
 var CANCEL_ATTEMPTS = 3;
+var CANCEL_WITHIN_MS = 15e3;
 var STATES = {
   create: "preparing",
   find: "preparing",
@@ -1214,15 +1289,20 @@ var Upload = class {
   #records;
   #control;
   #onOnline = () => this.#control.online();
+  #onOffline = () => this.#control.offline();
   #onAbort = () => void this.cancel();
   #state = "preparing";
   #progress;
   #id;
   #upload;
+  /** The creation was sent, and perhaps done, but its answer never came. */
+  #isUnsure = false;
   /** An earlier page began it, and the broker has not said yet that it goes on. */
   #isFromBefore = false;
   /** The brokers that sent this upload elsewhere, so that it is not sent in circles. */
   #wasSent = /* @__PURE__ */ new Set();
+  /** The brokers that did not answer. */
+  #failed = /* @__PURE__ */ new Set();
   #source;
   #machine;
   #pace;
@@ -1275,7 +1355,7 @@ var Upload = class {
    * unless the last byte was faster.
    */
   async cancel() {
-    if (!this.#isOver) this.#control.cancel(this.#move === "create" ? "finish" : "cut off");
+    if (!this.#isOver) this.#control.cancel(this.#move === "create" && this.#broker.isSending ? "finish" : "cut off");
     await this.done.then(() => {
     }, () => {
     });
@@ -1287,6 +1367,7 @@ var Upload = class {
     const target = globalThis;
     const { signal } = this.#options;
     target.addEventListener?.("online", this.#onOnline);
+    target.addEventListener?.("offline", this.#onOffline);
     signal?.addEventListener("abort", this.#onAbort);
     if (signal?.aborted) this.#control.cancel("cut off");
     try {
@@ -1294,6 +1375,7 @@ var Upload = class {
       return this.#completed(upload);
     } catch (thrown) {
       const error = thrown === STOPPED ? new UploadBrokerError("cancelled", "the upload was cancelled") : asError(thrown);
+      this.#source?.close();
       const isForLater = error.retryable && !isStream(this.#content);
       const late = isForLater ? void 0 : await this.#abandon();
       if (late?.state === "completed" && thrown === STOPPED) return this.#completed(late);
@@ -1302,6 +1384,7 @@ var Upload = class {
       throw error;
     } finally {
       target.removeEventListener?.("online", this.#onOnline);
+      target.removeEventListener?.("offline", this.#onOffline);
       signal?.removeEventListener("abort", this.#onAbort);
       this.#source?.close();
       this.#records.release();
@@ -1315,12 +1398,9 @@ var Upload = class {
     return told;
   }
   async #drive() {
-    const { regions } = this.#options;
     const order = orderOf(this.#content, this.#options);
     await this.#control.gate();
-    if (regions?.length && !this.#options.broker) {
-      await this.#control.cuttable(0, async (signal) => this.#broker.base = await nearest(regions, this.#fetch, signal));
-    }
+    await this.#route();
     let move = await this.#begin(order);
     for (; ; ) {
       if (await this.#control.gate()) move = this.#machine.interrupted(move);
@@ -1342,7 +1422,9 @@ var Upload = class {
         this.#events.emit({ type: "retry", error: move.error, waitMs: move.ms, attempt: this.#pace.failures });
         const isOffline = await this.#control.sleep(move.ms, move.error.status === 0);
         if (isOffline) this.#pace.progressed();
-        if (!this.#control.isStopped) move = move.then;
+        if (this.#control.isStopped) continue;
+        if (move.then.do === "create" && move.error.code === "gave-up" && move.error.status === 0) await this.#reroute();
+        move = move.then;
         continue;
       }
       const outcome = await this.#make(move);
@@ -1350,11 +1432,34 @@ var Upload = class {
         move = this.#machine.interrupted(move);
         continue;
       }
-      if (move.do === "create" && "problem" in outcome && await this.#mended(outcome.problem)) continue;
+      if ("problem" in outcome) {
+        if (await this.#sentElsewhere(outcome.problem)) continue;
+        if (move.do === "create" && await this.#mended(outcome.problem)) continue;
+      }
       const before = move.do;
       move = this.#machine.after(move, outcome);
       await this.#observed(before, outcome);
     }
+  }
+  /** Turns to the nearest region that answers, where it is not said which broker to use. */
+  async #route() {
+    const { regions, broker } = this.#options;
+    if (!regions?.length || broker) return;
+    for (; ; ) {
+      const base = await this.#control.cuttable(async (signal) => {
+        const found = await nearest(regions, this.#fetch, signal, this.#failed, this.#patience.answerWithinMs);
+        return signal.reason === STOPPED ? STOPPED : found;
+      });
+      if (base !== STOPPED) return void (this.#broker.base = base);
+      await this.#control.gate();
+    }
+  }
+  /** Before a creation that nobody answered is sent again: perhaps another region can be reached. */
+  async #reroute() {
+    const before = this.#broker.base;
+    this.#failed.add(before);
+    await this.#route();
+    if (this.#broker.base !== before) await this.#records.moved(this.#broker.base);
   }
   /** Goes on with what an earlier page began, or begins. */
   async #begin(order) {
@@ -1362,6 +1467,7 @@ var Upload = class {
     if (found.anew) this.#events.emit({ type: "anew", ...found.anew });
     const { record } = found;
     this.#isFromBefore = record !== void 0;
+    this.#isUnsure = record !== void 0 && record.uploadId === void 0;
     if (record) {
       this.#broker.base = record.broker;
     } else {
@@ -1371,7 +1477,8 @@ var Upload = class {
     this.#source = isStream(this.#content) ? new StreamSource(this.#content, this.#options.size) : new BlobSource(this.#content, record?.digest);
     this.#pace = new Pace(this.#patience, Math.random);
     this.#machine = new Machine(this.#source, this.#pace);
-    if (!record && this.#options.digest === "declare" && !isStream(this.#content)) await this.#declare();
+    const isToDeclare = this.#options.digest === "declare" && !isStream(this.#content) && !record?.uploadId;
+    if (isToDeclare && this.#records.order.crc32c === void 0) await this.#declare();
     if (!record?.uploadId) return { do: "create" };
     this.#id = record.uploadId;
     const move = this.#machine.resumed(record.receivedBytes);
@@ -1392,21 +1499,24 @@ var Upload = class {
     do {
       await this.#control.gate();
       to = Math.min(size, to + 64 * 1024 * 1024);
-      await this.#source.digestTo(to);
+      await this.#control.unlessCancelled(this.#source.digestTo(to));
     } while (to < size);
     await this.#records.reorder({ ...this.#records.order, crc32c: this.#source.crc32c });
   }
+  /** Whether another region is to be asked the same: the nearest one at the creation, later the one that took the upload. */
+  async #sentElsewhere({ code, problem }) {
+    const elsewhere = code === "misdirected" && problem?.url ? withoutSlash(problem.url) : void 0;
+    const isKnown = elsewhere !== void 0 && (this.#options.regions ?? []).map(withoutSlash).includes(elsewhere);
+    if (!isKnown || elsewhere === this.#broker.base || this.#wasSent.has(elsewhere)) return false;
+    this.#wasSent.add(elsewhere);
+    this.#broker.base = elsewhere;
+    await this.#records.moved(elsewhere);
+    return true;
+  }
   /** Whether the order was refused for something that could be mended, and was. */
   async #mended(problem) {
-    const { regions = [], digest } = this.#options;
+    const { digest } = this.#options;
     const { order } = this.#records;
-    const elsewhere = problem.code === "misdirected" && problem.problem?.url ? withoutSlash(problem.problem.url) : void 0;
-    if (elsewhere && elsewhere !== this.#broker.base && !this.#wasSent.has(elsewhere) && regions.map(withoutSlash).includes(elsewhere)) {
-      this.#wasSent.add(elsewhere);
-      this.#broker.base = elsewhere;
-      await this.#records.moved(elsewhere);
-      return true;
-    }
     const isOfDigest = problem.violations.length > 0 && problem.violations.every(({ limit }) => limit === "digest");
     if (problem.code !== "policy-violation" || !isOfDigest) return false;
     const isForbidden = problem.violations.every(({ allowed }) => allowed === "none");
@@ -1435,6 +1545,7 @@ var Upload = class {
         if (isFirst) this.#events.emit({ type: "admitted", upload: { ...upload, transfer: void 0 }, isResumed: this.#isFromBefore });
         this.#isFromBefore = false;
       }
+      this.#wasSent.clear();
       if (move === "renew" && !isFinal(upload)) this.#events.emit({ type: "renewed" });
     } else if (outcome.from === "storage" && outcome.location) {
       this.#session = outcome.location;
@@ -1452,6 +1563,8 @@ var Upload = class {
   /** Creates the upload, and goes on with the broker that took it, if that is another one. */
   async #create(signal) {
     const answer = await this.#broker.create(this.#records.order, this.#records.key, signal);
+    if (mayHaveCreated(answer)) this.#isUnsure = true;
+    else if ("upload" in answer || isSettled(answer)) this.#isUnsure = false;
     const taker = "upload" in answer ? takerOf(answer.location, answer.upload.id) : void 0;
     if (taker === void 0 || taker === this.#broker.base) return answer;
     const { regions = [] } = this.#options;
@@ -1466,15 +1579,15 @@ var Upload = class {
     const id = this.#id;
     switch (move.do) {
       case "create":
-        return this.#control.cuttable(0, (signal) => this.#create(signal));
+        return this.#control.cuttable((signal) => this.#create(signal));
       case "find":
-        return this.#control.cuttable(0, (signal) => this.#broker.find(id, signal));
+        return this.#control.cuttable((signal) => this.#broker.find(id, signal));
       case "look":
-        return this.#control.cuttable(0, (signal) => this.#broker.look(id, signal));
+        return this.#control.cuttable((signal) => this.#broker.look(id, signal));
       case "complete":
-        return this.#control.cuttable(0, (signal) => this.#broker.complete(id, signal));
+        return this.#control.cuttable((signal) => this.#broker.complete(id, signal));
       case "renew":
-        return this.#control.cuttable(0, (signal) => this.#broker.renew(id, signal));
+        return this.#control.cuttable((signal) => this.#broker.renew(id, signal));
       case "start":
         return this.#storage(this.#transfer.uri, { method: this.#transfer.method, headers: this.#transfer.headers }, 0);
       case "ask": {
@@ -1491,13 +1604,11 @@ var Upload = class {
   }
   async #put() {
     const { method, headers, uri } = this.#transfer;
-    const part = await this.#source.part(0, Infinity);
-    await this.#digest(part);
+    const part = await this.#part(0, Infinity);
     return this.#sent(uri, { method, headers }, part);
   }
   async #send(offset) {
-    const part = await this.#source.part(offset, this.#sizer.bytes);
-    await this.#digest(part);
+    const part = await this.#part(offset, this.#sizer.bytes);
     const headers = this.#transfer.kind === "resumable" ? { ...this.#transfer.headers } : {};
     const range = contentRange(part);
     if (range) headers["content-range"] = range;
@@ -1505,9 +1616,14 @@ var Upload = class {
     if (crc32c2 !== void 0) headers["x-goog-hash"] = `crc32c=${crc32c2}`;
     return this.#sent(this.#session, { method: "PUT", headers }, part);
   }
-  /** Before it is sent: what the network costs is far more, and bytes that could not be read were not sent. */
-  async #digest({ offset, length }) {
-    if (this.#options.digest !== "none") await this.#source.digestTo(offset + length);
+  /** The next bytes, digested before they are sent: what the network costs is far more, and what cannot be read is not sent. */
+  #part(offset, wanted) {
+    const read = async () => {
+      const part = await this.#source.part(offset, wanted);
+      if (this.#options.digest !== "none") await this.#source.digestTo(part.offset + part.length);
+      return part;
+    };
+    return this.#control.unlessCancelled(read());
   }
   async #sent(url, init, part) {
     const began = performance.now();
@@ -1524,7 +1640,8 @@ var Upload = class {
     return answer;
   }
   #storage(url, init, bytes) {
-    return this.#control.cuttable(bytes, async (signal) => {
+    const speed = this.#transfer?.kind === "simple" ? 0 : this.#speed.bytesPerSecond;
+    return this.#control.cuttable(async (signal) => {
       try {
         const response = await this.#fetch(url, { ...init, signal, credentials: "omit", cache: "no-store" });
         const { status, headers } = response;
@@ -1534,7 +1651,7 @@ var Upload = class {
       } catch (cause) {
         return { from: "nowhere", error: new UploadBrokerError("gave-up", "the connection to storage failed", { retryable: true, cause }) };
       }
-    });
+    }, answerWithin(this.#patience, bytes, speed));
   }
   async #settle(upload) {
     await this.#records.forget();
@@ -1558,21 +1675,28 @@ var Upload = class {
   }
   /** The upload is of no more use: nobody is to continue it, and its quota is to be free. */
   async #abandon() {
+    if (!this.#id && this.#isUnsure) await this.#once((signal) => this.#create(signal)).then((answer) => {
+      if ("upload" in answer) [this.#id, this.#upload] = [answer.upload.id, answer.upload];
+    });
     await this.#records.forget();
     if (!this.#id || this.#upload && isFinal(this.#upload)) return this.#upload;
     const pace = new Pace(this.#patience, Math.random);
     for (let attempt = 0; attempt < CANCEL_ATTEMPTS; attempt++) {
-      const controller = new AbortController();
-      const timer = setTimeout(() => controller.abort(), this.#patience.answerWithinMs);
-      const answer = await this.#broker.cancel(this.#id, controller.signal);
-      clearTimeout(timer);
+      const answer = await this.#once((signal) => this.#broker.cancel(this.#id, signal));
       if ("upload" in answer) return answer.upload;
-      if ("problem" in answer && !answer.problem.retryable) return void 0;
+      const error = "problem" in answer ? answer.problem : answer.error;
+      if (!error.retryable || error.code === "token-unavailable") return void 0;
       const ms = pace.next();
       if (ms === void 0 || !this.#control.isCancelled) return void 0;
       await new Promise((resolve) => setTimeout(resolve, ms));
     }
     return void 0;
+  }
+  /** What nothing but time cuts off. */
+  async #once(act) {
+    const controller = new AbortController();
+    const timer = setTimeout(() => controller.abort(), Math.min(this.#patience.answerWithinMs, CANCEL_WITHIN_MS));
+    return act(controller.signal).finally(() => clearTimeout(timer));
   }
   #advance(receivedBytes) {
     const totalBytes = this.#source ? this.#source.size : this.#progress.totalBytes;
@@ -1600,10 +1724,17 @@ async function pendingUploads(store = defaultStore()) {
   const now = Date.now();
   return (await store.list()).filter((record) => !isOutdated(record, now)).sort((a, b) => b.createdAt - a.createdAt);
 }
-async function discardUpload(record, token, store = defaultStore()) {
-  if (record.uploadId !== void 0) {
-    const broker = new BrokerClient(withoutSlash(record.broker), token, (url, init) => fetch(url, init));
-    const answer = await broker.cancel(record.uploadId, AbortSignal.timeout(6e4));
+async function discardUpload(record, token, store = defaultStore(), fetch2 = (url, init) => globalThis.fetch(url, init)) {
+  const broker = new BrokerClient(withoutSlash(record.broker), token, fetch2);
+  const within = () => AbortSignal.timeout(6e4);
+  let id = record.uploadId;
+  if (id === void 0 && !isOutdated(record, Date.now())) {
+    const answer = await broker.create(record.request, record.key, within());
+    if ("upload" in answer) id = answer.upload.id;
+    else if (!isSettled(answer)) throw answer.from === "nowhere" ? answer.error : answer.problem;
+  }
+  if (id !== void 0) {
+    const answer = await broker.cancel(id, within());
     if (answer.from === "nowhere") throw answer.error;
     if ("problem" in answer && answer.problem.status !== 404) throw answer.problem;
   }
