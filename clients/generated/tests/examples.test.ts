@@ -1,6 +1,9 @@
 /** The programs in `examples/`, as they stand there. */
 import { createHash, createHmac, randomBytes } from 'node:crypto';
 import { appendFileSync, chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -218,6 +221,37 @@ describe('the service in Python', () => {
     expect((await ask(`/uploads/${id}/complete`, 'session-of-bob')).status).toBe(404);
     const done = await ask(`/uploads/${id}/complete`, 'session-of-ada');
     expect(done).toEqual({ status: 200, document: { id, state: 'completed', object: `pictures/ada/${id}` } });
+  });
+
+  it('answers 503 when the broker is out of reach, and 502 when something else answers in its place', async () => {
+    const proxy = createServer((_, answer) => void answer.writeHead(502, { 'content-type': 'text/html' }).end('<h1>Bad Gateway</h1>'));
+    await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+    const BROKER = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+    const apart = await Server.start(PYTHON, [repository('examples/python-service/service.py')], { KEY_FILE: join(folder, 'service.pem'), BROKER, PORT: '0' });
+    const create = async (): Promise<[number, string]> => {
+      const answer = await fetch(`http://127.0.0.1:${apart.port}/uploads`, { method: 'POST', headers: { authorization: 'Session session-of-ada' }, body: JSON.stringify(picture) });
+      return [answer.status, ((await answer.json()) as { error: string }).error];
+    };
+    try {
+      expect(await create()).toEqual([502, 'broker-unavailable']);
+      proxy.closeAllConnections();
+      await new Promise((resolve) => proxy.close(resolve));
+      expect(await create()).toEqual([503, 'broker-unreachable']);
+    } finally {
+      proxy.close();
+      await apart.stop();
+    }
+  });
+
+  it.each(['-1', 'many', '1e3'])('refuses a length of %s', async (length) => {
+    const answer = await new Promise<string>((resolve, reject) => {
+      let said = '';
+      const socket = connect(service.port, '127.0.0.1', () =>
+        socket.write(`POST /uploads HTTP/1.1\r\nhost: x\r\nauthorization: Session session-of-ada\r\ncontent-length: ${length}\r\n\r\n`));
+      socket.setTimeout(10_000, () => socket.destroy(new Error('no answer')));
+      socket.on('data', (data) => (said += String(data))).on('close', () => resolve(said)).on('error', reject);
+    });
+    expect(answer).toMatch(/^HTTP\/1.\d 400 /);
   });
 
   it('hands on what the broker refuses, and lets nobody in who is signed out', async () => {
