@@ -21,14 +21,26 @@ async function call(method, path, body, headers = {}) {
   }
 }
 
-/** Sends bytes to the session, or only asks where it stands. The number of bytes that storage has, 'done' or 'lost'. */
+/**
+ * Sends bytes to the session, or only asks where it stands. The number of bytes that storage has, 'done' or 'lost', nothing
+ * when nothing can be said, or the error that storage would give again.
+ */
 async function put(uri, size, from, body) {
   const range = body ? `bytes ${from}-${from + body.size - 1}/${size}` : `bytes */${size}`;
   const answer = await fetch(uri, { method: 'PUT', headers: { 'content-range': range }, body }).catch(() => undefined);
   if (answer?.ok) return 'done';
   if (answer?.status === 404 || answer?.status === 410) return 'lost';
-  // Without a Range nothing is there. Everything else says nothing: ask.
+  // Without a Range nothing is there.
   if (answer?.status === 308) return Number(answer.headers.get('range')?.split('-')[1] ?? -1) + 1;
+  // No answer, 408, 429 and 5xx say nothing: ask.
+  if (answer && answer.status < 500 && answer.status !== 408 && answer.status !== 429) throw new Error(`Storage refused the bytes (${answer.status}).`);
+}
+
+/** A page that reads a changed file fails as if there were no network, so it is read once more to tell. */
+async function check(file, offset) {
+  await file.slice(offset, offset + 1).arrayBuffer().catch(() => {
+    throw new Error('The file was changed or removed meanwhile. Pick it again.');
+  });
 }
 
 async function upload(file) {
@@ -36,21 +48,28 @@ async function upload(file) {
   let upload = await call('POST', '/v1/uploads', order, { 'idempotency-key': crypto.randomUUID() });
   let offset = 0;
   let waited = 1;
+  let renewals = 0;
   while (upload.transfer) {
     bar.value = file.size ? offset / file.size : 0;
     const { uri, chunk_bytes } = upload.transfer;
     const chunk = file.slice(offset, offset + chunk_bytes);
     let reached = await put(uri, file.size, offset, chunk.size ? chunk : undefined);
     if (reached === undefined || reached <= offset) {
+      await check(file, offset);
       state.value = 'Waiting for the network…';
       await pause(waited);
       waited = Math.min(waited * 2, 32);
       reached = await put(uri, file.size, 0);
-    } else {
+    } else if (reached !== 'lost') {
+      state.value = 'Uploading…';
       waited = 1;
     }
-    if (reached === 'lost') [upload, offset] = [await call('POST', `/v1/uploads/${upload.id}/renew`), 0];
-    else if (reached === 'done') break;
+    if (reached === 'lost') {
+      if (renewals++ === 5) throw new Error('One session after the other was lost.');
+      await pause(waited);
+      waited = Math.min(waited * 2, 32);
+      [upload, offset] = [await call('POST', `/v1/uploads/${upload.id}/renew`), 0];
+    } else if (reached === 'done') break;
     else offset = reached ?? offset;
   }
   return call('POST', `/v1/uploads/${upload.id}/complete`);

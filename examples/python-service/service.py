@@ -20,6 +20,7 @@ Its users never see such a token. They ask the service, which decides what they 
 to send the bytes to, good for this one object. Quotas and ownership are the user's, since each token names its user.
 """
 
+import http.client
 import json
 import os
 import sys
@@ -73,9 +74,29 @@ def call(user, method, path, body=None, headers=None):
     request = urllib.request.Request(BROKER + path, data=body, headers=headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.status, json.load(answer)
+            return answer.status, read(answer)
     except urllib.error.HTTPError as answer:
-        return answer.code, json.load(answer)
+        try:
+            return answer.code, read(answer)
+        except ValueError:
+            # A proxy answered in the broker's place.
+            return 502, problem("broker-unavailable", f"the broker's proxy answered {answer.code}")
+    except ValueError:
+        return 502, problem("broker-unavailable", "what answered is no broker")
+    except (OSError, http.client.HTTPException):
+        # What a user may do again, with the same idempotency key.
+        return 503, problem("broker-unreachable", "the broker cannot be reached")
+
+
+def read(answer):
+    document = json.load(answer)
+    if not isinstance(document, dict) or not ("code" in document or "id" in document):
+        raise ValueError("neither an upload nor a problem")
+    return document
+
+
+def problem(code, detail):
+    return {"code": code, "detail": detail}
 
 
 def create(user, wish, key, origin):
@@ -93,7 +114,7 @@ def create(user, wish, key, origin):
         headers["origin"] = origin
     status, upload = call(user, "POST", "/v1/uploads", order, headers)
     if status != 201:
-        return status, {"error": upload["code"], "detail": upload["detail"]}
+        return status, {"error": upload["code"], "detail": upload.get("detail", "")}
     return status, {"id": upload["id"], "transfer": upload["transfer"]}
 
 
@@ -101,7 +122,7 @@ def complete(user, upload_id):
     """The user says that the bytes are sent; the broker looks. Somebody else's upload is 404, by the user in the token."""
     status, upload = call(user, "POST", f"/v1/uploads/{upload_id}/complete")
     if status != 200:
-        return status, {"error": upload["code"], "detail": upload["detail"]}
+        return status, {"error": upload["code"], "detail": upload.get("detail", "")}
     return status, {"id": upload["id"], "state": upload["state"], "object": upload["object"]}
 
 
@@ -111,12 +132,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         user = SESSIONS.get(self.headers.get("authorization", "").removeprefix("Session "))
-        length = int(self.headers.get("content-length", 0))
+        length = self.headers.get("content-length", "0")
         if user is None:
             return self.answer(401, {"error": "signed-out"})
-        if length > LARGEST_REQUEST:
+        if not (length.isascii() and length.isdigit()):
+            # Without a length nobody knows where the next request begins.
+            self.close_connection = True
+            return self.answer(400, {"error": "invalid-request"})
+        if int(length) > LARGEST_REQUEST:
+            self.close_connection = True
             return self.answer(413, {"error": "too-large"})
-        body = self.rfile.read(length)
+        body = self.rfile.read(int(length))
         match self.path.strip("/").split("/"):
             case ["uploads"]:
                 try:

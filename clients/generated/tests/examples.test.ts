@@ -1,6 +1,9 @@
 /** The programs in `examples/`, as they stand there. */
 import { createHash, createHmac, randomBytes } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -79,6 +82,9 @@ async function eventually<T>(look: () => T | undefined): Promise<T> {
   throw new Error('it did not come');
 }
 
+/** What storage says to each chunk from now on. */
+const always = (action: unknown): Promise<void> => world.faults({ operation: 'chunk', count: 1000, action });
+
 const curl = (file: string, type = 'video/mp4', token = world.token('ada')): ReturnType<typeof run> =>
   run(repository('examples/curl/upload.sh'), [file, type], { BROKER: world.broker, TOKEN: token });
 
@@ -109,6 +115,45 @@ describe('curl', () => {
     const { code, printed } = await curl(movie);
     expect([code, printed]).toEqual([0, expect.stringContaining('"state":"completed"')]);
     expect(new Set((await world.journal()).map(({ session }) => session).filter(Boolean)).size).toBe(2);
+  });
+
+  describe('gives up, and says why', () => {
+    /** As `curl`, with pauses that are over at once. */
+    const impatient = (): ReturnType<typeof run> => {
+      const quick = join(folder, 'quick');
+      mkdirSync(quick, { recursive: true });
+      writeFileSync(join(quick, 'sleep'), '#!/bin/sh\n');
+      chmodSync(join(quick, 'sleep'), 0o755);
+      return run(repository('examples/curl/upload.sh'), [movie, 'video/mp4'], { BROKER: world.broker, TOKEN: world.token('ada'), PATH: `${quick}:${process.env['PATH']}` });
+    };
+    const chunks = async (): Promise<number> => (await world.journal()).filter(({ operation }) => operation === 'chunk').length;
+
+    it.each([400, 403, 412])('at once when storage answers %s', async (status) => {
+      await always({ kind: 'respond', status, body: 'xml' });
+      const { code, printed } = await impatient();
+      expect([code, printed]).toEqual([1, expect.stringContaining(`storage: ${status}`)]);
+      expect(await chunks()).toBe(1);
+    });
+
+    it('when the question is refused', async () => {
+      await world.faults({ operation: 'chunk', action: { kind: 'respond', status: 503 } }, { operation: 'status', action: { kind: 'respond', status: 403, body: 'xml' } });
+      const { code, printed } = await impatient();
+      expect([code, printed]).toEqual([1, expect.stringContaining('storage: 403')]);
+    });
+
+    it('when storage keeps nothing for too long', async () => {
+      await always({ kind: 'respond', status: 503 });
+      const { code, printed } = await impatient();
+      expect([code, printed]).toEqual([1, expect.stringContaining('at last it said 503')]);
+      expect(await chunks()).toBe(21);
+    });
+
+    it('when one session after the other is lost', async () => {
+      await always({ kind: 'kill_session' });
+      const { code, printed } = await impatient();
+      expect([code, printed]).toEqual([1, expect.stringContaining('one session after the other')]);
+      expect(await chunks()).toBe(6);
+    });
   });
 
   it('says what the broker refuses, and ends without success', async () => {
@@ -178,6 +223,37 @@ describe('the service in Python', () => {
     expect(done).toEqual({ status: 200, document: { id, state: 'completed', object: `pictures/ada/${id}` } });
   });
 
+  it('answers 503 when the broker is out of reach, and 502 when something else answers in its place', async () => {
+    const proxy = createServer((_, answer) => void answer.writeHead(502, { 'content-type': 'text/html' }).end('<h1>Bad Gateway</h1>'));
+    await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+    const BROKER = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+    const apart = await Server.start(PYTHON, [repository('examples/python-service/service.py')], { KEY_FILE: join(folder, 'service.pem'), BROKER, PORT: '0' });
+    const create = async (): Promise<[number, string]> => {
+      const answer = await fetch(`http://127.0.0.1:${apart.port}/uploads`, { method: 'POST', headers: { authorization: 'Session session-of-ada' }, body: JSON.stringify(picture) });
+      return [answer.status, ((await answer.json()) as { error: string }).error];
+    };
+    try {
+      expect(await create()).toEqual([502, 'broker-unavailable']);
+      proxy.closeAllConnections();
+      await new Promise((resolve) => proxy.close(resolve));
+      expect(await create()).toEqual([503, 'broker-unreachable']);
+    } finally {
+      proxy.close();
+      await apart.stop();
+    }
+  });
+
+  it.each(['-1', 'many', '1e3'])('refuses a length of %s', async (length) => {
+    const answer = await new Promise<string>((resolve, reject) => {
+      let said = '';
+      const socket = connect(service.port, '127.0.0.1', () =>
+        socket.write(`POST /uploads HTTP/1.1\r\nhost: x\r\nauthorization: Session session-of-ada\r\ncontent-length: ${length}\r\n\r\n`));
+      socket.setTimeout(10_000, () => socket.destroy(new Error('no answer')));
+      socket.on('data', (data) => (said += String(data))).on('close', () => resolve(said)).on('error', reject);
+    });
+    expect(answer).toMatch(/^HTTP\/1.\d 400 /);
+  });
+
   it('hands on what the broker refuses, and lets nobody in who is signed out', async () => {
     const refused = await ask('/uploads', 'session-of-ada', { ...picture, size_bytes: 2 * MIB });
     expect([refused.status, refused.document.error]).toEqual([422, 'policy-violation']);
@@ -193,6 +269,54 @@ describe('the page', () => {
     const [{ state, result }] = (await answer.json()).uploads;
     return { state, md5: result?.md5 };
   };
+
+  describe('ends, and says why', () => {
+    /** Uploads with pauses that are over soon, does what goes wrong meanwhile, and gives what the page says in the end. */
+    const end = async (file: string, meanwhile = async (): Promise<void> => {}): Promise<string | null> => {
+      const browser = await launch();
+      try {
+        const page = await browser.newPage();
+        await page.addInitScript(() => {
+          const original = globalThis.setTimeout;
+          globalThis.setTimeout = ((act: () => void, ms?: number) => original(act, Math.min(ms ?? 0, 10))) as typeof setTimeout;
+        });
+        await page.goto(site.origin);
+        await page.setInputFiles('#file', file);
+        await meanwhile();
+        await page.waitForFunction(() => document.getElementById('state')?.textContent?.startsWith('It failed'), undefined, { timeout: 60_000 });
+        return await page.textContent('#state');
+      } finally {
+        await browser.close();
+      }
+    };
+    const chunks = async (): Promise<number> => (await world.journal()).filter(({ operation }) => operation === 'chunk').length;
+
+    it.each([400, 403, 412])('when storage answers %s', async (status) => {
+      await always({ kind: 'respond', status, body: 'xml' });
+      expect(await end(movie)).toBe(`It failed: Storage refused the bytes (${status}).`);
+      expect(await chunks()).toBe(1);
+    });
+
+    it('when one session after the other is lost', async () => {
+      await always({ kind: 'kill_session' });
+      expect(await end(movie)).toBe('It failed: One session after the other was lost.');
+      expect(await chunks()).toBe(6);
+    });
+
+    it('when the file changes', async () => {
+      const changing = join(folder, 'changing.mp4');
+      writeFileSync(changing, randomBytes(24 * MIB));
+      await world.faults({ operation: 'chunk', skip: 1, action: { kind: 'hold' } });
+      expect(await end(changing, async () => {
+        for (let attempt = 0; (await chunks()) < 1; attempt++) {
+          if (attempt === 600) throw new Error('no chunk came');
+          await new Promise((resolve) => setTimeout(resolve, 50));
+        }
+        appendFileSync(changing, 'more');
+        await world.mend();
+      })).toMatch(/^It failed: The file was changed or removed/);
+    });
+  });
 
   it('uploads a file in chunks, and goes on after a broken connection and a lost session', async () => {
     const md5 = createHash('md5').update(readFileSync(movie)).digest('base64');
