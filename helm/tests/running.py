@@ -25,6 +25,12 @@ POLICIES = [
     {"name": "limited", "object": "limited/{sub}/{id}", "max_active": 1},
     {"name": "tried", "object": "tried/{sub}/{id}", "max_size": 1, "report_only": True},
 ]
+# Another region, to which a client there is sent on.
+REGIONS = [
+    {"name": "europe-west1", "bucket": "media-eu", "url": "https://eu.uploads.example.com"},
+    {"name": "us-central1", "bucket": "media-us", "url": "https://us.uploads.example.com"},
+]
+ROUTING = {"misdirected": "forward", "geo_header": "x-client-geo"}
 
 
 @contextlib.contextmanager
@@ -96,6 +102,30 @@ def receiver():
     return serving(Accepting)
 
 
+def peer(region):
+    """The address of a server that passes for the broker of a region, and can take no upload."""
+
+    class Failing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = json.dumps({"region": region}).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(500)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    return serving(Failing)
+
+
 @contextlib.contextmanager
 def serving(handler):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -113,7 +143,8 @@ def exported():
     """What `/metrics` says once every metric has a series: a family without one is left out of it."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        path, environment = lay_out(template(SETS["nothing"], {"config": {"policies": POLICIES}}), folder)
+        config = {"policies": POLICIES, "regions": REGIONS, "routing": ROUTING}
+        path, environment = lay_out(template(SETS["nothing"], {"config": config}), folder)
         secret = folder / "webhook.secret"
         secret.write_text("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n")
         emulator = stack.enter_context(
@@ -140,6 +171,8 @@ def exported():
             "UPLOAD_BROKER_NOTIFICATIONS__SERVICE_ACCOUNT": "push@acme.iam.gserviceaccount.com",
             "UPLOAD_BROKER_NOTIFICATIONS__JWKS_FILE": str(material / "jwks.json"),
             "UPLOAD_BROKER_NOTIFICATIONS__ALGORITHMS": '["ES256"]',
+            "UPLOAD_BROKER_SERVER__TRUSTED_PROXIES": '["127.0.0.0/8"]',
+            "UPLOAD_BROKER_REGIONS__1__URL": stack.enter_context(peer("us-central1")),
             "UPLOAD_BROKER_WEBHOOKS__0__URL": stack.enter_context(receiver()),
             "UPLOAD_BROKER_WEBHOOKS__0__NAME": "backend",
             "UPLOAD_BROKER_WEBHOOKS__0__SECRET_FILE": str(secret),
@@ -171,6 +204,10 @@ def use(folder, url, token, storage):
         answer = ask(uploads, {**upload, "policy": policy}, **ada)
         if answer[0] != status:
             raise RuntimeError(answer)
+    # The nearest region cannot take it, so it is served here.
+    sent_on = ask(uploads, {**upload, "policy": "videos"}, **ada, **{ROUTING["geo_header"]: "US"})
+    if sent_on[0] != 201:
+        raise RuntimeError(sent_on)
     renewed = ask(f"{uploads}/{json.loads(answer[1])['id']}/renew", {}, **ada)
     if renewed[0] != 200:
         raise RuntimeError(renewed)
