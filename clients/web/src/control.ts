@@ -13,12 +13,11 @@ export class Control {
   /** Ends the sleep under way. */
   #wake: (() => void) | undefined;
   #waitsForNetwork = false;
+  /** Ends what is waited for just now, and only a cancellation ends. */
   #giveUp = (): void => {};
-  readonly #cancelled = new Promise<never>((_, reject) => (this.#giveUp = () => reject(STOPPED)));
 
   constructor(patience: Patience) {
     this.#patience = patience;
-    this.#cancelled.catch(() => {});
   }
 
   get isCancelled(): boolean {
@@ -54,7 +53,10 @@ export class Control {
 
   /** What `act` comes to, unless it is cancelled before: then throws `STOPPED`, and what comes of it is nobody's. */
   async unlessCancelled<T>(act: Promise<T>): Promise<T> {
-    return Promise.race([act, this.#cancelled]);
+    const cancelled = new Promise<never>((_, reject) => (this.#giveUp = () => reject(STOPPED)));
+    if (this.#isCancelled) this.#giveUp();
+    // A promise of its own each time: one for the whole upload would keep what every race came to.
+    return Promise.race([act, cancelled]).finally(() => (this.#giveUp = () => {}));
   }
 
   /** The network is gone. What is under way may get its answer all the same. */

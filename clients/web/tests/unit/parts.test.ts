@@ -1,6 +1,9 @@
 import { createHash } from 'node:crypto';
 import { describe, expect, it, vi } from 'vitest';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { crc32c, crc32cOf, toBase64 } from '../../src/crc32c.js';
+import { Control } from '../../src/control.js';
 import { retryAfterMs } from '../../src/broker.js';
 import { problemError } from '../../src/errors.js';
 import { Speed } from '../../src/events.js';
@@ -136,6 +139,17 @@ it('an error carries the problem document', () => {
   const error = problemError(400, problem);
   expect({ ...error }).toMatchObject({ code: 'invalid-request', status: 400, detail: 'D', retryable: false, errors: problem.errors, requestId: 'r', problem });
   expect(error.message).toBe('D (invalid-request)');
+});
+
+it('a part that was read is kept by nobody, however long the upload may still be cancelled', async () => {
+  setFlagsFromString('--expose_gc');
+  const collect = runInNewContext('gc') as () => void;
+  const control = new Control(PATIENCE);
+  const read = async (): Promise<WeakRef<object>> => new WeakRef(await control.unlessCancelled(Promise.resolve({ body: 'many bytes' })));
+  const part = await read();
+  await new Promise((resolve) => setTimeout(resolve));
+  collect();
+  expect(part.deref()).toBeUndefined();
 });
 
 it('speed is smoothed', () => {
