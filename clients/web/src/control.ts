@@ -13,8 +13,8 @@ export class Control {
   /** Ends the sleep under way. */
   #wake: (() => void) | undefined;
   #waitsForNetwork = false;
-  /** Ends what is waited for just now, and only a cancellation ends. */
-  #giveUp = (): void => {};
+  /** End what is waited for just now, and only a cancellation ends. */
+  readonly #waits = new Set<() => void>();
 
   constructor(patience: Patience) {
     this.#patience = patience;
@@ -46,17 +46,19 @@ export class Control {
   /** For good. The request under way is cut off, or may finish. */
   cancel(request: 'cut off' | 'finish'): void {
     this.#isCancelled = true;
-    this.#giveUp();
+    for (const stop of this.#waits) stop();
     if (request === 'cut off') this.#request?.abort(STOPPED);
     this.#wake?.();
   }
 
   /** What `act` comes to, unless it is cancelled before: then throws `STOPPED`, and what comes of it is nobody's. */
   async unlessCancelled<T>(act: Promise<T>): Promise<T> {
-    const cancelled = new Promise<never>((_, reject) => (this.#giveUp = () => reject(STOPPED)));
-    if (this.#isCancelled) this.#giveUp();
+    let stop = (): void => {};
     // A promise of its own each time: one for the whole upload would keep what every race came to.
-    return Promise.race([act, cancelled]).finally(() => (this.#giveUp = () => {}));
+    const cancelled = new Promise<never>((_, reject) => (stop = () => reject(STOPPED)));
+    if (this.#isCancelled) stop();
+    this.#waits.add(stop);
+    return Promise.race([act, cancelled]).finally(() => this.#waits.delete(stop));
   }
 
   /** The network is gone. What is under way may get its answer all the same. */

@@ -150,13 +150,10 @@ var Control = class {
   /** Ends the sleep under way. */
   #wake;
   #waitsForNetwork = false;
-  #giveUp = () => {
-  };
-  #cancelled = new Promise((_, reject) => this.#giveUp = () => reject(STOPPED));
+  /** End what is waited for just now, and only a cancellation ends. */
+  #waits = /* @__PURE__ */ new Set();
   constructor(patience) {
     this.#patience = patience;
-    this.#cancelled.catch(() => {
-    });
   }
   get isCancelled() {
     return this.#isCancelled;
@@ -180,13 +177,18 @@ var Control = class {
   /** For good. The request under way is cut off, or may finish. */
   cancel(request) {
     this.#isCancelled = true;
-    this.#giveUp();
+    for (const stop of this.#waits) stop();
     if (request === "cut off") this.#request?.abort(STOPPED);
     this.#wake?.();
   }
   /** What `act` comes to, unless it is cancelled before: then throws `STOPPED`, and what comes of it is nobody's. */
   async unlessCancelled(act) {
-    return Promise.race([act, this.#cancelled]);
+    let stop = () => {
+    };
+    const cancelled = new Promise((_, reject) => stop = () => reject(STOPPED));
+    if (this.#isCancelled) stop();
+    this.#waits.add(stop);
+    return Promise.race([act, cancelled]).finally(() => this.#waits.delete(stop));
   }
   /** The network is gone. What is under way may get its answer all the same. */
   offline() {
