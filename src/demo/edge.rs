@@ -23,6 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::emulator::network::HANDSHAKES;
 use crate::geo::Country;
 
 /// The header that says where a client is.
@@ -39,9 +40,6 @@ const HOP_BY_HOP: [&str; 8] = [
     "transfer-encoding",
     "upgrade",
 ];
-
-/// What a connection takes before its first request, in round trips: one for TCP, and one for TLS 1.3.
-const HANDSHAKES: u32 = 2;
 
 /// How long accepting rests after it failed, for instance for want of file descriptors.
 const REST: Duration = Duration::from_millis(100);

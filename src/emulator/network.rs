@@ -28,7 +28,7 @@ const FIRST_WINDOW: u64 = 10 * 1460;
 const LARGEST_WINDOW: u64 = 4 << 20;
 
 /// What a connection takes before its first request, in round trips: one for TCP, and one for TLS 1.3.
-const HANDSHAKES: u32 = 2;
+pub const HANDSHAKES: u32 = 2;
 
 /// Of so many requests with bytes in a session, one is cut.
 const DROP_ONE_OF: u64 = 4;

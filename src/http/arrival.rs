@@ -84,8 +84,7 @@ pub struct Arrived {
 impl<S> FromRequestParts<S> for Arrived
 where
     S: Send + Sync,
-    Arc<Routing>: FromRef<S>,
-    TrustedProxies: FromRef<S>,
+    Whereabouts: FromRequestParts<S, Rejection = Problem>,
 {
     type Rejection = Problem;
 
