@@ -1,6 +1,7 @@
 /** A fake `fetch` that plays a script: which request must come next, and what it is answered. */
 import { expect } from 'vitest';
 import { createUpload, memoryStore, UploadBrokerError } from '../../src/index.js';
+import { crc32c, toBase64 } from '../../src/crc32c.js';
 import type { Content, Upload, UploadEvent, UploadOptions } from '../../src/index.js';
 
 export const KIB = 1024;
@@ -116,3 +117,12 @@ export async function play(content: Content, steps: Step[], options: Partial<Upl
   script.expectPlayed();
   return { script, upload, events, error, restarts: events.flatMap((event) => (event.type === 'anew' ? [event.reason] : [])) };
 }
+
+// What most uploads here are: a file of four chunks, the beginning and the end of its upload, and what comes in between.
+export const SIZE = 3 * UNIT + 5;
+export const digestOf = (bytes: number): string => toBase64(crc32c(new Uint8Array(bytes).fill(7)));
+export const chunk = (n: number): string => `PUT bytes ${n * UNIT}-${(n + 1) * UNIT - 1}/${SIZE}`;
+export const LAST = `PUT bytes ${3 * UNIT}-${SIZE - 1}/${SIZE}`;
+export const ASK = `PUT bytes */${SIZE}`;
+export const BEGIN: Step[] = [[CREATE, admitted()], [chunk(0), persisted(UNIT)]];
+export const END: Step[] = [[chunk(2), persisted(3 * UNIT)], [LAST, stored], [COMPLETE, completed(SIZE, digestOf(SIZE))]];
