@@ -30,7 +30,7 @@ use crate::routing::Routing;
 use crate::server::{Limits, Listener, TlsCertificate, TlsError};
 use crate::storage;
 use crate::store::{self, Store};
-use crate::telemetry::Exporter;
+use crate::telemetry::{self, Exporter};
 use crate::uploads::{Region, Uploads, WatchLimits};
 use crate::webhooks::{self, Webhooks};
 use files::Contents;
@@ -53,6 +53,11 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// With the longest `storage.timeout`, a request whose body has come is answered within the listener's `drain`, and any
 /// request long before its `stall_timeout`; a test holds the three together.
 const PATIENCE_MARGIN: Duration = Duration::from_secs(10);
+
+/// How long it takes to drain at most, from the end of the notice on: requests, then webhooks, then traces. A little is
+/// left for what none of these counts.
+pub(crate) const LONGEST_DRAIN: Duration =
+    Limits::DRAIN.saturating_add(webhooks::GRACE).saturating_add(telemetry::FLUSH);
 
 /// How long an outgoing connection to an issuer may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

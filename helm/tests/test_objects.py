@@ -8,12 +8,13 @@ import unittest
 import jsonschema
 import kubernetes_validate
 
-from chart import KUBERNETES, SETS, TESTS, broker, configuration, named, objects, of_kind, only, pods, template
+from chart import KUBERNETES, REPOSITORY, SETS, TESTS, broker, configuration, named, objects, of_kind, only, pods, template
 from restricted import flatten, violations
 
 CUSTOM = {"HTTPRoute", "PodMonitor", "PrometheusRule", "ServiceMonitor"}
-# The broker's own time to drain, in seconds (README.md, "Deploying").
-DRAIN = 30
+# The broker's own time to end after SIGTERM, in seconds, as its code says.
+SERVE = (REPOSITORY / "src" / "cli" / "serve.rs").read_text()
+DRAIN = int(re.search(r"LONGEST_END: Duration = Duration::from_secs\((\d+)\)", SERVE)[1])
 
 
 def problems(one, kubernetes):

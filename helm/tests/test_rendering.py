@@ -111,7 +111,7 @@ class Rendering(unittest.TestCase):
             (
                 "too little time to drain",
                 {"preStopSleepSeconds": 11},
-                "terminationGracePeriodSeconds must be at least 41",
+                "terminationGracePeriodSeconds must be at least 46",
             ),
             (
                 "two monitors",

@@ -9,13 +9,22 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::app::{App, Ended, World};
+use crate::app::{self, App, Ended, World};
 use crate::config;
 use crate::http::gate::Transport;
 use crate::model::chain;
 
 /// How long new connections are taken after SIGTERM: a load balancer learns from its probes that it must stop sending.
 const NOTICE: Duration = Duration::from_secs(2);
+
+/// How long it takes from SIGTERM to the end of the process, at most: whoever would kill it waits as long as this. It is
+/// what the chart adds to `preStopSleepSeconds`.
+const LONGEST_END: Duration = Duration::from_secs(35);
+
+const _: () = assert!(
+    NOTICE.as_secs() + app::LONGEST_DRAIN.as_secs() < LONGEST_END.as_secs(),
+    "a process is killed that still answers"
+);
 
 /// Run the service
 #[derive(clap::Args)]

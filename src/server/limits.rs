@@ -37,6 +37,11 @@ pub struct Limits {
     pub drain: Duration,
 }
 
+impl Limits {
+    /// How long the requests under way may take when the listener closes.
+    pub const DRAIN: Duration = Duration::from_secs(25);
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -57,8 +62,7 @@ impl Default for Limits {
             max_header_bytes: 16 * 1024,
             max_streams: 128,
             pending_resets: 20,
-            // Below the 30 s after which Kubernetes kills what it asked to end.
-            drain: Duration::from_secs(25),
+            drain: Self::DRAIN,
         }
     }
 }

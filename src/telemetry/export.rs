@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// How long what has ended may be posted for when all is to end.
-const FLUSH: Duration = Duration::from_secs(2);
+pub(crate) const FLUSH: Duration = Duration::from_secs(2);
 
 /// How much of an answer is read: it may say that some spans were not wanted.
 const LONGEST_ANSWER: usize = 64 * 1024;

@@ -18,6 +18,7 @@ pub(crate) mod testing;
 pub mod trace;
 
 pub use context::Traceparent;
+pub(crate) use export::FLUSH;
 pub use export::{Exporter, open};
 pub(crate) use logs::AUDIT;
 pub use logs::{LogFormat, init};

@@ -39,7 +39,7 @@ pub(super) const POLL: Duration = Duration::from_secs(10);
 pub(super) const JITTER: f64 = 0.5;
 
 /// How long attempts under way may go on when all is to end.
-pub(super) const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// The pauses between tries to say what came of an attempt.
 const SETTLE_PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];

@@ -17,6 +17,7 @@ mod sign;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use deliver::GRACE;
 pub use deliver::{ENDINGS_AT_ONCE, Webhooks};
 pub use endpoint::{Endpoint, OpenError};
 pub use event::{EventKind, event_id};

@@ -157,9 +157,9 @@ The address of Redis, where a Secret has its password: the kubelet puts the pass
 {{- if and $values.autoscaling.enabled (gt (int $values.autoscaling.minReplicas) (int $values.autoscaling.maxReplicas)) }}
 {{- $wrong = append $wrong "autoscaling.minReplicas must not be above autoscaling.maxReplicas" }}
 {{- end }}
-{{- $needed := add 30 (int $values.preStopSleepSeconds) | int }}
+{{- $needed := add 35 (int $values.preStopSleepSeconds) | int }}
 {{- if lt (int $values.terminationGracePeriodSeconds) $needed }}
-{{- $wrong = append $wrong (printf "terminationGracePeriodSeconds must be at least %d: preStopSleepSeconds, and 30 s to drain" $needed) }}
+{{- $wrong = append $wrong (printf "terminationGracePeriodSeconds must be at least %d: preStopSleepSeconds, and 35 s to drain" $needed) }}
 {{- end }}
 {{- if and $values.podMonitor.enabled $values.serviceMonitor.enabled }}
 {{- $wrong = append $wrong "podMonitor and serviceMonitor would count everything twice: enable one" }}
