@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::StatusCode;
+use reqwest::header::ACCEPT;
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde::Deserialize;
@@ -15,14 +17,15 @@ use url::Url;
 
 use super::Subject;
 use super::report::Row;
+use crate::model::name::RegionName;
 use crate::uploads::Region;
 use crate::webhooks::Endpoint;
 
 /// How long one subject may take.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// The longest OpenAPI document that is read.
-const LONGEST: usize = 4 * 1024 * 1024;
+/// The longest list of regions that is read: a thousand of them, by the OpenAPI document, with the longest of names.
+const LONGEST: usize = 1024 * 1024;
 
 /// How others are reached, and which of them are trusted.
 #[derive(Clone)]
@@ -62,6 +65,8 @@ impl Outside {
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.clone())
             .redirect(reqwest::redirect::Policy::none())
+            // Probes and forwards take no proxy, so one must not make the difference here.
+            .no_proxy()
             .connect_timeout(PATIENCE)
             .user_agent(user_agent)
             .build()?;
@@ -77,18 +82,19 @@ impl Outside {
         connector.connect(name, stream).await.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Asks a broker for its OpenAPI document, which needs no token.
-    async fn ask(&self, broker: &Url) -> Result<(), String> {
+    /// Asks a broker what probes of other regions ask it: `GET /v1/route`, which needs no token.
+    async fn ask(&self, broker: &Url) -> Result<Answered, String> {
         #[derive(Deserialize)]
-        struct Document {
-            openapi: String,
+        struct List {
+            region: RegionName,
+        }
+        #[derive(Deserialize)]
+        struct Refusal {
+            code: String,
         }
         let told = |error: reqwest::Error| crate::model::chain(&error.without_url());
-        let url = broker.join("/openapi.json").map_err(|error| error.to_string())?;
-        let mut answer = self.client.get(url).send().await.map_err(told)?;
-        if answer.status() != reqwest::StatusCode::OK {
-            return Err(format!("answered with status {}", answer.status().as_u16()));
-        }
+        let url = broker.join("/v1/route").map_err(|error| error.to_string())?;
+        let mut answer = self.client.get(url).header(ACCEPT, "application/json").send().await.map_err(told)?;
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(told)? {
             if body.len() + chunk.len() > LONGEST {
@@ -96,11 +102,31 @@ impl Outside {
             }
             body.extend_from_slice(&chunk);
         }
-        match serde_json::from_slice::<Document>(&body) {
-            Ok(document) if document.openapi.starts_with("3.") => Ok(()),
-            _ => Err("what answers there is no broker".to_owned()),
+        match answer.status() {
+            StatusCode::OK => match serde_json::from_slice(&body) {
+                Ok(List { region }) => Ok(Answered::By(region)),
+                Err(_) => Err("what answers there is no broker".to_owned()),
+            },
+            StatusCode::SERVICE_UNAVAILABLE => match serde_json::from_slice(&body) {
+                Ok(Refusal { code }) if is_word(&code) => Ok(Answered::Unready(code)),
+                _ => Err("answered with status 503, as no broker does".to_owned()),
+            },
+            status => Err(format!("answered with status {}", status.as_u16())),
         }
     }
+}
+
+/// What a broker says of itself.
+enum Answered {
+    /// It takes uploads, in that region.
+    By(RegionName),
+    /// It takes none at the moment, because of this.
+    Unready(String),
+}
+
+/// Whether it can be a code of a problem document, and so be repeated.
+fn is_word(code: &str) -> bool {
+    code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
 }
 
 /// Whether receivers take connections.
@@ -129,7 +155,7 @@ pub(super) async fn webhooks(outside: &Outside, endpoints: &[Arc<Endpoint>]) -> 
     in_order(questions).await
 }
 
-/// Whether the brokers of the other regions answer.
+/// Whether the brokers of the other regions answer, each where it is said to be.
 pub(super) async fn brokers(subject: &Subject, own: Option<&Region>) -> Vec<Row> {
     const NAME: &str = "broker";
     let Subject { outside, regions, public_url, .. } = subject;
@@ -140,7 +166,21 @@ pub(super) async fn brokers(subject: &Subject, own: Option<&Region>) -> Vec<Row>
         async move {
             let (subject, url) = (region.name.as_str(), &region.url);
             match in_time(outside.ask(url)).await {
-                Ok(()) => Row::ok(NAME, subject, format!("{url} answers")),
+                Ok(Answered::By(name)) if name == region.name => {
+                    Row::ok(NAME, subject, format!("{url} answers, and takes uploads"))
+                }
+                Ok(Answered::By(name)) => Row::failed(
+                    NAME,
+                    subject,
+                    format!("{url} is the broker of {name}"),
+                    "give each region the url of its own broker: by a name that only it answers to",
+                ),
+                Ok(Answered::Unready(code)) => Row::warning(
+                    NAME,
+                    subject,
+                    format!("{url} answers, and takes no uploads: {code}"),
+                    "look at /readyz on its operators' listener, which says what is missing",
+                ),
                 Err(reason) => Row::warning(
                     NAME,
                     subject,
@@ -153,7 +193,7 @@ pub(super) async fn brokers(subject: &Subject, own: Option<&Region>) -> Vec<Row>
     in_order(questions).await
 }
 
-async fn in_time(question: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+async fn in_time<T>(question: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     timeout(PATIENCE, question).await.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
 }
 

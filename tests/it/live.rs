@@ -19,6 +19,7 @@ use upload_broker::live::report::{Report, Status};
 
 use cases::Case;
 
+use crate::support::crossing::{Crossing, Side};
 use crate::support::process::{Process, command, serve};
 use crate::support::redis::{self, RedisServer};
 use crate::support::surroundings::{Metadata, Outside, TOKEN};
@@ -201,6 +202,47 @@ async fn each_fault_is_found_and_hides_nothing_else() {
         let worst = expected.iter().map(|(_, status, _)| *status).max().unwrap_or(Status::Ok);
         assert_eq!(report.status, worst.max(Status::Ok), "{name}");
         assert!(!table.contains(TOKEN) && !table.contains("s3cret"), "{name}:\n{table}");
+    }
+}
+
+#[tokio::test]
+async fn what_answers_for_another_region_is_told_apart() {
+    let Some(scene) = Scene::start().await else { return };
+    let (metadata, way) = (Metadata::of("europe-west1-b").await, Crossing::new().await);
+    let storage = storage(bucket(), Some(finalize())).await;
+    let problem = |code: &str| format!("application/problem+json\n\n{{\"code\": \"{code}\", \"status\": 503}}");
+    for (name, says, status, part) in [
+        ("a broker", "200 OK\ncontent-type: application/json\n\n{\"region\": \"us-east1\"}".to_owned(), Status::Ok, ""),
+        (
+            "a broker that is not ready",
+            format!("503 Service Unavailable\ncontent-type: {}", problem("store-unavailable")),
+            Status::Warning,
+            "answers, and takes no uploads: store-unavailable",
+        ),
+        (
+            "a load balancer without a broker",
+            "503 Service Unavailable\ncontent-type: text/plain\n\nno healthy upstream".to_owned(),
+            Status::Warning,
+            "as no broker does",
+        ),
+        (
+            "what is no word of ours",
+            format!("503 Service Unavailable\ncontent-type: {}", problem("<script>")),
+            Status::Warning,
+            "as no broker does",
+        ),
+        ("a page", "200 OK\ncontent-type: text/html\n\n<html>".to_owned(), Status::Warning, "is no broker"),
+        ("a gateway", "404 Not Found\ncontent-type: text/html\n\n<html>".to_owned(), Status::Warning, "status 404"),
+    ] {
+        way.lead_to(Side::Says(says));
+        let folder = TempDir::new().unwrap();
+        let text = scene.configuration(folder.path(), &storage.url());
+        let from = format!("bucket = \"media-us\"\nurl = \"{}", scene.outside.url());
+        let text = edit(&text, &from, &format!("bucket = \"media-us\"\nurl = \"{}", way.url()));
+        let report = check(folder.path(), &text, &world(&metadata.host, &storage.url())).await;
+        let row = report.checks.iter().find(|row| row.name == "broker").unwrap();
+        assert_eq!((row.subject.as_str(), row.status), ("us-east1", status), "{name}: {}", row.found);
+        assert!(row.found.contains(part), "{name}: {}", row.found);
     }
 }
 

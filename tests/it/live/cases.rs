@@ -64,7 +64,10 @@ fn places() -> Vec<Case> {
         },
         Case {
             config: |text| edit(&text, "name = \"us-east1\"", "name = \"us-eats1\"\nlocation = [33.2, -80.0]"),
-            ..case("a slip in a name", &[("regions", Warning, "us-eats1")])
+            ..case(
+                "a slip in a name",
+                &[("regions", Warning, "us-eats1"), ("broker", Failed, "is the broker of us-east1")],
+            )
         },
         Case {
             bucket: |bucket| bucket.location = "US-EAST1".into(),
@@ -171,6 +174,10 @@ fn servers() -> Vec<Case> {
                 )
             },
             ..case("another region away", &[("broker", Warning, "https://127.0.0.1")])
+        },
+        Case {
+            config: |text| edit(&text, "name = \"us-east1\"", "name = \"us-east4\""),
+            ..case("another region's broker", &[("broker", Failed, "is the broker of us-east1")])
         },
         Case {
             config: |text| edit(&text, "public_url = \"https://eu.", "public_url = \"https://fr."),

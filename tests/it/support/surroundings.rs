@@ -49,7 +49,7 @@ impl Metadata {
     }
 }
 
-/// A server with TLS on `localhost`: an issuer with discovery, and a broker with its document.
+/// A server with TLS on `localhost`: an issuer with discovery, and the broker of `us-east1`.
 pub struct Outside {
     address: SocketAddr,
     /// Its certificate, which vouches for itself, and its key, in PEM. It is for `eu.uploads.example.com`, too.
@@ -78,7 +78,7 @@ impl Outside {
             .route("/.well-known/openid-configuration", json(discovery.clone()))
             .route("/other/.well-known/openid-configuration", json(discovery))
             .route("/keys", json(keys))
-            .route("/openapi.json", json(json!({"openapi": "3.1.0"})));
+            .route("/v1/route", json(json!({"region": "us-east1", "regions": [], "located_by": "none"})));
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
