@@ -78,8 +78,8 @@ pub(super) async fn create(
         uploads.create(Arc::clone(&principal), request.clone(), context)
     };
     let mut creation = create(arrival).await?;
-    if let Creation::Elsewhere { region, nearest } = &creation {
-        let forward = Forward { headers: credentials, body: bytes, deadline };
+    if let Creation::Elsewhere { region, nearest, or_here } = &creation {
+        let forward = Forward { headers: credentials, body: bytes, deadline, or_here: *or_here };
         if let Forwarded::Answered(relay) = uploads.routing.forward(region, forward).await {
             return Ok(pass_on(relay, nearest.as_ref(), &arrival));
         }

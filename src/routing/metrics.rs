@@ -44,6 +44,8 @@ pub(super) enum ForwardResult {
     Refused,
     /// The broker could not do it, or what answered is none.
     Failed,
+    /// The broker does not let in whom this one does: their configurations differ.
+    Disagreed,
     /// Nothing came in time.
     TimedOut,
     /// There was no connection, or it broke.
@@ -64,6 +66,7 @@ impl ForwardResult {
             Self::Created => "created",
             Self::Refused => "refused",
             Self::Failed => "failed",
+            Self::Disagreed => "disagreed",
             Self::TimedOut => "timed_out",
             Self::NoConnection => "no_connection",
             Self::Overloaded => "overloaded",

@@ -22,7 +22,7 @@ mod watch;
 use std::sync::Arc;
 
 use reqwest::Certificate;
-use tracing::{debug, info};
+use tracing::info;
 use url::Url;
 
 pub use decide::{Arrival, Choice, Hop, Placed, Question};
@@ -34,6 +34,7 @@ use self::peer::{Peer, client};
 use crate::clock::{Clock, Randomness};
 use crate::geo::{Candidate, Database, HeaderName, Location, Locator, Misdirected, Ranked, Wanted, nearest};
 use crate::model::name::RegionName;
+use crate::telemetry::trace::{self, Kind};
 
 /// What [`Routing`] is made of.
 pub struct Settings<'a> {
@@ -166,11 +167,18 @@ impl Routing {
     /// Dropped, or after a failure, it may have been taken there all the same: then nobody is told its session.
     pub async fn forward(&self, region: &RegionName, forward: Forward) -> Forwarded {
         let Some(peer) = self.peers.iter().find(|peer| peer.name == *region) else { return Forwarded::Failed };
-        match peer.forward(&self.client, &self.own, forward).await {
+        let asking = peer.forward(&self.client, &self.own, forward);
+        let asked = trace::child_told("region forward", Kind::Client, asking, |span, outcome| {
+            if let Err(result) = outcome {
+                span.fail(result.name());
+            }
+        });
+        match asked.await {
             Ok(relay) => {
                 self.metrics.observe_forward(region, ForwardResult::of(relay.status));
+                // What the broker there calls the request is the only thread from one region's log to the other's.
                 let there = relay.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
-                debug!(region = region.as_str(), status = relay.status.as_u16(), there, "a nearer region has answered");
+                info!(region = region.as_str(), status = relay.status.as_u16(), there, "a nearer region has answered");
                 Forwarded::Answered(relay)
             }
             Err(result) => {

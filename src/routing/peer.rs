@@ -21,6 +21,7 @@ use crate::geo::{Health, Probe, Switch};
 use crate::model::chain;
 use crate::model::name::RegionName;
 use crate::model::time::Timestamp;
+use crate::telemetry::trace;
 
 /// The region whose broker has sent a request on: it is not sent on once more.
 ///
@@ -84,6 +85,8 @@ pub struct Forward {
     pub body: Bytes,
     /// When the client stops waiting.
     pub deadline: Instant,
+    /// Whether the upload may be here should it not be taken there.
+    pub or_here: bool,
 }
 
 /// What came of a forward.
@@ -197,10 +200,17 @@ impl Peer {
         from: &RegionName,
         forward: Forward,
     ) -> Result<Relay, ForwardResult> {
-        let Forward { headers, body, deadline } = forward;
+        let Forward { headers, body, deadline, or_here } = forward;
+        trace::record("http.request.method", || "POST");
+        trace::record("server.address", || self.url.host_str().unwrap_or_default().to_owned());
+        trace::record("routing.peer", || self.name.to_string());
         let _permit = self.permits.try_acquire().map_err(|_| ForwardResult::Overloaded)?;
         let url = self.url.join("/v1/uploads").map_err(|_| ForwardResult::Failed)?;
         let request = client.post(url).headers(headers).headers(guard(from)).body(body);
+        let request = match trace::traceparent() {
+            Some(traceparent) => request.header("traceparent", traceparent),
+            None => request,
+        };
         let asking = async {
             let mut response = request.send().await?;
             let body = read(&mut response).await?;
@@ -211,19 +221,29 @@ impl Peer {
             tokio::time::timeout_at(until, asking).await.map_err(|_| ForwardResult::TimedOut)?;
         let (status, headers, body) = answered
             .map_err(|error| if error.is_timeout() { ForwardResult::TimedOut } else { ForwardResult::NoConnection })?;
-        body.and_then(|body| self.relay(status, &headers, body)).ok_or(ForwardResult::Failed)
+        trace::record("http.response.status_code", || status.as_u16());
+        self.relay(status, &headers, body.ok_or(ForwardResult::Failed)?, or_here)
     }
 
     /// The answer as the client gets it, if it is one that decides: an upload, or a broker's refusal of this request.
-    fn relay(&self, status: StatusCode, headers: &HeaderMap, body: Bytes) -> Option<Relay> {
+    ///
+    /// # Errors
+    /// Why it decides nothing.
+    fn relay(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: Bytes,
+        or_here: bool,
+    ) -> Result<Relay, ForwardResult> {
         #[derive(Deserialize)]
         struct Told {
             #[serde(default)]
             code: Option<String>,
         }
-        let content_type = headers.get(CONTENT_TYPE)?;
+        let content_type = headers.get(CONTENT_TYPE).ok_or(ForwardResult::Failed)?;
         // A page of some gateway is not the word of a broker, whatever its status.
-        let told: Told = serde_json::from_slice(&body).ok()?;
+        let told: Told = serde_json::from_slice(&body).map_err(|_| ForwardResult::Failed)?;
         let decides = match (status.as_u16(), told.code.as_deref()) {
             (201, None) => content_type == "application/json",
             // It is no defect of the client's request that brokers do not meet over HTTPS.
@@ -234,7 +254,12 @@ impl Peer {
             _ => false,
         };
         if !decides {
-            return None;
+            return Err(ForwardResult::Failed);
+        }
+        // This broker knows the user, and the policy lets the upload in. While a configuration is rolled out, region by
+        // region, the other one may know neither yet.
+        if or_here && matches!((status.as_u16(), told.code.as_deref()), (401, _) | (403, Some("policy-denied"))) {
+            return Err(ForwardResult::Disagreed);
         }
         let mut passed: HeaderMap =
             PASSED_ON.iter().filter_map(|name| Some((name.clone(), headers.get(name)?.clone()))).collect();
@@ -242,7 +267,7 @@ impl Peer {
             passed.insert(header::LOCATION, location);
         }
         let readable = |id: &&HeaderValue| id.len() <= 64 && id.to_str().is_ok();
-        Some(Relay { status, headers: passed, body, request_id: headers.get(REQUEST_ID).filter(readable).cloned() })
+        Ok(Relay { status, headers: passed, body, request_id: headers.get(REQUEST_ID).filter(readable).cloned() })
     }
 
     /// Where the upload is, with the host of its broker: the client asked another one.

@@ -46,6 +46,8 @@ pub enum Creation {
         region: RegionName,
         /// The nearest region that is up and that the policy allows, where that is known.
         nearest: Option<RegionName>,
+        /// Whether the upload may be here as well.
+        or_here: bool,
     },
 }
 
@@ -69,8 +71,9 @@ impl Uploads {
     /// only then given out. Runs to its end even when the caller goes away, so that no reservation waits for a lease.
     ///
     /// # Errors
-    /// When policy or limits refuse it or another region is to take it, an idempotency key stands in the way, or the store or storage fails. After an
-    /// error nothing is handed out, and what was reserved is free again, at the latest when the lease is over.
+    /// When policy or limits refuse it or another region is to take it, an idempotency key stands in the way, or the store
+    /// or storage fails. After an error nothing is handed out, and what was reserved is free again, at the latest when the
+    /// lease is over.
     pub async fn create(
         self: &Arc<Self>,
         principal: Arc<Principal>,
@@ -103,7 +106,9 @@ impl Uploads {
         trace::record("upload.policy", || admission.policy.to_string());
         let nearest = match self.place(principal, &admission, context).await? {
             Placement::Here { nearest } => nearest,
-            Placement::Elsewhere { region, nearest } => return Ok(Creation::Elsewhere { region, nearest }),
+            Placement::Elsewhere { region, nearest, or_here } => {
+                return Ok(Creation::Elsewhere { region, nearest, or_here });
+            }
         };
         self.check_metadata(request.transfer, &admission.attributes)?;
         let created = |tracked, replayed| {
@@ -193,7 +198,7 @@ impl Uploads {
             return Ok(Placement::Here { nearest });
         }
         if is_asked {
-            Ok(Placement::Elsewhere { region: region.clone(), nearest: nearest.cloned() })
+            Ok(Placement::Elsewhere { region: region.clone(), nearest: nearest.cloned(), or_here })
         } else {
             Err(self.misdirected(region))
         }
@@ -252,7 +257,7 @@ impl Uploads {
 /// Where an upload goes.
 enum Placement<'a> {
     Here { nearest: Option<&'a RegionName> },
-    Elsewhere { region: RegionName, nearest: Option<RegionName> },
+    Elsewhere { region: RegionName, nearest: Option<RegionName>, or_here: bool },
 }
 
 impl From<Denial> for Error {

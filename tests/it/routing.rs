@@ -312,6 +312,8 @@ async fn a_forward_that_fails_is_served_here_and_says_so() {
         ("an overload", Side::Says(problem("503 Service Unavailable", "overloaded"))),
         ("storage that is slow there", Side::Says(problem("504 Gateway Timeout", "storage-timeout"))),
         ("brokers that meet without HTTPS", Side::Says(problem("403 Forbidden", "https-required"))),
+        ("a broker without the policy yet", Side::Says(problem("403 Forbidden", "policy-denied"))),
+        ("a broker without the issuer yet", Side::Says(problem("401 Unauthorized", "unauthenticated"))),
         ("the page of a gateway", Side::Says("200 OK\ncontent-type: text/html\n\n<html>".to_owned())),
         ("a gateway that refuses", Side::Says("403 Forbidden\ncontent-type: text/html\n\n<html>".to_owned())),
         ("a redirect", Side::Says("307 Temporary Redirect\nlocation: https://evil.example/\n\n".to_owned())),
@@ -338,6 +340,24 @@ async fn a_forward_that_fails_is_served_here_and_says_so() {
         assert_eq!(refused.text("/region"), US, "{name}");
     }
     assert_eq!(deployment.sessions(), [count, 0, 0]);
+    let (_, metrics) = deployment.broker(EU).operator_get("/metrics").await;
+    let line = format!("upload_broker_forwards_total{{peer=\"{ASIA}\",result=\"disagreed\"}} 2");
+    assert!(metrics.contains(&line), "no {line} in {metrics}");
+}
+
+#[tokio::test]
+async fn a_region_that_lets_nobody_in_is_believed_where_the_upload_may_not_be_here() {
+    let deployment = Deployment::start("forward").await;
+    for (number, status, code) in
+        [(403, "403 Forbidden", "policy-denied"), (401, "401 Unauthorized", "unauthenticated")]
+    {
+        let document =
+            json!({"type": "urn:x", "title": "t", "detail": "d", "status": number, "code": code, "request_id": "r"});
+        let said = format!("{status}\ncontent-type: application/problem+json\nx-request-id: r\n\n{document}");
+        deployment.way(ASIA).lead_to(Side::Says(said));
+        create(&deployment.user(EU, "JP"), "not-europe").await.is_problem(number, code);
+    }
+    assert_eq!(deployment.sessions(), [0, 0, 0]);
 }
 
 #[tokio::test]

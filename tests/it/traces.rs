@@ -7,9 +7,11 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use upload_broker::app::Ended;
 use upload_broker::clock::Clock;
+use upload_broker::model::time::Timestamp;
 
-use crate::support::broker::configuration;
+use crate::support::broker::{configuration, emulator_of};
 use crate::support::collector::{Collector, attribute};
+use crate::support::crossing::{Crossing, Side};
 use crate::support::process::Process;
 use crate::support::{Broker, Settings, User};
 
@@ -117,6 +119,62 @@ async fn a_trusted_proxy_decides_on_a_trace_and_nobody_else_does() {
     assert_eq!(proxied.stop().await, Ended::Drained);
     let policies = collector.spans().into_iter().filter(|span| span["name"] == "GET /v1/policies");
     assert_eq!(policies.count(), 1, "what the proxy does not record is not recorded here either");
+}
+
+#[tokio::test]
+async fn what_another_region_did_is_in_the_same_trace() {
+    const ASIA: &str = "asia-southeast1";
+    let collector = Collector::start().await;
+    let (here, there) = (Crossing::new().await, Crossing::new().await);
+    let settings = |region, bucket, ways: [&Crossing; 2], other: &str| Settings {
+        region,
+        bucket,
+        url: ways[0].url(),
+        more_regions: format!("[[regions]]\n{other}\nurl = \"{}\"\n", ways[1].url()),
+        server: "trusted_proxies = [\"127.0.0.0/8\"]".to_owned(),
+        more: format!("{}[routing]\ngeo_header = \"x-client-geo\"\nmisdirected = \"forward\"\n", collector.section()),
+        ..Settings::default()
+    };
+    let asia = settings(ASIA, "media-asia", [&there, &here], "name = \"europe-west1\"\nbucket = \"media-eu\"");
+    let clock = Clock::manual(Timestamp::from_secs(1_800_000_000));
+    let asia = Broker::start_beside(emulator_of("media-asia", ASIA, clock.clone()).await, clock.clone(), asia).await;
+    there.lead_to(Side::Server(asia.address));
+    let europe =
+        settings("europe-west1", "media-eu", [&here, &there], &format!("name = \"{ASIA}\"\nbucket = \"media-asia\""));
+    let storage = emulator_of("media-eu", "europe-west1", clock.clone()).await;
+    let europe = Broker::start_beside(storage, clock, europe).await;
+    here.lead_to(Side::Server(europe.address));
+
+    let user = europe.user("ada").with("x-client-geo", "JP");
+    let created = user.create(10).await.is(201);
+    assert_eq!(created.text("/region"), ASIA);
+    let forward = collector.named("region forward").await;
+    assert_eq!((&forward["kind"], &forward["status"]), (&json!(3), &Value::Null), "{forward:#}");
+    for (key, expected) in [
+        ("http.request.method", "POST"),
+        ("http.response.status_code", "201"),
+        ("server.address", "127.0.0.1"),
+        ("routing.peer", ASIA),
+    ] {
+        assert_eq!(attribute(&forward, key).as_deref(), Some(expected), "{key}");
+    }
+    let answered = |span: &Value| span["name"] == "POST /v1/uploads" && span["parentSpanId"] == forward["spanId"];
+    let answered = collector.span("the request there", answered).await;
+    let asked = |span: &Value| span["name"] == "POST /v1/uploads" && span["spanId"] == forward["parentSpanId"];
+    let asked = collector.span("the request here", asked).await;
+    assert!(is_root(&asked), "{asked:#}");
+    for part in [&forward, &answered] {
+        assert_eq!(part["traceId"], asked["traceId"]);
+    }
+
+    // One that fails says so, and by which of the reasons that metrics count.
+    there.lead_to(Side::Nothing);
+    user.create(10).await.is(201);
+    let failed = |span: &Value| span["name"] == "region forward" && span["status"]["code"] == 2;
+    let failed = collector.span("a forward that failed", failed).await;
+    assert_eq!(attribute(&failed, "error.type").as_deref(), Some("no_connection"), "{failed:#}");
+    let text = String::from_utf8(collector.bytes()).unwrap();
+    assert!(!text.contains("Bearer") && !text.contains("upload_id"), "a secret is in {text}");
 }
 
 #[tokio::test]
