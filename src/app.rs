@@ -155,8 +155,7 @@ pub struct App {
     reloader: Arc<Reloader>,
     exporter: Option<Exporter>,
     background: Background,
-    certificate: Option<TlsCertificate>,
-    public_url: url::Url,
+    surroundings: Surroundings,
 }
 
 /// How a service ended.
@@ -234,8 +233,11 @@ impl App {
             reloader,
             exporter,
             background,
-            certificate,
-            public_url: config.server.public_url.clone(),
+            surroundings: Surroundings {
+                certificate,
+                public_url: config.server.public_url.clone(),
+                metadata_host: lasting.world.environment.gce_metadata_host.clone(),
+            },
         })
     }
 
@@ -284,10 +286,8 @@ impl App {
         tokio::spawn(async move { present.warm_up().await });
         if self.background == Background::ByItself {
             let uploads = Arc::clone(&self.present.load().uploads);
-            let (certificate, public_url, stop) = (self.certificate, self.public_url, stop_public.clone());
-            tokio::spawn(
-                async move { stop.run_until_cancelled(look(&uploads, certificate.as_ref(), &public_url)).await },
-            );
+            let (surroundings, stop) = (self.surroundings, stop_public.clone());
+            tokio::spawn(async move { stop.run_until_cancelled(surroundings.look(&uploads)).await });
             let present = Arc::clone(&self.present);
             let uploads = move || Arc::clone(&present.load().uploads);
             let present = Arc::clone(&self.present);
@@ -325,10 +325,22 @@ impl App {
     }
 }
 
-/// Says in the log whether what the service stands on is as it must be. Nothing depends on it.
-async fn look(uploads: &Uploads, certificate: Option<&TlsCertificate>, public_url: &url::Url) {
-    let Uploads { clock, region, storage, .. } = uploads;
-    live::check_at_start(&live::Essentials { clock, region, storage, public_url, certificate }).await.log();
+/// What is looked at when the service starts, beside what it works with.
+struct Surroundings {
+    certificate: Option<TlsCertificate>,
+    public_url: url::Url,
+    metadata_host: Option<String>,
+}
+
+impl Surroundings {
+    /// Says in the log whether what the service stands on is as it must be. Nothing depends on it.
+    async fn look(&self, uploads: &Uploads) {
+        let Uploads { clock, region, storage, .. } = uploads;
+        let Self { certificate, public_url, metadata_host } = self;
+        let (certificate, metadata_host) = (certificate.as_ref(), metadata_host.as_deref());
+        let essentials = live::Essentials { clock, region, metadata_host, storage, public_url, certificate };
+        live::check_at_start(&essentials).await.log();
+    }
 }
 
 /// What `check --live` looks at.

@@ -25,7 +25,8 @@ use super::open::{Lasting, Opened, Present};
 use crate::config::{self, Config, Errors};
 use crate::model::chain;
 use crate::model::time::Timestamp;
-use crate::server::{self, TlsCertificate, TlsError};
+use crate::server::{self, TlsCertificate, TlsError, Validity};
+use crate::telemetry::NoLabels;
 use crate::webhooks::Webhooks;
 
 /// How often files are looked at.
@@ -101,6 +102,7 @@ impl Reloader {
     pub(super) fn new(parts: Parts, config: Config, contents: Contents) -> Self {
         let Parts { lasting, present, webhooks, certificate } = parts;
         let metrics = Metrics::new(lasting.world.clock.now());
+        metrics.observe_expiry(certificate.as_ref());
         let known = Mutex::new(Known { config, contents, tried: Contents::default() });
         Self { lasting, present, webhooks, certificate, metrics, asked: Notify::new(), known }
     }
@@ -169,6 +171,7 @@ impl Reloader {
             routing.refresh_database().await;
         }
         let certificate = self.reload_certificate().await;
+        self.metrics.observe_expiry(self.certificate.as_ref());
         self.tell(why, &reloaded, certificate);
     }
 
@@ -242,6 +245,7 @@ impl Reloader {
             (Reloaded::Applied(_), _) | (_, Ok(server::Reloaded::Changed)) => "applied",
             (Reloaded::Unchanged, Ok(server::Reloaded::Unchanged)) => "unchanged",
         };
+        let was_refused = self.metrics.successful.get() == 0;
         if why != Why::FirstLook || all != "unchanged" {
             self.metrics.observe(all);
         }
@@ -249,6 +253,10 @@ impl Reloader {
             Reloaded::Applied(changed) => {
                 let changed = changed.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
                 info!(changed, "another configuration is in force");
+            }
+            // Somebody has put back what was there before, and waits for a word.
+            Reloaded::Unchanged if was_refused && all == "unchanged" => {
+                info!("the files can be used again, and say what is in force");
             }
             Reloaded::Unchanged if why == Why::Asked => info!("the configuration is the same as before"),
             Reloaded::Unchanged => debug!("the configuration is the same as before"),
@@ -284,6 +292,8 @@ pub(super) struct Metrics {
     reloads: Family<Labels, Counter>,
     successful: Gauge,
     loaded: Gauge,
+    /// Where there is a certificate.
+    expiry: Family<NoLabels, Gauge>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -293,7 +303,12 @@ struct Labels {
 
 impl Metrics {
     fn new(now: Timestamp) -> Self {
-        let metrics = Self { reloads: Family::default(), successful: Gauge::default(), loaded: Gauge::default() };
+        let metrics = Self {
+            reloads: Family::default(),
+            successful: Gauge::default(),
+            loaded: Gauge::default(),
+            expiry: Family::default(),
+        };
         for result in ["applied", "unchanged", "refused"] {
             drop(metrics.reloads.get_or_create(&Labels { result }));
         }
@@ -316,6 +331,17 @@ impl Metrics {
             "When the configuration in force was read, in seconds since the epoch",
             self.loaded.clone(),
         );
+        registry.register(
+            "tls_certificate_expiry_timestamp_seconds",
+            "Until when the certificate is good that new connections get, in seconds since the epoch",
+            self.expiry.clone(),
+        );
+    }
+
+    fn observe_expiry(&self, certificate: Option<&TlsCertificate>) {
+        if let Some(validity) = certificate.and_then(|certificate| Validity::of(&certificate.leaf())) {
+            self.expiry.get_or_create(&[]).set(validity.until.as_secs());
+        }
     }
 
     fn observe(&self, result: &'static str) {

@@ -202,11 +202,12 @@ fn open(bytes: Vec<u8>, file: &Path) -> Result<Reader<Vec<u8>>, DatabaseError> {
 }
 
 fn read_bounded(file: File) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // As large as it is, so that no copy is made while it grows: these files are the most that this process holds.
+    let length = file.metadata()?.len().min(MAX_FILE_BYTES);
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(std::io::Error::other("it is larger than 1 GiB"));
     }
-    bytes.shrink_to_fit();
     Ok(bytes)
 }

@@ -41,7 +41,7 @@ const DEFAULT_PRINCIPALS: usize = 500;
 )]
 pub(super) async fn list(
     State(uploads): State<Arc<Uploads>>,
-    _administrator: Administrator,
+    Administrator(administrator): Administrator,
     Query(query): Query<AdminListQuery>,
 ) -> Result<Json<UploadList>, Problem> {
     let selection = Selection {
@@ -51,7 +51,7 @@ pub(super) async fn list(
         limit: limit(query.limit, DEFAULT_PAGE, LARGEST_PAGE)?,
     };
     let from = place(query.cursor.as_deref(), &selection.whom)?;
-    let listing = uploads.list_any(&selection, from).await?;
+    let listing = uploads.list_any(&administrator, &selection, from).await?;
     let next = listing.next.map(|next| next.to_string());
     Ok(Json(UploadList::new(listing.uploads.iter().map(Upload::for_administrator).collect(), next)))
 }
@@ -70,11 +70,11 @@ pub(super) async fn list(
 )]
 pub(super) async fn get(
     State(uploads): State<Arc<Uploads>>,
-    _administrator: Administrator,
+    Administrator(administrator): Administrator,
     Deadline(deadline): Deadline,
     Id(id): Id,
 ) -> Result<Json<Upload>, Problem> {
-    Ok(Json(Upload::for_administrator(&uploads.find_any(id, deadline).await?)))
+    Ok(Json(Upload::for_administrator(&uploads.find_any(&administrator, id, deadline).await?)))
 }
 
 /// Cancel anybody's upload
@@ -117,7 +117,7 @@ pub(super) async fn cancel(
 )]
 pub(super) async fn usage(
     State(uploads): State<Arc<Uploads>>,
-    _administrator: Administrator,
+    Administrator(administrator): Administrator,
     Query(query): Query<UsageQuery>,
 ) -> Result<Json<UsageList>, Problem> {
     let whom = Whom { issuer: query.issuer, tenant: query.tenant, subject: query.subject };
@@ -127,7 +127,7 @@ pub(super) async fn usage(
         Some(Place { within: Some(_), .. }) => return Err(foreign_cursor().into()),
         place => place.map(|place| place.principal),
     };
-    let page = uploads.usage(&whom, policy.as_ref(), after, limit).await?;
+    let page = uploads.usage(&administrator, &whom, policy.as_ref(), after, limit).await?;
     let summed = |by| sums(&page.rows, by).into_iter().map(UsageEntry::from).collect();
     let rows = match query.by {
         UsageBy::Principal => page.rows.iter().map(UsageEntry::from).collect(),
@@ -166,14 +166,14 @@ pub(super) async fn webhooks(State(uploads): State<Arc<Uploads>>, _administrator
 )]
 pub(super) async fn parked(
     State(uploads): State<Arc<Uploads>>,
-    _administrator: Administrator,
+    Administrator(administrator): Administrator,
     name: Result<Path<String>, PathRejection>,
     Query(query): Query<ParkedQuery>,
 ) -> Result<Json<ParkedDeliveryList>, Problem> {
     let endpoint = endpoint(&uploads, name.as_deref().map(String::as_str).ok()).ok_or_else(no_webhook)?;
     let limit = limit(query.limit, DEFAULT_PAGE, LARGEST_PAGE)?;
     let after = query.cursor.as_deref().map(str::parse).transpose().map_err(|_| foreign_cursor())?;
-    Ok(Json(ParkedDeliveryList::from(&uploads.parked(endpoint, after, limit).await?)))
+    Ok(Json(ParkedDeliveryList::from(&uploads.parked(&administrator, endpoint, after, limit).await?)))
 }
 
 /// Replay a parked delivery

@@ -8,10 +8,9 @@ use rustls::server::ParsedCertificate;
 use url::Url;
 
 use super::report::Row;
-use super::validity::Validity;
 use crate::clock::Clock;
 use crate::model::time::Timestamp;
-use crate::server::TlsCertificate;
+use crate::server::{TlsCertificate, Validity};
 
 const NAME: &str = "certificate";
 
@@ -28,7 +27,7 @@ pub(super) fn row(certificate: Option<&TlsCertificate>, public_url: &Url, clock:
 
 fn judge(leaf: &CertificateDer<'_>, public_url: &Url, now: Timestamp) -> Row {
     let host = public_url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let renew = "renew it; the files are read again within half a minute";
+    let renew = "renew it; the files are read again within seconds";
     let parsed = ParsedCertificate::try_from(leaf);
     let (Some(Validity { from, until }), Ok(parsed)) = (Validity::of(leaf), parsed) else {
         return Row::failed(NAME, host, "it cannot be read", renew);

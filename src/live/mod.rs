@@ -13,7 +13,6 @@
 //! servers.rs      Redis, and the issuers' keys
 //! reach.rs        webhook receivers and the brokers of other regions
 //! certificate.rs  the certificate that clients are shown
-//! validity.rs     the dates in it
 //! ```
 
 mod account;
@@ -23,7 +22,6 @@ mod place;
 mod reach;
 pub mod report;
 mod servers;
-mod validity;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,6 +94,8 @@ pub struct Essentials<'a> {
     pub clock: &'a Clock,
     /// The own region.
     pub region: &'a Region,
+    /// `GCE_METADATA_HOST`.
+    pub metadata_host: Option<&'a str>,
     /// Where objects go.
     pub storage: &'a Storage,
     /// What clients call this broker.
@@ -112,7 +112,8 @@ pub async fn check(subject: &Subject) -> Report {
         Err(error) => Err(error.to_string()),
     };
     let own = own_region(subject, here.as_ref().ok());
-    let instance = place::instance(subject, here.as_ref());
+    let configured = subject.own.as_ref().map(|region| &region.name);
+    let instance = place::instance(configured, &subject.regions, here.as_ref());
     let regions = place::regions(&subject.regions);
     let bucket = async {
         match own {
@@ -134,15 +135,21 @@ pub async fn check(subject: &Subject) -> Report {
     Report::new(rows.into_iter().flatten().chain([certificate]).collect())
 }
 
-/// Looks at what is cheap: three calls to storage, and the certificate at hand.
+/// Looks at what is cheap: where this machine is, three calls to storage, and the certificate at hand.
 pub async fn check_at_start(essentials: &Essentials<'_>) -> Report {
-    let Essentials { clock, region, storage, public_url, certificate } = *essentials;
-    let (place, permissions) = tokio::join!(
+    let Essentials { clock, region, metadata_host, storage, public_url, certificate } = *essentials;
+    let instance = async {
+        // Off Google nobody says, and there is nothing to be said of it.
+        let here = Machine::new(metadata_host).ok()?.region().await.ok()?;
+        Some(place::instance(Some(&region.name), &[], Ok(&here)))
+    };
+    let (instance, place, permissions) = tokio::join!(
+        instance,
         within("location", bucket::location_alone(storage, region)),
         within("permissions", async { vec![bucket::permissions(storage, &region.bucket).await.0] }),
     );
     let certificate = certificate::row(certificate, public_url, clock);
-    Report::new(place.into_iter().chain(permissions).chain([certificate]).collect())
+    Report::new(instance.into_iter().chain(place).chain(permissions).chain([certificate]).collect())
 }
 
 /// The own region, also where it is the machine's.

@@ -1,6 +1,5 @@
 //! Where this machine is, and whether a bucket is there, too.
 
-use super::Subject;
 use super::report::Row;
 use crate::geo::regions::known;
 use crate::model::name::RegionName;
@@ -76,11 +75,11 @@ pub(super) fn words(place: &Place) -> String {
 }
 
 /// Whether this machine is where the configuration says.
-pub(super) fn instance(subject: &Subject, here: Result<&RegionName, &String>) -> Row {
+pub(super) fn instance(own: Option<&RegionName>, regions: &[Region], here: Result<&RegionName, &String>) -> Row {
     const NAME: &str = "instance";
-    let Some(own) = subject.own.as_ref().map(|region| &region.name) else {
+    let Some(own) = own else {
         return match here {
-            Ok(here) if subject.regions.iter().any(|region| region.name == *here) => {
+            Ok(here) if regions.iter().any(|region| region.name == *here) => {
                 Row::ok(NAME, here.as_str(), "region = \"auto\" is this one: it is where this machine is")
             }
             Ok(here) => Row::failed(

@@ -7,7 +7,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use reqwest::StatusCode;
 
+use crate::geo::Description;
 use crate::model::name::RegionName;
+use crate::telemetry::NoLabels;
 
 /// Counters of where uploads went. Clones count into the same numbers.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +17,8 @@ pub struct Metrics {
     routed: Family<RoutedLabels, Counter>,
     forwards: Family<ForwardLabels, Counter>,
     healthy: Family<PeerLabel, Gauge>,
+    /// Where there is to be one.
+    database_built: Family<NoLabels, Gauge>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -88,6 +92,17 @@ impl Metrics {
             "Whether the broker of another region is up, as the probes of this one see it",
             self.healthy.clone(),
         );
+        registry.register(
+            "geoip_database_build_timestamp_seconds",
+            "When the database that addresses are looked up in was built, in seconds since the epoch; 0 while there is none that can be used",
+            self.database_built.clone(),
+        );
+    }
+
+    /// Takes down which database is used.
+    pub(super) fn observe_database(&self, description: Option<&Description>) {
+        let built = description.map_or(0, |description| description.built_at.as_secs());
+        self.database_built.get_or_create(&[]).set(built);
     }
 
     /// Counts an upload that was created, or sent on and served here after all.
@@ -99,6 +114,11 @@ impl Metrics {
 
     pub(super) fn observe_forward(&self, region: &RegionName, result: ForwardResult) {
         self.forwards.get_or_create(&ForwardLabels { peer: region.to_string(), result: result.name() }).inc();
+    }
+
+    /// None is to be used any more.
+    pub(super) fn forget_database(&self) {
+        self.database_built.clear();
     }
 
     pub(super) fn forget_health(&self) {

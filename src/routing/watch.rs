@@ -72,7 +72,7 @@ impl Routing {
     /// Reads the database, if there is one and its file has changed. One that cannot be used is told once, and what was
     /// read before is used on.
     pub async fn refresh_database(&self) {
-        let Some(database) = self.locator.database.clone() else { return };
+        let Some(database) = self.locator.database.clone() else { return self.metrics.forget_database() };
         let kept = Arc::clone(&database);
         match tokio::task::spawn_blocking(move || database.reload_if_changed()).await {
             Ok(Ok(Refreshed::Unchanged)) => {}
@@ -88,5 +88,6 @@ impl Routing {
             }
             Err(error) => warn!(error = chain(&error), "the database of addresses was not read"),
         }
+        self.metrics.observe_database(kept.description().as_ref());
     }
 }

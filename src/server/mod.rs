@@ -15,6 +15,7 @@
 //! framing.rs     finds heads with two framings, which hyper resolves before anyone can see it
 //! front.rs       each request before the router: refuses what two readers could read differently
 //! tls.rs         the certificate, and its replacement while connections live
+//! validity.rs    the dates in it
 //! ```
 
 mod connection;
@@ -25,12 +26,14 @@ mod listener;
 mod settings;
 mod stream;
 mod tls;
+mod validity;
 
 pub use front::{BodyTimedOut, Peer};
 pub use limits::Limits;
 pub use listener::{Drained, Listener};
 pub use settings::{Settings, TlsSettings};
 pub use tls::{Reloaded, TlsCertificate, TlsError};
+pub use validity::Validity;
 
 #[cfg(test)]
 mod tests;

@@ -24,3 +24,6 @@ pub(crate) use logs::AUDIT;
 pub use logs::{LogFormat, init};
 pub use metrics::Metrics;
 pub use settings::{CollectorUrl, TelemetrySettings};
+
+/// The labels of a metric of which there is one series, or none.
+pub(crate) type NoLabels = [(&'static str, &'static str); 0];

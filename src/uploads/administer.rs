@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::time::Instant;
 
-use super::audit::{Audit, INTERRUPTED};
+use super::audit::Audit;
 use super::{Error, Uploads};
 use crate::model::Invalid;
 use crate::model::id::UploadId;
@@ -159,7 +159,14 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Error::NotFound`], and [`Error::Store`] when the store fails.
-    pub async fn find_any(&self, id: UploadId, deadline: Instant) -> Result<Owned, Error> {
+    pub async fn find_any(&self, administrator: &Principal, id: UploadId, deadline: Instant) -> Result<Owned, Error> {
+        let mut audit = Audit::begin(administrator, "read").of_upload(id);
+        let found = self.find_owned(id, deadline).await;
+        audit.read(&found);
+        found
+    }
+
+    async fn find_owned(&self, id: UploadId, deadline: Instant) -> Result<Owned, Error> {
         let tracked = self.store.find(id).await?.ok_or(Error::NotFound)?;
         let owner = self.store.owner(tracked.upload.principal).await?;
         let tracked = self.ended_in_time(tracked, deadline).await?;
@@ -172,19 +179,20 @@ impl Uploads {
     /// [`Error::NotFound`], and [`Error::Store`] and [`Error::Storage`] when these fail. While storage is away nothing is
     /// cancelled: the capability could not be revoked.
     pub async fn cancel_any(&self, administrator: &Principal, id: UploadId, deadline: Instant) -> Result<Owned, Error> {
+        let mut audit = Audit::begin(administrator, "cancel").of_upload(id);
+        let ended = self.call_off_any(id, deadline).await;
+        audit.outcome = match &ended {
+            Ok(owned) => owned.upload.state.name(),
+            Err(Error::NotFound) => "not found",
+            Err(_) => "failed",
+        };
+        ended
+    }
+
+    async fn call_off_any(&self, id: UploadId, deadline: Instant) -> Result<Owned, Error> {
         let tracked = self.store.find(id).await?.ok_or(Error::NotFound)?;
         let owner = self.store.owner(tracked.upload.principal).await?;
-        let mut audit = Audit {
-            administrator: administrator.id,
-            action: "cancel",
-            upload: Some(id),
-            endpoint: None,
-            replayed: None,
-            outcome: INTERRUPTED,
-        };
-        let ended = self.call_off(tracked, deadline).await;
-        audit.outcome = ended.as_ref().map_or("failed", |ended| ended.upload.state.name());
-        Ok(Owned { upload: ended?.upload, owner })
+        Ok(Owned { upload: self.call_off(tracked, deadline).await?.upload, owner })
     }
 
     /// The uploads of `selection`, from a place on. Looks at no more than 1000 uploads and 2000 principals, so a page may
@@ -193,11 +201,18 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Error::Store`] when the store fails.
-    pub async fn list_any(&self, selection: &Selection, from: Option<Place>) -> Result<OwnedListing, Error> {
+    pub async fn list_any(
+        &self,
+        administrator: &Principal,
+        selection: &Selection,
+        from: Option<Place>,
+    ) -> Result<OwnedListing, Error> {
+        let mut audit = Audit::begin(administrator, "list");
         let limit = selection.limit.clamp(1, Page::LARGEST);
         let mut gathering = Gathering { selection, limit, budget: SCAN, uploads: Vec::new() };
-        let next = self.gather(&mut gathering, from).await?;
-        Ok(OwnedListing { uploads: gathering.uploads, next })
+        let next = self.gather(&mut gathering, from).await;
+        audit.read(&next);
+        Ok(OwnedListing { next: next?, uploads: gathering.uploads })
     }
 
     /// Goes from principal to principal until the gathering is over; gives where to go on, if anything may follow.

@@ -1,11 +1,12 @@
 //! Who was given what, and who took it back: one line in the log for each capability that is granted (a create or a
-//! renewal; reading it again is none), for each upload that is cancelled, and for each thing that an administrator changes. No line holds an address, an object's name or a
-//! claim: whoever must know more finds it by the upload's id.
+//! renewal; reading it again is none), for each upload that is cancelled, and for each thing that an administrator reads or
+//! changes. No line holds an address, an object's name or a claim: whoever must know more finds it by the upload's id.
 
 use tracing::info;
 
+use super::Error;
 use crate::model::id::UploadId;
-use crate::model::principal::PrincipalId;
+use crate::model::principal::{Principal, PrincipalId};
 use crate::model::upload::PromisedSize;
 use crate::store::Tracked;
 use crate::telemetry::AUDIT;
@@ -75,6 +76,35 @@ pub(super) struct Audit<'a> {
     pub(super) replayed: Option<u32>,
     /// What came of it; [`INTERRUPTED`] at first.
     pub(super) outcome: &'static str,
+}
+
+impl<'a> Audit<'a> {
+    /// Of something that begins now.
+    pub(super) fn begin(administrator: &Principal, action: &'static str) -> Self {
+        let administrator = administrator.id;
+        Self { administrator, action, upload: None, endpoint: None, replayed: None, outcome: INTERRUPTED }
+    }
+
+    /// Of something that concerns this upload.
+    pub(super) fn of_upload(mut self, id: UploadId) -> Self {
+        self.upload = Some(id);
+        self
+    }
+
+    /// Of something that concerns this endpoint.
+    pub(super) fn of_endpoint(mut self, name: &'a str) -> Self {
+        self.endpoint = Some(name);
+        self
+    }
+
+    /// Takes down what came of reading.
+    pub(super) fn read<T>(&mut self, outcome: &Result<T, Error>) {
+        self.outcome = match outcome {
+            Ok(_) => "read",
+            Err(Error::NotFound) => "not found",
+            Err(_) => "failed",
+        };
+    }
 }
 
 impl Drop for Audit<'_> {

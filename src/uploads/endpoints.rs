@@ -4,7 +4,7 @@
 
 use tracing::warn;
 
-use super::audit::{Audit, INTERRUPTED};
+use super::audit::Audit;
 use super::{Error, Uploads};
 use crate::model::endpoint::EndpointId;
 use crate::model::id::UploadId;
@@ -76,6 +76,19 @@ impl Uploads {
     /// [`Error::Store`] when the store fails.
     pub async fn parked(
         &self,
+        administrator: &Principal,
+        endpoint: &Endpoint,
+        after: Option<UploadId>,
+        limit: usize,
+    ) -> Result<ParkedDeliveries, Error> {
+        let mut audit = Audit::begin(administrator, "list_parked").of_endpoint(&endpoint.name);
+        let listed = self.list_parked(endpoint, after, limit).await;
+        audit.read(&listed);
+        listed
+    }
+
+    async fn list_parked(
+        &self,
         endpoint: &Endpoint,
         after: Option<UploadId>,
         limit: usize,
@@ -105,14 +118,7 @@ impl Uploads {
     /// # Errors
     /// [`Error::Store`] when the store fails. Repeating the call is safe.
     pub async fn replay(&self, administrator: &Principal, endpoint: &Endpoint, id: UploadId) -> Result<bool, Error> {
-        let mut audit = Audit {
-            administrator: administrator.id,
-            action: "replay",
-            upload: Some(id),
-            endpoint: Some(&endpoint.name),
-            replayed: None,
-            outcome: INTERRUPTED,
-        };
+        let mut audit = Audit::begin(administrator, "replay").of_upload(id).of_endpoint(&endpoint.name);
         let replayed = self.store.replay(id, endpoint.id, self.clock.now()).await;
         audit.outcome = match replayed {
             Ok(true) => "replayed",
@@ -130,14 +136,8 @@ impl Uploads {
     /// # Errors
     /// [`Error::Store`] when the store fails; some may be due again then. Repeating the call is safe.
     pub async fn replay_all(&self, administrator: &Principal, endpoint: &Endpoint) -> Result<Replayed, Error> {
-        let mut audit = Audit {
-            administrator: administrator.id,
-            action: "replay_all",
-            upload: None,
-            endpoint: Some(&endpoint.name),
-            replayed: Some(0),
-            outcome: INTERRUPTED,
-        };
+        let mut audit = Audit::begin(administrator, "replay_all").of_endpoint(&endpoint.name);
+        audit.replayed = Some(0);
         let replayed = self.replay_some(endpoint, audit.replayed.get_or_insert_default()).await;
         audit.outcome = if replayed.is_ok() { "replayed" } else { "failed" };
         replayed

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::administer::{MOST_PRINCIPALS, Place, Whom};
+use super::audit::Audit;
 use super::{Error, Uploads};
 use crate::model::limits::Limits;
 use crate::model::name::PolicyName;
-use crate::model::principal::PrincipalId;
+use crate::model::principal::{Principal, PrincipalId};
 use crate::model::size::ByteCount;
 use crate::store::{KnownOwner, Usage};
 
@@ -75,6 +76,20 @@ impl Uploads {
     /// # Errors
     /// [`Error::Store`] when the store fails.
     pub async fn usage(
+        &self,
+        administrator: &Principal,
+        whom: &Whom,
+        policy: Option<&PolicyName>,
+        after: Option<PrincipalId>,
+        limit: usize,
+    ) -> Result<UsagePage, Error> {
+        let mut audit = Audit::begin(administrator, "usage");
+        let used = self.usage_of(whom, policy, after, limit).await;
+        audit.read(&used);
+        used
+    }
+
+    async fn usage_of(
         &self,
         whom: &Whom,
         policy: Option<&PolicyName>,

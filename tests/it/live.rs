@@ -362,30 +362,38 @@ async fn a_check_ends_in_time_whoever_hangs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_says_what_is_amiss_and_serves_all_the_same() {
+    const ELSEWHERE: [(&str, &str); 1] =
+        [("instance", "this machine is in europe-west4: sessions that it opens are bound to that region")];
     let Some(scene) = Scene::start().await else { return };
-    let (folder, metadata) = (TempDir::new().unwrap(), Metadata::of("europe-west1-b").await);
     let mut bucket = bucket();
     bucket.location = "US-EAST1".into();
     withhold(&mut bucket, "storage.objects.get");
     let storage = storage(bucket, None).await;
-    let file = folder.path().join("broker.toml");
-    let text = scene.configuration(folder.path(), &storage.url());
-    std::fs::write(&file, edit(&text, "region = \"europe-west1\"", "region = \"auto\"")).unwrap();
-    let mut command = serve(&file, "info");
-    command.env("GCE_METADATA_HOST", &metadata.host);
-    tokio::task::spawn_blocking(move || {
-        let (mut broker, ..) = Process::listening(command);
-        assert!(broker.line_with("\"listening\"").contains("\"region\":\"europe-west1\""));
-        for (check, part) in [("location", "every byte makes a detour"), ("permissions", "no upload can end")] {
-            let line: Value = serde_json::from_str(&broker.line_with(part)).unwrap();
-            assert_eq!((line["level"].as_str(), line["check"].as_str()), (Some("WARN"), Some(check)), "{line}");
-        }
-        broker.line_with("the set-up was looked at: 1 ok, 0 with a warning, 2 failed, 0 skipped");
-        broker.signal("TERM");
-        assert_eq!(broker.wait().code(), Some(0), "{}", broker.printed());
-    })
-    .await
-    .unwrap();
+    let of_storage = [("location", "every byte makes a detour"), ("permissions", "no upload can end")];
+    for (region, zone, of_place, counts) in [
+        ("auto", "europe-west1-b", &[][..], "2 ok, 0 with a warning, 2 failed, 0 skipped"),
+        ("europe-west1", "europe-west4-a", &ELSEWHERE[..], "1 ok, 0 with a warning, 3 failed, 0 skipped"),
+    ] {
+        let (folder, metadata) = (TempDir::new().unwrap(), Metadata::of(zone).await);
+        let file = folder.path().join("broker.toml");
+        let text = scene.configuration(folder.path(), &storage.url());
+        std::fs::write(&file, edit(&text, "region = \"europe-west1\"", &format!("region = \"{region}\""))).unwrap();
+        let mut command = serve(&file, "info");
+        command.env("GCE_METADATA_HOST", &metadata.host);
+        tokio::task::spawn_blocking(move || {
+            let (mut broker, ..) = Process::listening(command);
+            assert!(broker.line_with("\"listening\"").contains("\"region\":\"europe-west1\""));
+            for (check, part) in of_place.iter().chain(&of_storage) {
+                let line: Value = serde_json::from_str(&broker.line_with(part)).unwrap();
+                assert_eq!((line["level"].as_str(), line["check"].as_str()), (Some("WARN"), Some(*check)), "{line}");
+            }
+            broker.line_with(&format!("the set-up was looked at: {counts}"));
+            broker.signal("TERM");
+            assert_eq!(broker.wait().code(), Some(0), "{}", broker.printed());
+        })
+        .await
+        .unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -65,6 +65,7 @@ async fn a_bad_file_keeps_the_old_state_says_why_and_shows_in_a_metric() {
     scene.hang_up();
     scene.metric("config_reloads_total{result=\"unchanged\"}", 1).await;
     scene.metric("config_last_reload_successful", 1).await;
+    scene.broker.line_with("the files can be used again, and say what is in force");
     let loaded = scene.value("config_loaded_timestamp_seconds").await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
     scene.write(&two);
@@ -196,18 +197,21 @@ async fn keys_that_seal_are_changed_in_three_steps_without_losing_a_session() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_is_replaced_although_the_configuration_is_broken() {
+    const EXPIRY: &str = "tls_certificate_expiry_timestamp_seconds{}";
     let tls = "tls = { certificate = \"tls.crt\", key = \"tls.key\" }".to_owned();
     let settings = Settings { server: tls, ..with_policies(&policy("one", "")) };
-    let scene = Scene::start_with_files(settings, |folder| drop(scene::certificate(folder))).await;
+    let scene = Scene::start_with_files(settings, |folder| drop(scene::certificate(folder, 2090))).await;
+    scene.metric(EXPIRY, 3_786_912_000).await;
     scene.write("nonsense");
     scene.hang_up();
     scene.metric("config_reloads_total{result=\"refused\"}", 1).await;
-    let fresh = scene::certificate(scene.folder.path());
+    let fresh = scene::certificate(scene.folder.path(), 2091);
     let client = reqwest::Client::builder().tls_certs_only([fresh]).no_proxy().pool_max_idle_per_host(0);
     let client = client.build().unwrap();
     let served = async || client.get(format!("https://{}/openapi.json", scene.address)).send().await.is_ok();
     scene::soon("the new certificate is served", served).await;
     scene.broker.line_with("the TLS certificate was replaced");
+    scene.metric(EXPIRY, 3_818_448_000).await;
     scene.metric("config_last_reload_successful", 0).await;
 
     scene.write(&scene.good);

@@ -211,13 +211,21 @@ async fn a_database_that_is_missing_or_broken_is_done_without_until_it_is_mended
     let broker = Broker::start_with(settings).await;
     let user = broker.user("ada").with("x-forwarded-for", "192.0.2.7");
     let located_by = async || user.get("/v1/route").await.is(200).text("/located_by");
+    let built = async || {
+        let (_, text) = broker.operator_get("/metrics").await;
+        let built =
+            text.lines().find_map(|line| line.strip_prefix("upload_broker_geoip_database_build_timestamp_seconds{} "));
+        built.map(|seconds| seconds.parse::<i64>().unwrap())
+    };
     assert_eq!(located_by().await, "none", "it is missing");
+    assert_eq!(built().await, Some(0), "which alerts can tell from one that is not wanted");
     std::fs::write(&file, b"nonsense").unwrap();
     broker.look_at_database().await;
     assert_eq!(located_by().await, "none", "it is broken");
     std::fs::write(&file, Mmdb::cities(&[("192.0.2.0/24", place(Some("JP"), None))]).bytes()).unwrap();
     broker.look_at_database().await;
     assert_eq!(located_by().await, "database", "it is there");
+    assert!(built().await.is_some_and(|built| built > 0));
     std::fs::write(&file, b"nonsense once more").unwrap();
     broker.look_at_database().await;
     assert_eq!(located_by().await, "database", "what was read before is used on");

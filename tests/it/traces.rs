@@ -273,7 +273,11 @@ async fn grants_and_cancellations_are_on_record_under_any_filter_and_bear_the_id
     let root = User::new(ada.broker.clone(), "root", Clock::System.now());
     let path = format!("/v1/admin/uploads/{}", other.id());
     root.call(reqwest::Method::DELETE, &path, None).await.is(200);
-    broker.line_with("an administrator acted");
+    root.get(&path).await.is(200);
+    root.get(&format!("/v1/admin/uploads/{}", "0".repeat(34))).await.is(404);
+    root.get("/v1/admin/uploads?subject=ada").await.is(200);
+    root.get("/v1/admin/usage").await.is(200);
+    broker.line_with("\"action\":\"usage\"");
 
     let log = broker.printed();
     let lines: Vec<Value> = log
@@ -289,6 +293,10 @@ async fn grants_and_cancellations_are_on_record_under_any_filter_and_bear_the_id
         ("cancel", "cancelled"),
         ("create", "granted"),
         ("cancel", "cancelled"),
+        ("read", "read"),
+        ("read", "not found"),
+        ("list", "read"),
+        ("usage", "read"),
     ];
     assert_eq!(told, expected.map(|(action, outcome)| (json!(action), json!(outcome))), "{log}");
     let first = &lines[0];

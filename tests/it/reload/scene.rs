@@ -165,12 +165,15 @@ fn fastrand() -> u64 {
     u64::from_le_bytes(upload_broker::clock::Randomness::System.bytes())
 }
 
-/// Writes a certificate and its key, and gives the certificate.
-pub fn certificate(folder: &Path) -> reqwest::Certificate {
-    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-    replace(folder, "tls.key", &made.signing_key.serialize_pem());
-    replace(folder, "tls.crt", &made.cert.pem());
-    reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap()
+/// Writes a certificate that is good until the beginning of that year, and its key; gives the certificate.
+pub fn certificate(folder: &Path, year: i32) -> reqwest::Certificate {
+    let mut parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = parameters.self_signed(&key).unwrap();
+    replace(folder, "tls.key", &key.serialize_pem());
+    replace(folder, "tls.crt", &made.pem());
+    reqwest::Certificate::from_pem(made.pem().as_bytes()).unwrap()
 }
 
 /// The content of a secret's file; the number decides which.

@@ -9,10 +9,11 @@ use crate::model::time::Timestamp;
 
 /// The dates of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Validity {
-    pub(super) from: Timestamp,
-    /// The last second.
-    pub(super) until: Timestamp,
+pub struct Validity {
+    /// The first second.
+    pub from: Timestamp,
+    /// The last one.
+    pub until: Timestamp,
 }
 
 const SEQUENCE: u8 = 0x30;
@@ -24,7 +25,7 @@ const VERSION: u8 = 0xa0;
 
 impl Validity {
     /// `None` when it is no certificate.
-    pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+    pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (certificate, _) = expect(certificate, SEQUENCE)?;
         let (signed, _) = expect(certificate, SEQUENCE)?;
         let rest = expect(signed, VERSION).map_or(signed, |(_, rest)| rest);
