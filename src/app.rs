@@ -192,7 +192,7 @@ impl App {
         });
         let (uploads, identity) = (Arc::clone(&present.uploads), Arc::clone(&present.identity));
         let routing = Arc::clone(&uploads.routing);
-        routing.introduce_peers();
+        present.introduce();
         let present = Arc::new(ArcSwap::from_pointee(present));
         let parts = Parts {
             lasting: Arc::clone(&lasting),

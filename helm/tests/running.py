@@ -31,6 +31,11 @@ REGIONS = [
     {"name": "us-central1", "bucket": "media-us", "url": "https://us.uploads.example.com"},
 ]
 ROUTING = {"misdirected": "forward", "geo_header": "x-client-geo"}
+# The end of an upload reaches the receiver of webhooks, and spans the collector of traces, when nobody waits for it.
+BESIDE = [
+    'webhook_deliveries_total{endpoint="backend",result="accepted"}',
+    'telemetry_spans_total{result="exported"}',
+]
 
 
 @contextlib.contextmanager
@@ -67,12 +72,12 @@ def until_ready(operations):
         time.sleep(0.05)
 
 
-def until_told(metrics):
-    """What is exported once the end of an upload was told to the receiver of webhooks."""
+def until_counted(metrics):
+    """What is exported once what happens beside requests was counted, too."""
     deadline = time.monotonic() + PATIENCE
-    while 'webhook_deliveries_total{endpoint="backend",result="accepted"} 0' in (text := ask(metrics)[1]):
+    while missing := [series for series in BESIDE if f"{series} 0" in (text := ask(metrics)[1])]:
         if time.monotonic() > deadline:
-            raise RuntimeError("no webhook was accepted")
+            raise RuntimeError(missing)
         time.sleep(0.05)
     return text
 
@@ -140,7 +145,7 @@ def serving(handler):
 
 
 def exported():
-    """What `/metrics` says once every metric has a series: a family without one is left out of it."""
+    """What `/metrics` says at the start, and once everything that is counted has happened."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         config = {"policies": POLICIES, "regions": REGIONS, "routing": ROUTING}
@@ -177,17 +182,20 @@ def exported():
             "UPLOAD_BROKER_WEBHOOKS__0__NAME": "backend",
             "UPLOAD_BROKER_WEBHOOKS__0__SECRET_FILE": str(secret),
             "UPLOAD_BROKER_WEBHOOKS__0__ALLOW_PRIVATE_ADDRESSES": "true",
+            "UPLOAD_BROKER_TELEMETRY__OTLP_ENDPOINT": stack.enter_context(receiver()),
         }
         log = stack.enter_context(open(folder / "log", "w", encoding="utf-8"))
         stack.enter_context(
             process(BINARY, "serve", "--insecure-loopback", "--config", path, env=environment, stdout=log, stderr=log)
         )
         address, operations = addresses(folder / "log")
+        metrics = f"http://{operations}/metrics"
+        before = ask(metrics)[1]
         until_ready(operations)
         token = folder / "token"
         token.write_text(made([BINARY, "token", "--key", material / "issuer.pem", "--subject", "ada"]))
         use(folder, f"http://{address}", token, storage)
-        return until_told(f"http://{operations}/metrics")
+        return before, until_counted(metrics)
 
 
 def use(folder, url, token, storage):
@@ -204,6 +212,11 @@ def use(folder, url, token, storage):
         answer = ask(uploads, {**upload, "policy": policy}, **ada)
         if answer[0] != status:
             raise RuntimeError(answer)
+    # Storage refuses, and the client is told that it is not its fault.
+    ask(f"{storage}/_emulator/faults", [{"operation": "initiate", "action": {"kind": "respond", "status": 403}}])
+    refused = ask(uploads, {**upload, "policy": "videos"}, **ada)
+    if refused[0] != 502:
+        raise RuntimeError(refused)
     # The nearest region cannot take it, so it is served here.
     sent_on = ask(uploads, {**upload, "policy": "videos"}, **ada, **{ROUTING["geo_header"]: "US"})
     if sent_on[0] != 201:

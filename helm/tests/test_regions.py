@@ -69,6 +69,28 @@ class Regions(unittest.TestCase):
             self.assertEqual(written["region"], region)
             self.assertEqual(written["server"]["public_url"], f"https://{region}.uploads.example.com")
 
+    def test_a_region_that_only_the_machine_knows_is_no_label(self):
+        # The word `auto` would name a region that there is not, and all regions would have it in common.
+        config = {"region": "auto", "server": {"public_url": "https://eu.uploads.example.com"}}
+        for kind, list_name, value in [
+            ("PodMonitor", "podMetricsEndpoints", "podMonitor"),
+            ("ServiceMonitor", "endpoints", "serviceMonitor"),
+        ]:
+            values = {value: {"enabled": True}, "prometheusRule": {"enabled": True}}
+            found = template(SETS["minimal"], {**values, "config": config})
+            [endpoint] = only(found, kind)["spec"][list_name]
+            self.assertNotIn("relabelings", endpoint)
+            # That of an upload, which the broker says itself, stays.
+            self.assertTrue(endpoint["honorLabels"])
+            for group in only(found, "PrometheusRule")["spec"]["groups"]:
+                for rule in group["rules"]:
+                    self.assertEqual(rule["labels"].keys(), {"severity"}, rule["alert"])
+            says = [path for path, leaf in all_leaves(found).items() if leaf == "auto"]
+            self.assertEqual(says, ["ConfigMap/upload-broker/data/config.toml/region"])
+            # And where it is named, it is one.
+            [endpoint] = only(template(SETS["minimal"], values), kind)["spec"][list_name]
+            self.assertEqual(endpoint["relabelings"], [{"targetLabel": "region", "replacement": "europe-west1"}])
+
     def test_every_region_of_the_examples_has_its_file(self):
         common = yaml.safe_load((EXAMPLES / "common.yaml").read_text())
         files = {path.stem for path in EXAMPLES.glob("*.yaml")} - {"common"}

@@ -167,14 +167,16 @@ class Rendering(unittest.TestCase):
             include = '{{ include (print $.Template.BasePath "/NOTES.txt") . | toJson }}'
             (copy / "templates" / "notes.yaml").write_text(f"kind: Notes\ntext: {include}\n")
             notes = {}
-            for name, files in SETS.items():
+            unnamed = ("--set", "config.region=auto,config.server.public_url=https://eu.uploads.example.com")
+            sets = [(name, files, ()) for name, files in SETS.items()] + [("auto", SETS["minimal"], unnamed)]
+            for name, files, more in sets:
                 chosen = [argument for file in files for argument in ("--values", file)]
-                done = helm(
-                    "template", "eu", copy, "--kube-version", "1.34.0", "--show-only", "templates/notes.yaml", *chosen
-                )
+                show = ("--kube-version", "1.34.0", "--show-only", "templates/notes.yaml")
+                done = helm("template", "eu", copy, *show, *chosen, *more)
                 self.assertEqual(done.returncode, 0, done.stderr)
                 notes[name] = yaml.safe_load(done.stdout)["text"]
         self.assertIn("serves region us-east4 at https://us-east4.uploads.example.com.", notes["us-east4"])
+        self.assertIn("serves the region of its machines at https://eu.uploads.example.com.", notes["auto"])
         self.assertIn("helm --namespace default test eu", notes["us-east4"])
         self.assertIn("must exist: upload-broker-session-keys, upload-broker-tls.", notes["us-east4"])
         self.assertNotIn("Nobody reads its metrics", notes["us-east4"])

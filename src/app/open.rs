@@ -74,6 +74,16 @@ impl Present {
         self.identity.issuers().chain(of_pushes)
     }
 
+    /// Shows in metrics what is counted of its policies, regions and issuers, also where nothing has happened yet.
+    pub(super) fn introduce(&self) {
+        self.uploads.introduce_policies();
+        self.uploads.routing.introduce_peers();
+        self.identity.introduce_issuers();
+        if let Some(receiver) = &self.receiver {
+            receiver.introduce_issuers();
+        }
+    }
+
     /// Reads keys that are not known yet, so that the first request that needs them does not wait.
     pub(super) async fn warm_up(&self) {
         let of_pushes = async {

@@ -214,7 +214,7 @@ impl Reloader {
         self.webhooks.tell(endpoints);
         let before = self.present.swap(Arc::clone(&present));
         present.uploads.watchers.follow(&present.uploads);
-        present.uploads.routing.introduce_peers();
+        present.introduce();
         for issuer in before.issuers() {
             if !present.issuers().any(|kept| kept == issuer) {
                 present.identity.forget(issuer);

@@ -212,6 +212,11 @@ impl Receiver {
         self.identity.issuers()
     }
 
+    /// Shows in metrics what came of reading the issuer's keys.
+    pub fn introduce_issuers(&self) {
+        self.identity.introduce_issuers();
+    }
+
     /// Reads the issuer's keys; failures are logged.
     pub async fn warm_up(&self) {
         self.identity.warm_up().await;

@@ -44,6 +44,10 @@ pub(super) enum FetchResult {
     Failure,
 }
 
+impl FetchResult {
+    const ALL: [Self; 2] = [Self::Success, Self::Failure];
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum CheckResult {
     Remembered,
@@ -96,6 +100,13 @@ impl Metrics {
             "When an issuer's key set was last read, in seconds since the epoch",
             self.keys_confirmed.clone(),
         );
+    }
+
+    /// Makes both ends of reading an issuer's keys visible, so that the first of its kind is seen as an increase.
+    pub(super) fn introduce(&self, issuer: &str) {
+        for result in FetchResult::ALL {
+            drop(self.key_fetches.get_or_create(&FetchLabels { issuer: issuer.to_owned(), result }));
+        }
     }
 
     pub(super) fn count_fetch(&self, issuer: &str, result: FetchResult) {

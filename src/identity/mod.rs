@@ -162,6 +162,13 @@ impl Identity {
         self.issuers.iter().map(|issuer| &*issuer.rules.issuer)
     }
 
+    /// Shows in metrics what came of reading the keys of each issuer.
+    pub fn introduce_issuers(&self) {
+        for issuer in self.issuers() {
+            self.surroundings.metrics.introduce(issuer);
+        }
+    }
+
     /// Ceases to show when the keys of `issuer` were last read, which nothing asks any more.
     pub fn forget(&self, issuer: &str) {
         self.surroundings.metrics.forget_confirmed(issuer);

@@ -20,6 +20,23 @@ pub struct Limits {
     pub daily_bytes: Option<ByteCount>,
 }
 
+impl Limits {
+    /// What `max_active` is called in a policy, on the wire and in metrics.
+    pub const MAX_ACTIVE: &str = "max_active";
+    /// What `rate` is called there.
+    pub const RATE: &str = "rate";
+    /// What `daily_bytes` is called there.
+    pub const DAILY_BYTES: &str = "daily_bytes";
+
+    /// The names of the limits that there are.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        let max_active = self.max_active.map(|_| Self::MAX_ACTIVE);
+        let rate = self.rate.map(|_| Self::RATE);
+        let daily_bytes = self.daily_bytes.map(|_| Self::DAILY_BYTES);
+        [max_active, rate, daily_bytes].into_iter().flatten()
+    }
+}
+
 /// What happens when a limit is passed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Enforcement {

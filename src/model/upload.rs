@@ -325,6 +325,9 @@ pub enum StateKind {
 }
 
 impl StateKind {
+    /// Those that an upload can end in.
+    pub const FINAL: [Self; 4] = [Self::Completed, Self::Rejected, Self::Cancelled, Self::Expired];
+
     /// The name on the wire.
     pub const fn name(self) -> &'static str {
         match self {

@@ -59,6 +59,9 @@ pub(super) enum ForwardResult {
 }
 
 impl ForwardResult {
+    const ALL: [Self; 6] =
+        [Self::Created, Self::Refused, Self::Failed, Self::TimedOut, Self::NoConnection, Self::Overloaded];
+
     /// That of an answer that decides.
     pub(super) fn of(status: StatusCode) -> Self {
         if status == StatusCode::CREATED { Self::Created } else { Self::Refused }
@@ -110,6 +113,13 @@ impl Metrics {
         let nearest = nearest.map_or_else(|| "unknown".to_owned(), ToString::to_string);
         let labels = RoutedLabels { served_by: served_by.to_string(), nearest, how };
         self.routed.get_or_create(&labels).inc();
+    }
+
+    /// Makes every result of a forward to a region visible, so that the first of its kind is seen as an increase.
+    pub(super) fn introduce_forwards(&self, region: &RegionName) {
+        for result in ForwardResult::ALL {
+            drop(self.forwards.get_or_create(&ForwardLabels { peer: region.to_string(), result: result.name() }));
+        }
     }
 
     pub(super) fn observe_forward(&self, region: &RegionName, result: ForwardResult) {

@@ -133,10 +133,11 @@ impl Routing {
         Self { locator, metrics, clock, randomness, own, candidates, urls, peers, client, misdirected }
     }
 
-    /// Shows in metrics which of the other regions are up, and of no others.
+    /// Shows in metrics which of the other regions are up, and of no others; and what came of forwards to them.
     pub fn introduce_peers(&self) {
         self.metrics.forget_health();
         for peer in &self.peers {
+            self.metrics.introduce_forwards(&peer.name);
             self.metrics.observe_health(&peer.name, peer.is_up());
         }
     }

@@ -83,6 +83,18 @@ struct RefreshLabel {
 }
 
 impl Operation {
+    const ALL: [Self; 9] = [
+        Self::Initiate,
+        Self::Look,
+        Self::ReadBack,
+        Self::Delete,
+        Self::Cancel,
+        Self::Describe,
+        Self::Permissions,
+        Self::NotificationConfigs,
+        Self::Sign,
+    ];
+
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Initiate => "initiate",
@@ -122,6 +134,23 @@ impl Operation {
             Self::Look | Self::Delete | Self::Cancel | Self::Sign => "free",
         }
     }
+}
+
+impl CallResult {
+    const ALL: [Self; 8] = [
+        Self::Ok,
+        Self::Refused,
+        Self::Unauthenticated,
+        Self::Throttled,
+        Self::Unavailable,
+        Self::Connection,
+        Self::TimedOut,
+        Self::Nonsense,
+    ];
+}
+
+impl RefreshResult {
+    const ALL: [Self; 2] = [Self::Ok, Self::Failed];
 }
 
 impl EncodeLabelValue for Operation {
@@ -174,6 +203,16 @@ impl Metrics {
 
     /// Makes the counters part of `registry`, under names that begin with `storage_`.
     pub fn register(&self, registry: &mut Registry) {
+        // All of them from the start, so that the first of its kind is seen as an increase.
+        for operation in Operation::ALL {
+            for result in CallResult::ALL {
+                drop(self.calls.get_or_create(&CallLabels { operation, class: operation.class(), result }));
+            }
+            drop(self.retries.get_or_create(&OperationLabel { operation }));
+        }
+        for result in RefreshResult::ALL {
+            drop(self.refreshes.get_or_create(&RefreshLabel { result }));
+        }
         registry.register(
             "storage_calls",
             "Calls to storage, retries included, by operation, price class and result",

@@ -43,6 +43,27 @@ pub(super) enum Operation {
 }
 
 impl Operation {
+    const ALL: [Self; 18] = [
+        Self::Admit,
+        Self::Attach,
+        Self::Abandon,
+        Self::Find,
+        Self::List,
+        Self::Advance,
+        Self::Renew,
+        Self::Usage,
+        Self::Ping,
+        Self::Claim,
+        Self::Schedule,
+        Self::Restore,
+        Self::ClaimDeliveries,
+        Self::SettleDelivery,
+        Self::Parked,
+        Self::Replay,
+        Self::Owners,
+        Self::FindKey,
+    ];
+
     /// What it is called in traces.
     pub(super) const fn span_name(self) -> &'static str {
         match self {
@@ -88,6 +109,10 @@ enum Outcome {
     Corrupt,
 }
 
+impl Outcome {
+    const ALL: [Self; 5] = [Self::Ok, Self::Unavailable, Self::Timeout, Self::Overloaded, Self::Corrupt];
+}
+
 /// From a quarter of a millisecond, an idle server close by, to the deadline of a call.
 fn seconds_histogram() -> Histogram {
     Histogram::new([0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5])
@@ -104,6 +129,12 @@ impl Metrics {
 
     /// Adds them to `registry`, each name beginning with `store_`.
     pub fn register(&self, registry: &mut Registry) {
+        // All of them from the start, so that the first of its kind is seen as an increase.
+        for operation in Operation::ALL {
+            for result in Outcome::ALL {
+                drop(self.operations.get_or_create(&OperationLabels { operation, result }));
+            }
+        }
         let registry = registry.sub_registry_with_prefix("store");
         registry.register("operations", "Operations by name and result", self.operations.clone());
         registry.register("operation_duration_seconds", "Duration of operations", self.seconds.clone());

@@ -198,9 +198,9 @@ impl LimitHit {
     /// What the limit is called in a policy.
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Rate { .. } => "rate",
-            Self::Active { .. } => "max_active",
-            Self::DailyBytes { .. } => "daily_bytes",
+            Self::Rate { .. } => Limits::RATE,
+            Self::Active { .. } => Limits::MAX_ACTIVE,
+            Self::DailyBytes { .. } => Limits::DAILY_BYTES,
         }
     }
 }

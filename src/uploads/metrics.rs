@@ -9,8 +9,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::sweep::{Round, Settled};
-use crate::model::name::PolicyName;
-use crate::model::upload::{Upload, UploadState};
+use crate::model::limits::Enforcement;
+use crate::model::name::{PolicyName, RegionName};
+use crate::model::upload::{StateKind, Upload, UploadState};
+use crate::policy::Policy;
 
 /// Counters of uploads. Clones count into the same numbers.
 #[derive(Clone, Debug, Default)]
@@ -116,6 +118,24 @@ impl Metrics {
         );
         registry.register("event_listeners", "Streams of events that are open", self.listeners.clone());
         registry.register("events_sent", "Events given to streams", self.events.clone());
+    }
+
+    /// Makes what happens to uploads under a policy visible, so that the first of each kind is seen as an increase.
+    pub(super) fn introduce(&self, policy: &Policy, region: &RegionName) {
+        let (policy_name, region) = (policy.name().to_string(), region.to_string());
+        let labels = UploadLabels { policy: policy_name.clone(), region: region.clone() };
+        for family in [&self.created, &self.renewed, &self.restored, &self.recalled] {
+            drop(family.get_or_create(&labels));
+        }
+        for kind in StateKind::FINAL {
+            let (policy, region) = (policy_name.clone(), region.clone());
+            drop(self.ended.get_or_create(&OutcomeLabels { policy, region, outcome: kind.name() }));
+        }
+        if policy.enforcement() == Enforcement::Enforce {
+            for limit in policy.limits().names() {
+                drop(self.refused.get_or_create(&LimitLabels { policy: policy_name.clone(), limit }));
+            }
+        }
     }
 
     /// `None` for what failed.

@@ -138,6 +138,13 @@ pub struct Allowance<'a> {
 }
 
 impl Uploads {
+    /// Shows in metrics what happens to uploads of each policy.
+    pub fn introduce_policies(&self) {
+        for policy in self.policies.all() {
+            self.metrics.introduce(policy, &self.region.name);
+        }
+    }
+
     /// The caller's upload, as it is known or as storage has it.
     ///
     /// # Errors

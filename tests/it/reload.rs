@@ -1,6 +1,6 @@
 //! Another configuration for a process that runs: by signal, and because a file has changed.
 
-mod scene;
+pub mod scene;
 mod under_load;
 
 use std::time::Duration;

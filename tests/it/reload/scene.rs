@@ -132,7 +132,7 @@ impl Scene {
         }
     }
 
-    async fn operator_get(&self, path: &str) -> (u16, String) {
+    pub async fn operator_get(&self, path: &str) -> (u16, String) {
         let response = self.ada.client.get(format!("http://{}{path}", self.operations)).send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     }
