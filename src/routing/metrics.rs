@@ -59,8 +59,15 @@ pub(super) enum ForwardResult {
 }
 
 impl ForwardResult {
-    const ALL: [Self; 6] =
-        [Self::Created, Self::Refused, Self::Failed, Self::TimedOut, Self::NoConnection, Self::Overloaded];
+    const ALL: [Self; 7] = [
+        Self::Created,
+        Self::Refused,
+        Self::Failed,
+        Self::Disagreed,
+        Self::TimedOut,
+        Self::NoConnection,
+        Self::Overloaded,
+    ];
 
     /// That of an answer that decides.
     pub(super) fn of(status: StatusCode) -> Self {

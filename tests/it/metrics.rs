@@ -103,7 +103,7 @@ fn of_policy(name: &str) -> Vec<String> {
 }
 
 fn of_peer(name: &str) -> Vec<String> {
-    ["created", "refused", "failed", "timed_out", "no_connection", "overloaded"]
+    ["created", "refused", "failed", "disagreed", "timed_out", "no_connection", "overloaded"]
         .map(|result| format!("forwards_total{{peer=\"{name}\",result=\"{result}\"}}"))
         .into()
 }
