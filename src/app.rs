@@ -298,7 +298,9 @@ impl App {
         let for_operators = operations::router(Arc::clone(&self.operator_state));
         let operations = tokio::spawn(self.operations.serve(move || for_operators.clone(), stop_operations.clone()));
         let present = self.present;
-        let public = tokio::spawn(self.public.serve(move || present.load().router.clone(), stop_public.clone()));
+        let proxies = Arc::clone(&present);
+        let public = self.public.with_proxies(move |address| proxies.load().trusted_proxies.include(address));
+        let public = tokio::spawn(public.serve(move || present.load().router.clone(), stop_public.clone()));
 
         shutdown.cancelled().await;
         self.operator_state.readiness.drain();

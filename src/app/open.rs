@@ -65,6 +65,7 @@ pub(super) struct Present {
     pub(super) uploads: Arc<Uploads>,
     pub(super) identity: Arc<Identity>,
     pub(super) receiver: Option<Arc<Receiver>>,
+    pub(super) trusted_proxies: TrustedProxies,
 }
 
 impl Present {
@@ -191,7 +192,7 @@ impl Lasting {
             receiver: receiver.clone(),
             allowed_origins: AllowedOrigins(config.server.allowed_origins.clone().into()),
             readiness: Arc::clone(&self.readiness),
-            trusted_proxies,
+            trusted_proxies: trusted_proxies.clone(),
         };
         let tracing = self.tracer.clone().map(|tracer| Tracing {
             tracer,
@@ -200,7 +201,7 @@ impl Lasting {
         });
         let (metrics, randomness) = (Arc::clone(&self.http_metrics), self.world.randomness.clone());
         let router = http::router(services, gate, Observer { metrics, randomness, tracing })?;
-        Ok(Opened { present: Present { router, uploads, identity, receiver }, endpoints })
+        Ok(Opened { present: Present { router, uploads, identity, receiver, trusted_proxies }, endpoints })
     }
 
     /// Refuses policies that need signatures where storage was opened without: it takes another token for them.

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::framing::Coded;
 use super::front::{self, Peer};
 use super::limits::Limits;
+use super::listener::IsProxy;
 use super::stream::Watched;
 
 /// The receive windows of HTTP/2. Request bodies are at most 64 KiB, so one stream never waits for its window, and a
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     pub(super) router: Box<dyn Fn() -> Router + Send + Sync>,
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) limits: Limits,
+    pub(super) is_proxy: IsProxy,
     pub(super) protocol: auto::Builder<TokioExecutor>,
     /// No new requests: those under way may finish.
     pub(super) shutdown: CancellationToken,
@@ -108,8 +110,9 @@ pub(super) async fn serve(tcp: TcpStream, address: SocketAddr, shared: Arc<Share
 }
 
 async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Peer, shared: &Shared) -> End {
-    let limits = &shared.limits;
-    let activity = Arc::new(Activity::new(Instant::now(), *limits));
+    let is_proxy = (shared.is_proxy)(peer.address.ip());
+    let limits = if is_proxy { shared.limits.of_proxy() } else { shared.limits };
+    let activity = Arc::new(Activity::new(Instant::now(), limits));
     let stream = Watched::new(stream, Arc::clone(&activity), limits.write_timeout);
     let service =
         service_fn(|request| answer(request, peer, Activity::begin(&activity), (shared.router)(), limits.body_timeout));

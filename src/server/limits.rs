@@ -23,6 +23,8 @@ pub struct Limits {
     pub stall_timeout: Duration,
     /// How long a connection may stay open between requests.
     pub idle_timeout: Duration,
+    /// The same for connections of trusted proxies.
+    pub proxy_idle_timeout: Duration,
     /// How long an idle connection may take to close after it was asked to.
     pub closing_timeout: Duration,
     /// The size of a request's header: the buffer of an HTTP/1 connection, and the header list of HTTP/2. HTTP/1 has a
@@ -38,6 +40,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Those of a connection of a trusted proxy.
+    pub(super) fn of_proxy(self) -> Self {
+        Self { idle_timeout: self.proxy_idle_timeout, ..self }
+    }
+
     /// How long the requests under way may take when the listener closes.
     pub const DRAIN: Duration = Duration::from_secs(25);
 }
@@ -54,9 +61,12 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(120),
-            // Longer than the 60 s after which common proxies close, so that they close first, and never send a
-            // request into a connection that is being closed.
+            // Longer than the 60 s after which common proxies close that nobody has named here, so that they close first,
+            // and never send a request into a connection that is being closed.
             idle_timeout: Duration::from_secs(75),
+            // Google's application load balancers close after 600 s, which cannot be changed, and have servers close
+            // later (Cloud Load Balancing documentation, "Timeouts and retries"). Of proxies there are few connections.
+            proxy_idle_timeout: Duration::from_secs(620),
             closing_timeout: Duration::from_secs(5),
             // A token of 8 KiB, and as much again for what browsers and proxies add.
             max_header_bytes: 16 * 1024,

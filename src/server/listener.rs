@@ -1,7 +1,7 @@
 //! Accepts connections up to a number, and drains them at the end.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +28,11 @@ pub struct Listener {
     address: SocketAddr,
     tls: Option<TlsCertificate>,
     limits: Limits,
+    is_proxy: IsProxy,
 }
+
+/// Whether a trusted proxy is at the address. Asked once for each connection.
+pub(super) type IsProxy = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// What became of the connections that stood when the listener closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +53,13 @@ impl Listener {
     pub async fn bind(address: SocketAddr, tls: Option<TlsCertificate>, limits: Limits) -> io::Result<Self> {
         let socket = TcpListener::bind(address).await?;
         let address = socket.local_addr()?;
-        Ok(Self { socket, address, tls, limits })
+        Ok(Self { socket, address, tls, limits, is_proxy: Box::new(|_| false) })
+    }
+
+    /// Keeps idle connections of these proxies for longer: see [`Limits::proxy_idle_timeout`].
+    #[must_use]
+    pub fn with_proxies(self, is_proxy: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        Self { is_proxy: Box::new(is_proxy), ..self }
     }
 
     /// The address taken, with the port that the system chose if it was 0.
@@ -57,8 +67,9 @@ impl Listener {
         self.address
     }
 
-    /// Serves until `shutdown` is cancelled, each request by the router that `router` gives for it; then refuses new connections, closes idle ones, lets the requests under
-    /// way finish, and returns when all have, or when [`Limits::drain`] has passed and the rest were cut.
+    /// Serves until `shutdown` is cancelled, each request by the router that `router` gives for it; then refuses new
+    /// connections, closes idle ones, lets the requests under way finish, and returns when all have, or when
+    /// [`Limits::drain`] has passed and the rest were cut.
     ///
     /// Dropping the future ends all connections at once.
     pub async fn serve(
@@ -66,11 +77,12 @@ impl Listener {
         router: impl Fn() -> Router + Send + Sync + 'static,
         shutdown: CancellationToken,
     ) -> Drained {
-        let Self { socket, tls, limits, .. } = self;
+        let Self { socket, tls, limits, is_proxy, .. } = self;
         let shared = Arc::new(Shared {
             router: Box::new(router),
             tls: tls.map(|certificate| certificate.acceptor()),
             limits,
+            is_proxy,
             protocol: connection::protocol(&limits),
             shutdown: shutdown.clone(),
             cut: CancellationToken::new(),

@@ -130,7 +130,8 @@ resource "google_compute_backend_service" "broker" {
   health_checks         = [google_compute_health_check.endpoints.id]
 
   # TLS up to the pods, whose certificate the load balancer does not check. It keeps idle connections for 600 s, and the
-  # broker closes them after 75 s: over HTTP/2 it says so first, over HTTP/1.1 a request could meet that and get a 502.
+  # broker those of trusted_proxies for 620 s. Should they be missing there, it closes after 75 s: over HTTP/2 it says so
+  # first, over HTTP/1.1 a request could meet that and get a 502.
   protocol = "HTTP2"
 
   # Of a whole answer. Streams of events live for 600 s.

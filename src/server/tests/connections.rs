@@ -52,6 +52,17 @@ async fn an_idle_connection_is_kept_for_its_time_and_then_closed() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_of_a_proxy_is_kept_for_longer() {
+    let served = Served::start(Limits { idle_timeout: SOON, proxy_idle_timeout: 5 * SOON, ..patient() }).await;
+    let (mut client, mut proxy) = (served.connect().await, served.connect_by_proxy().await);
+    client.greet().await;
+    proxy.greet().await;
+    assert_eq!(client.rest().await, "");
+    proxy.greet().await;
+    assert_eq!(proxy.rest().await, "");
+}
+
+#[tokio::test]
 async fn a_later_header_has_no_more_time_than_the_first() {
     let served = Served::start(Limits { header_timeout: SOON, ..patient() }).await;
     let mut client = served.connect().await;

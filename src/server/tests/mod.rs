@@ -5,7 +5,7 @@ mod draining;
 mod requests;
 mod secured;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -31,6 +31,9 @@ const SOON: Duration = Duration::from_millis(250);
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(60);
 
+/// Where a trusted proxy is.
+const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
 /// What a silent client would run into only after the test has failed.
 fn patient() -> Limits {
     Limits {
@@ -41,6 +44,7 @@ fn patient() -> Limits {
         write_timeout: LONG,
         stall_timeout: LONG,
         idle_timeout: LONG,
+        proxy_idle_timeout: LONG,
         closing_timeout: LONG,
         drain: LONG,
         ..Limits::default()
@@ -96,6 +100,7 @@ impl Served {
             );
         let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), tls, limits).await.unwrap();
         let address = listener.local_addr();
+        let listener = listener.with_proxies(|address| address == PROXY);
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(listener.serve(move || router.clone(), shutdown.clone()));
         Self { address, shutdown, task, begun, release }
@@ -103,6 +108,13 @@ impl Served {
 
     async fn connect(&self) -> Client {
         Client(TcpStream::connect(self.address).await.unwrap())
+    }
+
+    /// A connection of the trusted proxy.
+    async fn connect_by_proxy(&self) -> Client {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((PROXY, 0).into()).unwrap();
+        Client(socket.connect(self.address).await.unwrap())
     }
 
     /// Waits until `/wait` has begun once more.
