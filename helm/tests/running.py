@@ -236,6 +236,8 @@ def use(folder, url, token, storage):
     if renewed[0] != 200:
         raise RuntimeError(renewed)
     ask(f"{url}/v1/policies", Authorization="Bearer nonsense")
+    # As probes do.
+    ask(f"{url}/v1/route")
     ended = json.loads(ask(uploads, **ada)[1])["uploads"][-1]
     # A stream of what has ended says so, and is over.
     ask(f"{uploads}/{ended['id']}/events", Accept="text/event-stream", **ada)
