@@ -42,7 +42,9 @@ def make_material(folder):
                 "-days",
                 "2",
             ),
+            # Not an authority's, which the broker's own client would take from no server.
             *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+            *("-addext", "basicConstraints=critical,CA:FALSE"),
             *("-keyout", folder / "tls.key", "-out", folder / "tls.crt"),
         ]
     )

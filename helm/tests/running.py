@@ -5,6 +5,7 @@ import functools
 import http.server
 import json
 import re
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -16,8 +17,14 @@ from pathlib import Path
 from chart import SETS, template
 from files import BINARY, lay_out, made
 
+# What the broker shows is made anew for each run, and the clients here need not know it: `upload` does.
+ANY_CERTIFICATE = ssl.create_default_context()
+ANY_CERTIFICATE.check_hostname = False
+ANY_CERTIFICATE.verify_mode = ssl.CERT_NONE
 # No proxy stands between a test and its own machine.
-OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+OPENER = urllib.request.build_opener(
+    urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=ANY_CERTIFICATE)
+)
 PATIENCE = 60
 # Policies by which each counter of refusals counts.
 POLICIES = [
@@ -177,6 +184,10 @@ def exported():
             "UPLOAD_BROKER_NOTIFICATIONS__JWKS_FILE": str(material / "jwks.json"),
             "UPLOAD_BROKER_NOTIFICATIONS__ALGORITHMS": '["ES256"]',
             "UPLOAD_BROKER_SERVER__TRUSTED_PROXIES": '["127.0.0.0/8"]',
+            "UPLOAD_BROKER_SERVER__TLS__CERTIFICATE": str(material / "tls.crt"),
+            "UPLOAD_BROKER_SERVER__TLS__KEY": str(material / "tls.key"),
+            # Not there: that there is to be one suffices for its metric.
+            "UPLOAD_BROKER_ROUTING__GEOIP_DATABASE": str(folder / "GeoLite2-City.mmdb"),
             "UPLOAD_BROKER_REGIONS__1__URL": stack.enter_context(peer("us-central1")),
             "UPLOAD_BROKER_WEBHOOKS__0__URL": stack.enter_context(receiver()),
             "UPLOAD_BROKER_WEBHOOKS__0__NAME": "backend",
@@ -185,16 +196,15 @@ def exported():
             "UPLOAD_BROKER_TELEMETRY__OTLP_ENDPOINT": stack.enter_context(receiver()),
         }
         log = stack.enter_context(open(folder / "log", "w", encoding="utf-8"))
-        stack.enter_context(
-            process(BINARY, "serve", "--insecure-loopback", "--config", path, env=environment, stdout=log, stderr=log)
-        )
+        stack.enter_context(process(BINARY, "serve", "--config", path, env=environment, stdout=log, stderr=log))
         address, operations = addresses(folder / "log")
         metrics = f"http://{operations}/metrics"
         before = ask(metrics)[1]
         until_ready(operations)
         token = folder / "token"
         token.write_text(made([BINARY, "token", "--key", material / "issuer.pem", "--subject", "ada"]))
-        use(folder, f"http://{address}", token, storage)
+        # The name in the certificate.
+        use(folder, f"https://localhost:{address.rsplit(':', 1)[1]}", token, storage)
         return before, until_counted(metrics)
 
 
@@ -202,7 +212,8 @@ def use(folder, url, token, storage):
     """Does once whatever is counted."""
     file = folder / "holiday.mp4"
     file.write_bytes(bytes(1000))
-    made([BINARY, "upload", file, "--broker", url, "--token-file", token, "--policy", "videos"])
+    trusted = folder / "material" / "tls.crt"
+    made([BINARY, "upload", file, "--broker", url, "--ca", trusted, "--token-file", token, "--policy", "videos"])
     uploads = f"{url}/v1/uploads"
     ada = {"Authorization": f"Bearer {token.read_text().strip()}"}
     # Storage fails once, and is asked again.
@@ -225,6 +236,8 @@ def use(folder, url, token, storage):
     if renewed[0] != 200:
         raise RuntimeError(renewed)
     ask(f"{url}/v1/policies", Authorization="Bearer nonsense")
+    # As probes do.
+    ask(f"{url}/v1/route")
     ended = json.loads(ask(uploads, **ada)[1])["uploads"][-1]
     # A stream of what has ended says so, and is over.
     ask(f"{uploads}/{ended['id']}/events", Accept="text/event-stream", **ada)

@@ -16,6 +16,9 @@ DOCUMENT = REPOSITORY / "docs" / "metrics.md"
 # What the collector adds to every series, and the series that it makes itself.
 TARGET = {"namespace", "job", "pod", "instance", "region", "container", "endpoint"}
 OF_THE_COLLECTOR = {"up"}
+# What probes of geo-DNS and of other regions ask, all day.
+PROBED = "/v1/route"
+REQUESTS = "http_server_request_duration_seconds"
 # How matchers are written, to whether what they say has to hold.
 WANTED = {"MatchOp.Equal": True, "MatchOp.Re": True, "MatchOp.NotEqual": False, "MatchOp.NotRe": False}
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
@@ -159,6 +162,20 @@ class Metrics(unittest.TestCase):
             with self.subTest(name):
                 self.assertTrue(self.before.series(name))
                 self.assertEqual(self.exported.series(name), self.before.series(name))
+
+    def test_probes_do_not_count_as_requests_of_users(self):
+        # So many would make any share of failures small, and any time short, where there are few others. What instances
+        # have to do they are a part of: that is a matter of the other dashboard.
+        looked_at = set()
+        for where, expression in queries():
+            for name, matchers, grouped in selectors(expression):
+                if name.startswith(REQUESTS) and not where.startswith("dependencies: "):
+                    looked_at.add(where)
+                    counted = all(matches({"http_route": PROBED}, *one) for one in matchers if one[0] == "http_route")
+                    with self.subTest(where):
+                        self.assertTrue("http_route" in grouped or not counted)
+        self.assertLessEqual({"UploadBrokerErrorBudgetFast", "users: Answered without a failure"}, looked_at)
+        self.assertIn(PROBED, {labels["http_route"] for labels in self.exported.labels[f"{REQUESTS}_count"]})
 
     def test_each_kind_of_mistake_in_a_query_would_be_found(self):
         self.assertNotIn("upload_broker_uploads_created", self.exported.names, "a counter without its suffix")
