@@ -287,7 +287,7 @@ impl App {
         if self.background == Background::ByItself {
             let uploads = Arc::clone(&self.present.load().uploads);
             let (surroundings, stop) = (self.surroundings, stop_public.clone());
-            tokio::spawn(async move { stop.run_until_cancelled(surroundings.look(&uploads)).await });
+            tokio::spawn(async move { Box::pin(stop.run_until_cancelled(surroundings.look(&uploads))).await });
             let present = Arc::clone(&self.present);
             let uploads = move || Arc::clone(&present.load().uploads);
             let present = Arc::clone(&self.present);
