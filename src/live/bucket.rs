@@ -276,7 +276,10 @@ fn notifications(bucket: &BucketName, configs: Option<Result<Vec<NotificationCon
     };
     let topic = config.topic.trim_start_matches("//pubsub.googleapis.com/");
     if config.object_name_prefix.is_empty() {
-        return Row::ok(NAME, bucket.as_str(), format!("new objects are told to {topic}"));
+        // The account may not ask about topics and subscriptions, and a token for them would be able to do more.
+        let found =
+            format!("new objects are told to {topic}; what it pushes here, upload_broker_notifications_total counts");
+        return Row::ok(NAME, bucket.as_str(), found);
     }
     let found = format!("only new objects in {:?} are told, to {topic}", config.object_name_prefix);
     Row::warning(NAME, bucket.as_str(), found, "see that the object names of all policies begin so")
