@@ -8,7 +8,21 @@ import unittest
 import jsonschema
 import kubernetes_validate
 
-from chart import KUBERNETES, REPOSITORY, SETS, TESTS, broker, configuration, named, objects, of_kind, only, pods, template
+from chart import (
+    KUBERNETES,
+    REGIONS,
+    REPOSITORY,
+    SETS,
+    TESTS,
+    broker,
+    configuration,
+    named,
+    objects,
+    of_kind,
+    only,
+    pods,
+    template,
+)
 from restricted import flatten, violations
 
 CUSTOM = {"HTTPRoute", "PodMonitor", "PrometheusRule", "ServiceMonitor"}
@@ -193,6 +207,27 @@ class Wiring(unittest.TestCase):
             ports = {port["name"] for port in broker(found)["ports"]}
             for service in of_kind(found, "Service"):
                 self.assertLessEqual({port["targetPort"] for port in service["spec"]["ports"]}, ports)
+
+    def test_the_load_balancer_of_the_examples_takes_its_address_and_keeps_that_of_clients(self):
+        for region in REGIONS:
+            service = named(objects(region), "Service", "upload-broker")
+            annotations = service["metadata"]["annotations"]
+            # Without it, GKE does not read the other.
+            self.assertEqual(annotations["cloud.google.com/l4-rbs"], "enabled")
+            self.assertEqual(annotations["networking.gke.io/load-balancer-ip-addresses"], f"upload-broker-{region}")
+            self.assertEqual(service["spec"]["externalTrafficPolicy"], "Local")
+            # Two questions of the load balancer, 3 s apart, find that a node has no instance any more.
+            hook = broker(objects(region))["lifecycle"]["preStop"]
+            self.assertGreater(hook["sleep"]["seconds"], 2 * 3)
+
+    def test_the_class_of_a_load_balancer_is_only_that_of_one(self):
+        kept = {"loadBalancerClass": "example.com/balancer"}
+        for kind, expected in [("LoadBalancer", "example.com/balancer"), ("ClusterIP", None)]:
+            found = template(SETS["minimal"], {"service": {**kept, "type": kind}})
+            spec = named(found, "Service", "upload-broker")["spec"]
+            self.assertEqual(spec.get("loadBalancerClass"), expected, kind)
+            self.assertEqual([problems(one, KUBERNETES[0]) for one in of_kind(found, "Service")], [[], []])
+        self.assertNotIn("loadBalancerClass", named(objects("us-east4"), "Service", "upload-broker")["spec"])
 
     def test_the_admin_port_is_not_public(self):
         for name in SETS:
