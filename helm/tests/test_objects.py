@@ -10,7 +10,9 @@ import kubernetes_validate
 
 from chart import (
     KUBERNETES,
+    NAMESPACE,
     REGIONS,
+    RELEASE,
     REPOSITORY,
     SETS,
     TESTS,
@@ -292,6 +294,17 @@ class Wiring(unittest.TestCase):
         ]
         self.assertEqual([one["metadata"]["labels"][monitor["jobLabel"]] for one in chosen], ["upload-broker"])
         self.assertEqual([one["spec"]["ports"][0]["name"] for one in chosen], [monitor["endpoints"][0]["port"]])
+
+
+    def test_alerts_look_at_the_series_that_something_makes(self):
+        for name, values, job in [
+            ("a ServiceMonitor", {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}}, RELEASE),
+            ("something else", {"prometheusRule": {"enabled": True, "job": "gmp/broker"}}, "gmp/broker"),
+        ]:
+            with self.subTest(name):
+                groups = only(template(SETS["minimal"], values), "PrometheusRule")["spec"]["groups"]
+                for rule in [rule for group in groups for rule in group["rules"]]:
+                    self.assertIn(f'{{namespace="{NAMESPACE}",job="{job}"', rule["expr"], rule["alert"])
 
 
 class Secrets(unittest.TestCase):

@@ -118,6 +118,16 @@ class Rendering(unittest.TestCase):
                 {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}},
                 "would count everything twice",
             ),
+            (
+                "alerts on series that nobody makes",
+                {"prometheusRule": {"enabled": True}},
+                "would fire UploadBrokerDown for ever",
+            ),
+            (
+                "alerts on series of somebody else",
+                {"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True, "job": "broker"}},
+                "prometheusRule.job is for series that something else makes",
+            ),
             ("a route of no gateway", {"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is needed"),
             (
                 "a password in a section that the chart does not know",

@@ -164,6 +164,12 @@ The address of Redis, where a Secret has its password: the kubelet puts the pass
 {{- if and $values.podMonitor.enabled $values.serviceMonitor.enabled }}
 {{- $wrong = append $wrong "podMonitor and serviceMonitor would count everything twice: enable one" }}
 {{- end }}
+{{- $monitored := or $values.podMonitor.enabled $values.serviceMonitor.enabled }}
+{{- if and $monitored $values.prometheusRule.job }}
+{{- $wrong = append $wrong "prometheusRule.job is for series that something else makes: leave it out beside podMonitor or serviceMonitor" }}
+{{- else if and $values.prometheusRule.enabled (not $monitored) (not $values.prometheusRule.job) }}
+{{- $wrong = append $wrong "prometheusRule.enabled without podMonitor or serviceMonitor would fire UploadBrokerDown for ever: enable one, or name in prometheusRule.job the job of what reads the metrics" }}
+{{- end }}
 {{- if and $values.httpRoute.enabled (not $values.httpRoute.parentRefs) }}
 {{- $wrong = append $wrong "httpRoute.parentRefs is needed: the gateways that the route belongs to" }}
 {{- end }}
