@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import tomllib
 import unittest
 
 import jsonschema
@@ -43,6 +44,24 @@ def problems(one, kubernetes):
     except kubernetes_validate.ValidationError as error:
         return [error.message]
     return []
+
+
+def called(found):
+    """The ports that instances may call, by the first network that they may be in; None stands for anywhere."""
+    ports = {}
+    for rule in only(found, "NetworkPolicy")["spec"]["egress"]:
+        [network] = [peer["ipBlock"]["cidr"] for peer in rule.get("to", [])[:1]] or [None]
+        ports.setdefault(network, set()).update(port["port"] for port in rule["ports"])
+    return ports
+
+
+def texts(value, path=""):
+    """(path, text) of every text inside."""
+    if isinstance(value, str):
+        yield path, value
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else []
+    for key, one in inner:
+        yield from texts(one, f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}".lstrip("."))
 
 
 class Validation(unittest.TestCase):
@@ -269,6 +288,63 @@ class Wiring(unittest.TestCase):
             reached = {(port["port"], port["protocol"]) for rule in rules for port in rule["ports"]}
             needed = {(53, "UDP"), (53, "TCP"), (443, "TCP"), (6379, "TCP"), (80, "TCP"), (988, "TCP")}
             self.assertLessEqual(needed, reached, name)
+
+    def test_what_the_configuration_names_may_be_reached(self):
+        config = {
+            "region": "europe-west1",
+            "store": {"url": "rediss+sentinel://sentinel-0:26380,sentinel-1/main"},
+            "storage": {"endpoint": "https://storage.example:8001"},
+            "issuers": [
+                {"issuer": "https://issuer.example:8002"},
+                {"issuer": "https://issuer.example:9002", "jwks_url": "https://keys.example:8003/keys?of=all:1"},
+                {"issuer": "https://issuer.example:9003", "jwks_file": "jwks.json"},
+            ],
+            "regions": [
+                {"name": "europe-west1", "bucket": "eu", "url": "https://eu.example:9004"},
+                {"name": "us-east4", "bucket": "us", "url": "https://us.example:8004"},
+                {"name": "asia-east1", "bucket": "asia", "url": "https://asia.example/"},
+            ],
+            "notifications": {"jwks_url": "https://[fd00::1]:8005/keys"},
+            "webhooks": [
+                {"url": "https://backend.example:8006/hooks"},
+                {"url": "http://127.0.0.1:9006/"},
+                {"url": "http://[::1]:9007"},
+            ],
+            "telemetry": {"otlp_endpoint": "http://collector:4318"},
+            "server": {"allowed_origins": ["https://app.example:9008"]},
+        }
+        proxies = {"HTTPS_PROXY": "http://proxy.example:3128", "no_proxy": "example:9009", "http_proxy": "proxy:3129"}
+        values = {
+            "config": config,
+            "configFiles": {"jwks.json": "{}"},
+            "env": proxies,
+            "networkPolicy": {"redisTo": [{"ipBlock": {"cidr": "10.0.0.0/24"}}]},
+        }
+        self.assertEqual(
+            called(template(SETS["minimal"], values)),
+            {
+                None: {53, 443, 8001, 8002, 8003, 8004, 8005, 8006, 4318, 3128, 3129},
+                "10.0.0.0/24": {6379, 26379, 26380},
+                "169.254.169.254/32": {80, 988},
+            },
+        )
+        # And nothing else is, where nothing is named.
+        self.assertEqual(
+            called(objects("minimal")), {None: {53, 443, 6379}, "169.254.169.254/32": {80, 988}}
+        )
+
+    def test_the_broker_calls_nobody_else(self):
+        example = (REPOSITORY / "upload-broker.example.toml").read_text()
+        # Optional keys stand behind a "#".
+        whole = tomllib.loads(re.sub(r"^#(\[|\w+ = )", r"\1", example, flags=re.MULTILINE))
+        named_there = {re.sub(r"\[\d+\]", "", path) for path, text in texts(whole) if "://" in text}
+        called_there = {
+            *("storage.endpoint", "issuers.issuer", "issuers.jwks_url", "regions.url", "store.url"),
+            *("notifications.issuer", "notifications.jwks_url", "webhooks.url", "telemetry.otlp_endpoint"),
+        }
+        # Who they are is told, and not asked.
+        told = {"server.public_url", "server.allowed_origins", "notifications.audience"}
+        self.assertEqual(named_there, called_there | told, "should upload-broker.calledPorts know of it?")
 
     def test_a_budget_leaves_a_node_to_be_drained(self):
         for name in set(SETS) - {"nothing"}:

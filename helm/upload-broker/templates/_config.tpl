@@ -68,6 +68,54 @@ The address of Redis, where a Secret has its password: the kubelet puts the pass
 {{- regexReplaceAll "^([a-z+]+://)" .Values.config.store.url (printf "${1}%s" ($credentials | replace "$" "$$")) }}
 {{- end }}
 
+{{/* The port of an address, or of one without a scheme; `.default` is for those that name none. */}}
+{{- define "upload-broker.port" -}}
+{{- $place := regexReplaceAll "^[a-z0-9+]+://" .address "" | regexFind "^[^/?#]*" }}
+{{- regexFind ":[0-9]+$" $place | trimPrefix ":" | default .default }}
+{{- end }}
+
+{{/*
+The ports, as JSON, on which the configuration has the broker call somebody: 443, and what it names. Redis's are apart.
+*/}}
+{{- define "upload-broker.calledPorts" -}}
+{{- $config := include "upload-broker.config" . | fromJson }}
+{{- $addresses := list (dig "storage" "endpoint" "" $config) (dig "telemetry" "otlp_endpoint" "" $config) }}
+{{- range $config.webhooks }}{{ $addresses = append $addresses .url }}{{ end }}
+{{- range $config.regions }}
+{{- if ne (toString .name) (toString $config.region) }}{{ $addresses = append $addresses .url }}{{ end }}
+{{- end }}
+{{- /* Keys that are no file are fetched: from where it says, or from where the issuer itself does. */}}
+{{- range append (default list $config.issuers) (default dict $config.notifications) }}
+{{- if not .jwks_file }}{{ $addresses = append $addresses (default .issuer .jwks_url) }}{{ end }}
+{{- end }}
+{{- range $name, $value := .Values.env }}
+{{- if regexMatch "(?i)^(https?|all)_proxy$" $name }}{{ $addresses = append $addresses $value }}{{ end }}
+{{- end }}
+{{- $ports := list "443" }}
+{{- range $address := $addresses | compact }}
+{{- /* What stays in the pod is no policy's business. */}}
+{{- if not (regexMatch "^https?://(localhost|127[.][0-9.]+|\\[::1\\])(:|/|$)" $address) }}
+{{- $default := hasPrefix "http://" $address | ternary "80" "443" }}
+{{- $ports = append $ports (include "upload-broker.port" (dict "address" $address "default" $default)) }}
+{{- end }}
+{{- end }}
+{{- $ports | uniq | sortAlpha | toJson }}
+{{- end }}
+
+{{/* The ports of Redis, as JSON: those of the values, and what its address in the configuration names. */}}
+{{- define "upload-broker.redisPorts" -}}
+{{- $ports := list }}
+{{- range .Values.networkPolicy.redisPorts }}{{ $ports = append $ports (toString .) }}{{ end }}
+{{- $url := dig "store" "url" "" .Values.config }}
+{{- if regexMatch "^rediss?([+](sentinel|cluster))?://" $url }}
+{{- $default := contains "+sentinel:" $url | ternary "26379" "6379" }}
+{{- range regexReplaceAll "^[a-z+]+://([^/?#]*).*$" $url "${1}" | splitList "," }}
+{{- $ports = append $ports (include "upload-broker.port" (dict "address" . "default" $default)) }}
+{{- end }}
+{{- end }}
+{{- $ports | uniq | sortAlpha | toJson }}
+{{- end }}
+
 {{/* Writes every text at or below .value into .texts. */}}
 {{- define "upload-broker.texts" -}}
 {{- $texts := .texts }}
