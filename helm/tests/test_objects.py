@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-import tomllib
 import unittest
 
 import jsonschema
@@ -19,12 +18,14 @@ from chart import (
     TESTS,
     broker,
     configuration,
+    example,
     named,
     objects,
     of_kind,
     only,
     pods,
     template,
+    texts,
 )
 from restricted import flatten, violations
 
@@ -53,15 +54,6 @@ def called(found):
         [network] = [peer["ipBlock"]["cidr"] for peer in rule.get("to", [])[:1]] or [None]
         ports.setdefault(network, set()).update(port["port"] for port in rule["ports"])
     return ports
-
-
-def texts(value, path=""):
-    """(path, text) of every text inside."""
-    if isinstance(value, str):
-        yield path, value
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else []
-    for key, one in inner:
-        yield from texts(one, f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}".lstrip("."))
 
 
 class Validation(unittest.TestCase):
@@ -334,10 +326,7 @@ class Wiring(unittest.TestCase):
         )
 
     def test_the_broker_calls_nobody_else(self):
-        example = (REPOSITORY / "upload-broker.example.toml").read_text()
-        # Optional keys stand behind a "#".
-        whole = tomllib.loads(re.sub(r"^#(\[|\w+ = )", r"\1", example, flags=re.MULTILINE))
-        named_there = {re.sub(r"\[\d+\]", "", path) for path, text in texts(whole) if "://" in text}
+        named_there = {re.sub(r"\[\d+\]", "", path) for path, text in texts(example()) if "://" in text}
         called_there = {
             *("storage.endpoint", "issuers.issuer", "issuers.jwks_url", "regions.url", "store.url"),
             *("notifications.issuer", "notifications.jwks_url", "webhooks.url", "telemetry.otlp_endpoint"),

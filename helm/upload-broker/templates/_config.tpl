@@ -128,6 +128,51 @@ The ports, as JSON, on which the configuration has the broker call somebody: 443
 {{- end }}
 {{- end }}
 
+{{/* The files that the configuration names, as JSON: of each, the key and the path. */}}
+{{- define "upload-broker.files" -}}
+{{- $found := list (dict "key" "trusted_ca" "path" .trusted_ca) }}
+{{- range $key := list "certificate" "key" }}
+{{- $found = append $found (dict "key" (printf "server.tls.%s" $key) "path" (dig "server" "tls" $key "" $)) }}
+{{- end }}
+{{- range $key := list "ca" "certificate" "key" }}
+{{- $found = append $found (dict "key" (printf "store.tls.%s" $key) "path" (dig "store" "tls" $key "" $)) }}
+{{- end }}
+{{- range $index, $key := dig "store" "encryption_keys" list . }}
+{{- $found = append $found (dict "key" (printf "store.encryption_keys[%d].file" $index) "path" $key.file) }}
+{{- end }}
+{{- $credentials := dig "storage" "credentials" "auto" . }}
+{{- if kindIs "map" $credentials }}
+{{- $found = append $found (dict "key" "storage.credentials.file" "path" $credentials.file) }}
+{{- end }}
+{{- range $index, $issuer := .issuers }}
+{{- $found = append $found (dict "key" (printf "issuers[%d].jwks_file" $index) "path" $issuer.jwks_file) }}
+{{- end }}
+{{- $found = append $found (dict "key" "notifications.jwks_file" "path" (dig "notifications" "jwks_file" "" .)) }}
+{{- range $index, $receiver := .webhooks }}
+{{- $found = append $found (dict "key" (printf "webhooks[%d].secret_file" $index) "path" $receiver.secret_file) }}
+{{- end }}
+{{- $found = append $found (dict "key" "routing.geoip_database" "path" (dig "routing" "geoip_database" "" .)) }}
+{{- $named := list }}
+{{- range $found }}{{ if .path }}{{ $named = append $named . }}{{ end }}{{ end }}
+{{- $named | toJson }}
+{{- end }}
+
+{{/* Says "true" of an absolute .path where the pod has something mounted, by .values. */}}
+{{- define "upload-broker.isMounted" -}}
+{{- $path := clean .path }}
+{{- $mounted := hasKey .values.configFiles (trimPrefix "/etc/upload-broker/" $path) }}
+{{- $directories := list }}
+{{- range $directory := keys .values.secrets.files }}
+{{- $directories = append $directories (printf "/run/secrets/upload-broker/%s" $directory) }}
+{{- end }}
+{{- if .values.federation.audience }}{{ $directories = append $directories "/run/secrets/upload-broker/federation" }}{{ end }}
+{{- range .values.extraVolumeMounts }}{{ $directories = append $directories .mountPath }}{{ end }}
+{{- range $directories }}
+{{- if hasPrefix (printf "%s/" (trimSuffix "/" .)) $path }}{{ $mounted = true }}{{ end }}
+{{- end }}
+{{- if $mounted }}true{{ end }}
+{{- end }}
+
 {{/* Fails with all that is wrong at once, each with the value to look at. */}}
 {{- define "upload-broker.validate" -}}
 {{- $values := .Values }}
@@ -179,22 +224,17 @@ The ports, as JSON, on which the configuration has the broker call somebody: 443
 {{- if regexMatch "PRIVATE KEY|://[^/@ ]*:[^/@ ]*@|^whsec_" $text }}
 {{- $wrong = append $wrong "config holds a password or a key: put it into a Secret, and name that in secrets" }}
 {{- end }}
-{{- if hasPrefix "/run/secrets/upload-broker/" $text }}
+{{- if and (hasPrefix "/run/secrets/upload-broker/" $text) (not (include "upload-broker.isMounted" (dict "values" $values "path" $text))) }}
 {{- $directory := trimPrefix "/run/secrets/upload-broker/" $text | splitList "/" | first }}
-{{- $mounted := or (hasKey $values.secrets.files $directory) (and (eq $directory "federation") $values.federation.audience) }}
-{{- if not $mounted }}
 {{- $wrong = append $wrong (printf "config names %s, but secrets.files has no %q" $text $directory) }}
 {{- end }}
 {{- end }}
-{{- end }}
-{{- $files := list (list "trusted_ca" $config.trusted_ca) }}
-{{- range $index, $issuer := $config.issuers }}
-{{- $files = append $files (list (printf "issuers[%d].jwks_file" $index) $issuer.jwks_file) }}
-{{- end }}
-{{- range $files }}
-{{- $file := last . }}
-{{- if and $file (not (hasPrefix "/" $file)) (not (hasKey $values.configFiles $file)) }}
-{{- $wrong = append $wrong (printf "config.%s is %q, which is no name in configFiles" (first .) $file) }}
+{{- range include "upload-broker.files" $config | fromJsonArray }}
+{{- $path := clean .path }}
+{{- if not (or (hasPrefix "/" $path) (hasKey $values.configFiles $path)) }}
+{{- $wrong = append $wrong (printf "config.%s is %q, which is no name in configFiles" .key .path) }}
+{{- else if and (hasPrefix "/" $path) (not (hasPrefix "/run/secrets/upload-broker/" $path)) (not (include "upload-broker.isMounted" (dict "values" $values "path" $path))) }}
+{{- $wrong = append $wrong (printf "config.%s is %q, where nothing is mounted: see configFiles, secrets.files and extraVolumeMounts" .key .path) }}
 {{- end }}
 {{- end }}
 
