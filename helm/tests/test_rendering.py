@@ -105,6 +105,7 @@ class Rendering(unittest.TestCase):
                 {"config": {"region": "mars-north1"}},
                 "no name in config.regions (europe-west1)",
             ),
+            ("a region that the chart does not know", {"config": {"region": "auto"}}, "server.public_url is needed"),
             ("no end of TLS", {"config": {"server": {"trusted_proxies": []}}}, "every request is refused"),
             ("a memory of several", {"config": {"store": {"url": "memory"}}}, "serves one instance"),
             ("two addresses of Redis", {"secrets": {"redisUrl": {"name": "redis"}}}, "leave out config.store.url"),
