@@ -391,6 +391,9 @@ class Secrets(unittest.TestCase):
             by_name["UPLOAD_BROKER_STORE__URL"]["value"],
             "rediss+sentinel://broker:$(REDIS_PASSWORD)@sentinel-0:26379,sentinel-1:26379/main",
         )
+        self.assertEqual(
+            by_name["HTTPS_PROXY"], {"name": "HTTPS_PROXY", "valueFrom": {"secretKeyRef": {"name": "proxy", "key": "https-proxy"}}}
+        )
         # The kubelet replaces only what stands before.
         names = list(by_name)
         self.assertLess(names.index("REDIS_PASSWORD"), names.index("UPLOAD_BROKER_STORE__URL"))

@@ -148,6 +148,11 @@ class Rendering(unittest.TestCase):
                 "would count everything twice",
             ),
             (
+                "a variable twice",
+                {"env": {"HTTPS_PROXY": "http://a"}, "secrets": {"env": {"HTTPS_PROXY": {"name": "a", "key": "b"}}}},
+                "HTTPS_PROXY is in env and in secrets.env",
+            ),
+            (
                 "alerts on series that nobody makes",
                 {"prometheusRule": {"enabled": True}},
                 "would fire UploadBrokerDown for ever",
@@ -259,7 +264,9 @@ class Rendering(unittest.TestCase):
                 notes[name] = yaml.safe_load(done.stdout)["text"]
         self.assertIn("serves region us-east4 at https://us-east4.uploads.example.com.", notes["us-east4"])
         self.assertIn("helm --namespace default test eu", notes["us-east4"])
-        self.assertIn("must exist: upload-broker-session-keys, upload-broker-tls.", notes["us-east4"])
+        self.assertIn("must exist: upload-broker-redis, upload-broker-session-keys, upload-broker-tls.", notes["us-east4"])
+        self.assertIn("must exist: proxy, redis, redis-tls, session-keys, tls, webhooks.", notes["everything"])
+        self.assertNotIn("must exist", notes["nothing"])
         self.assertNotIn("Nobody reads its metrics", notes["us-east4"])
         self.assertIn("Nobody reads its metrics", notes["minimal"])
 

@@ -238,6 +238,10 @@ The ports, as JSON, on which the configuration has the broker call somebody: 443
 {{- end }}
 {{- end }}
 
+{{- range keys $values.secrets.env | sortAlpha }}
+{{- if hasKey $values.env . }}{{ $wrong = append $wrong (printf "%s is in env and in secrets.env: keep one" .) }}{{ end }}
+{{- end }}
+
 {{- $fewest := include "upload-broker.fewest" . | int }}
 {{- if and $values.podDisruptionBudget.enabled (ge (int $values.podDisruptionBudget.minAvailable) $fewest) }}
 {{- $wrong = append $wrong (printf "podDisruptionBudget.minAvailable (%d) must be below the number of instances (%d), or no node can be drained" (int $values.podDisruptionBudget.minAvailable) $fewest) }}
