@@ -8,7 +8,7 @@ import unittest
 
 import yaml
 
-from chart import CHART, REPOSITORY
+from chart import CHART, EXAMPLES, REPOSITORY
 
 ALERTS = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
 RUNBOOK = (REPOSITORY / "docs" / "runbook.md").read_text()
@@ -50,6 +50,20 @@ class Documents(unittest.TestCase):
         self.assertEqual(len(names), len(set(names)))
         described = re.findall(r"^### (UploadBroker\w+)\n\n(\S.+)", RUNBOOK, re.MULTILINE)
         self.assertEqual([name for name, _ in described], names)
+
+    def test_the_steps_make_the_secrets_of_the_examples_and_set_what_they_use(self):
+        common = yaml.safe_load((EXAMPLES / "common.yaml").read_text())
+        commands = "\n".join(re.findall(r"^```sh\n(.*?)^```", DEPLOYING, re.MULTILINE | re.DOTALL))
+        made = set(re.findall(r"create secret generic (\S+)", commands))
+        secrets = common["secrets"]
+        # The certificate comes from elsewhere.
+        needed = {*secrets["files"].values(), secrets["redisUrl"]["name"]} - {"upload-broker-tls"}
+        self.assertEqual(made, needed)
+        [port] = re.findall(r'--from-literal=url="rediss://:\$PASSWORD@\$REDIS:(\d+)"', commands)
+        self.assertEqual(common["networkPolicy"]["redisPorts"], [int(port)])
+        files = re.findall(r"> (\S+)$", commands, re.MULTILINE)
+        self.assertEqual(set(re.findall(r"--from-file=(\S+)", commands)), set(files))
+        self.assertLessEqual(set(re.findall(r"\$(\w+)", commands)), set(re.findall(r"^(\w+)=", commands, re.MULTILINE)))
 
     def test_the_pages_name_files_that_there_are(self):
         for text in (RUNBOOK, DEPLOYING):

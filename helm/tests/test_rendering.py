@@ -264,7 +264,8 @@ class Rendering(unittest.TestCase):
                 notes[name] = yaml.safe_load(done.stdout)["text"]
         self.assertIn("serves region us-east4 at https://us-east4.uploads.example.com.", notes["us-east4"])
         self.assertIn("helm --namespace default test eu", notes["us-east4"])
-        self.assertIn("must exist: upload-broker-redis, upload-broker-session-keys, upload-broker-tls.", notes["us-east4"])
+        named = "upload-broker-redis, upload-broker-redis-tls, upload-broker-session-keys, upload-broker-tls"
+        self.assertIn(f"must exist: {named}.", notes["us-east4"])
         self.assertIn("must exist: proxy, redis, redis-tls, session-keys, tls, webhooks.", notes["everything"])
         self.assertNotIn("must exist", notes["nothing"])
         self.assertNotIn("Nobody reads its metrics", notes["us-east4"])
