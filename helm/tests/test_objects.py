@@ -172,6 +172,13 @@ class Pods(unittest.TestCase):
             sleep = spec["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
             self.assertGreaterEqual(spec["terminationGracePeriodSeconds"], sleep + DRAIN, name)
 
+    def test_memory_is_enough_for_all_connections_with_a_quarter_left(self):
+        limit = broker(objects("minimal"))["resources"]["limits"]["memory"]
+        self.assertRegex(limit, r"^\d+Mi$")
+        # MiB when idle, and KiB of each connection: what values.yaml reckons with.
+        needed = 20 + 10_000 * 36 / 1024
+        self.assertLessEqual(needed, int(limit.removesuffix("Mi")) * 3 / 4)
+
     def test_a_rollout_takes_no_instance_away_before_another_is_ready(self):
         for name in SETS:
             rolling = only(objects(name), "Deployment")["spec"]["strategy"]["rollingUpdate"]
