@@ -198,6 +198,9 @@ class Rendering(unittest.TestCase):
                 ("/mounted/below/x", None),
             ]:
                 values = {"config": made(path), **PRESENT}
+                if key == "routing.geoip_database" and said == "where nothing is mounted":
+                    # It may be in an image of one's own, and the broker serves without it.
+                    said = None
                 with self.subTest(f"{key}: {path}"):
                     if said is None:
                         template(SETS["minimal"], values)
