@@ -22,8 +22,8 @@ RESOURCES = {
     "policy/v1": {"poddisruptionbudgets": "PodDisruptionBudget"},
 }
 VERBS = ["create", "delete", "get", "list", "patch", "update"]
-# What stands before a message of Protocol Buffers, in which Helm writes its Secrets (Kubernetes documentation, "Kubernetes
-# API concepts", section "Protobuf encoding").
+# What stands before a message of Protocol Buffers, in which Helm writes its Secrets (Kubernetes documentation,
+# "Kubernetes API Concepts", section "Kubernetes Protobuf encoding").
 PROTOBUF = b"k8s\0"
 
 

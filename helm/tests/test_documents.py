@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from chart import CHART, EXAMPLES, KUBERNETES, NAMESPACE, REPOSITORY, SETS, broker, pods, template
+from chart import CHART, EXAMPLES, KUBERNETES, NAMESPACE, REPOSITORY, SETS, broker, helm, pods, template
 from restricted import violations
 from test_configuration import check
 from test_objects import problems
@@ -95,6 +95,11 @@ class Documents(unittest.TestCase):
         done = check(found)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn(f"{file} cannot be read", done.stdout + done.stderr)
+
+    def test_the_pages_name_the_helm_that_was_tested(self):
+        tested = re.search(r"^v(\d+\.\d+)", helm("version", "--short").stdout)[1]
+        for text in (DEPLOYING, (CHART / "README.md").read_text()):
+            self.assertIn(tested, text)
 
     def test_the_pages_name_files_that_there_are(self):
         for text in (RUNBOOK, DEPLOYING):

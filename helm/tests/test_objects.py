@@ -400,7 +400,7 @@ class Secrets(unittest.TestCase):
             "rediss+sentinel://broker:$(REDIS_PASSWORD)@sentinel-0:26379,sentinel-1:26379/main",
         )
         self.assertEqual(
-            by_name["HTTPS_PROXY"], {"name": "HTTPS_PROXY", "valueFrom": {"secretKeyRef": {"name": "proxy", "key": "https-proxy"}}}
+            by_name["HTTPS_PROXY"]["valueFrom"], {"secretKeyRef": {"name": "proxy", "key": "https-proxy"}}
         )
         # The kubelet replaces only what stands before.
         names = list(by_name)

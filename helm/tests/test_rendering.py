@@ -32,7 +32,10 @@ SECRET_FILES = {
 # What a pod has mounted.
 PRESENT = {
     "configFiles": {"present": "x"},
-    "extraVolumes": [{"name": "more", "emptyDir": {}}, {"name": "vault", "csi": {"driver": "secrets-store.csi.k8s.io"}}],
+    "extraVolumes": [
+        {"name": "more", "emptyDir": {}},
+        {"name": "vault", "csi": {"driver": "secrets-store.csi.k8s.io"}},
+    ],
     "extraVolumeMounts": [
         {"name": "more", "mountPath": "/mounted/"},
         {"name": "vault", "mountPath": "/run/secrets/upload-broker/vault"},
@@ -212,9 +215,12 @@ class Rendering(unittest.TestCase):
                             self.assertIn(f'config.{key} is "{path}"', str(refused.exception).replace("[0]", ""))
 
     def test_secret_files_are_nowhere_but_among_secrets_that_are_mounted(self):
-        secret = "/run/secrets/upload-broker/absent/x"
         for key, made in SECRET_FILES.items():
-            for path, said in [("present", "/config"), ("/mounted/x", "/config"), (secret, 'secrets.files has no "absent"')]:
+            for path, said in [
+                ("present", "/config"),
+                ("/mounted/x", "/config"),
+                ("/run/secrets/upload-broker/absent/x", 'secrets.files has no "absent"'),
+            ]:
                 with self.subTest(f"{key}: {path}"):
                     with self.assertRaises(Refused) as refused:
                         template(SETS["minimal"], {"config": made(path), **PRESENT})

@@ -77,9 +77,7 @@ class Upgrades(unittest.TestCase):
 
     def test_autoscaling_is_switched_on_without_a_gap_as_the_page_says(self):
         kubectl = self.folder / "kubectl"
-        kubectl.write_text(
-            KUBECTL.format(python=sys.executable, address=self.cluster.address, namespace=NAMESPACE)
-        )
+        kubectl.write_text(KUBECTL.format(python=sys.executable, address=self.cluster.address, namespace=NAMESPACE))
         kubectl.chmod(0o700)
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", commands("Switching autoscaling on")],
