@@ -2,9 +2,11 @@
 
 import functools
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -110,3 +112,18 @@ def configuration(found):
     """The ConfigMap that holds the configuration."""
     [one] = [one for one in of_kind(found, "ConfigMap") if "config.toml" in one["data"]]
     return one
+
+
+def example():
+    """The broker's example configuration, with the optional keys, which stand behind a "#" there."""
+    text = (REPOSITORY / "upload-broker.example.toml").read_text()
+    return tomllib.loads(re.sub(r"^#(\[|\w+ = )", r"\1", text, flags=re.MULTILINE))
+
+
+def texts(value, path=""):
+    """(path, text) of every text inside."""
+    if isinstance(value, str):
+        yield path, value
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else []
+    for key, one in inner:
+        yield from texts(one, f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}".lstrip("."))

@@ -10,7 +10,11 @@ from chart import REPOSITORY, broker, configuration
 BINARY = os.environ.get("UPLOAD_BROKER") or str(REPOSITORY / "target" / "debug" / "upload-broker")
 SECRETS = "/run/secrets/upload-broker/"
 # What the Secrets hold that variables name.
-SECRET_VALUES = {"url": "rediss://:s%40cret@10.10.0.3:6378", "redis-password": "s%40cret"}
+SECRET_VALUES = {
+    "url": "rediss://:s%40cret@10.10.0.3:6378",
+    "redis-password": "s%40cret",
+    "https-proxy": "http://me:s%40cret@proxy",
+}
 # What a value file of the tests cannot hold, because it is made anew each time.
 PLACEHOLDERS = {"extra-roots.pem": "tls.crt", "jwks.json": "jwks.json"}
 

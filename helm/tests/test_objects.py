@@ -8,7 +8,25 @@ import unittest
 import jsonschema
 import kubernetes_validate
 
-from chart import KUBERNETES, REPOSITORY, SETS, TESTS, broker, configuration, named, objects, of_kind, only, pods, template
+from chart import (
+    KUBERNETES,
+    NAMESPACE,
+    REGIONS,
+    RELEASE,
+    REPOSITORY,
+    SETS,
+    TESTS,
+    broker,
+    configuration,
+    example,
+    named,
+    objects,
+    of_kind,
+    only,
+    pods,
+    template,
+    texts,
+)
 from restricted import flatten, violations
 
 CUSTOM = {"HTTPRoute", "PodMonitor", "PrometheusRule", "ServiceMonitor"}
@@ -27,6 +45,15 @@ def problems(one, kubernetes):
     except kubernetes_validate.ValidationError as error:
         return [error.message]
     return []
+
+
+def called(found):
+    """The ports that instances may call, by the first network that they may be in; None stands for anywhere."""
+    ports = {}
+    for rule in only(found, "NetworkPolicy")["spec"]["egress"]:
+        [network] = [peer["ipBlock"]["cidr"] for peer in rule.get("to", [])[:1]] or [None]
+        ports.setdefault(network, set()).update(port["port"] for port in rule["ports"])
+    return ports
 
 
 class Validation(unittest.TestCase):
@@ -145,6 +172,13 @@ class Pods(unittest.TestCase):
             sleep = spec["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
             self.assertGreaterEqual(spec["terminationGracePeriodSeconds"], sleep + DRAIN, name)
 
+    def test_memory_is_enough_for_all_connections_with_a_quarter_left(self):
+        limit = broker(objects("minimal"))["resources"]["limits"]["memory"]
+        self.assertRegex(limit, r"^\d+Mi$")
+        # MiB when idle, and KiB of each connection: what values.yaml reckons with.
+        needed = 20 + 10_000 * 36 / 1024
+        self.assertLessEqual(needed, int(limit.removesuffix("Mi")) * 3 / 4)
+
     def test_a_rollout_takes_no_instance_away_before_another_is_ready(self):
         for name in SETS:
             rolling = only(objects(name), "Deployment")["spec"]["strategy"]["rollingUpdate"]
@@ -194,6 +228,27 @@ class Wiring(unittest.TestCase):
             for service in of_kind(found, "Service"):
                 self.assertLessEqual({port["targetPort"] for port in service["spec"]["ports"]}, ports)
 
+    def test_the_load_balancer_of_the_examples_takes_its_address_and_keeps_that_of_clients(self):
+        for region in REGIONS:
+            service = named(objects(region), "Service", "upload-broker")
+            annotations = service["metadata"]["annotations"]
+            # Without it, GKE does not read the other.
+            self.assertEqual(annotations["cloud.google.com/l4-rbs"], "enabled")
+            self.assertEqual(annotations["networking.gke.io/load-balancer-ip-addresses"], f"upload-broker-{region}")
+            self.assertEqual(service["spec"]["externalTrafficPolicy"], "Local")
+            # Two questions of the load balancer, 3 s apart, find that a node has no instance any more.
+            hook = broker(objects(region))["lifecycle"]["preStop"]
+            self.assertGreater(hook["sleep"]["seconds"], 2 * 3)
+
+    def test_the_class_of_a_load_balancer_is_only_that_of_one(self):
+        kept = {"loadBalancerClass": "example.com/balancer"}
+        for kind, expected in [("LoadBalancer", "example.com/balancer"), ("ClusterIP", None)]:
+            found = template(SETS["minimal"], {"service": {**kept, "type": kind}})
+            spec = named(found, "Service", "upload-broker")["spec"]
+            self.assertEqual(spec.get("loadBalancerClass"), expected, kind)
+            self.assertEqual([problems(one, KUBERNETES[0]) for one in of_kind(found, "Service")], [[], []])
+        self.assertNotIn("loadBalancerClass", named(objects("us-east4"), "Service", "upload-broker")["spec"])
+
     def test_the_admin_port_is_not_public(self):
         for name in SETS:
             found = objects(name)
@@ -230,8 +285,63 @@ class Wiring(unittest.TestCase):
         for name in set(SETS) - {"nothing"}:
             rules = only(objects(name), "NetworkPolicy")["spec"]["egress"]
             reached = {(port["port"], port["protocol"]) for rule in rules for port in rule["ports"]}
-            needed = {(53, "UDP"), (53, "TCP"), (443, "TCP"), (6379, "TCP"), (80, "TCP"), (988, "TCP")}
+            redis = 6378 if name in REGIONS else 6379
+            needed = {(53, "UDP"), (53, "TCP"), (443, "TCP"), (redis, "TCP"), (80, "TCP"), (988, "TCP")}
             self.assertLessEqual(needed, reached, name)
+
+    def test_what_the_configuration_names_may_be_reached(self):
+        config = {
+            "region": "europe-west1",
+            "store": {"url": "rediss+sentinel://sentinel-0:26380,sentinel-1/main"},
+            "storage": {"endpoint": "https://storage.example:8001"},
+            "issuers": [
+                {"issuer": "https://issuer.example:8002"},
+                {"issuer": "https://issuer.example:9002", "jwks_url": "https://keys.example:8003/keys?of=all:1"},
+                {"issuer": "https://issuer.example:9003", "jwks_file": "jwks.json"},
+            ],
+            "regions": [
+                {"name": "europe-west1", "bucket": "eu", "url": "https://eu.example:9004"},
+                {"name": "us-east4", "bucket": "us", "url": "https://us.example:8004"},
+                {"name": "asia-east1", "bucket": "asia", "url": "https://asia.example/"},
+            ],
+            "notifications": {"jwks_url": "https://[fd00::1]:8005/keys"},
+            "webhooks": [
+                {"url": "https://backend.example:8006/hooks"},
+                {"url": "http://127.0.0.1:9006/"},
+                {"url": "http://[::1]:9007"},
+            ],
+            "telemetry": {"otlp_endpoint": "http://collector:4318"},
+            "server": {"allowed_origins": ["https://app.example:9008"]},
+        }
+        proxies = {"HTTPS_PROXY": "http://proxy.example:3128", "no_proxy": "example:9009", "http_proxy": "proxy:3129"}
+        values = {
+            "config": config,
+            "configFiles": {"jwks.json": "{}"},
+            "env": proxies,
+            "networkPolicy": {"redisTo": [{"ipBlock": {"cidr": "10.0.0.0/24"}}]},
+        }
+        self.assertEqual(
+            called(template(SETS["minimal"], values)),
+            {
+                None: {53, 443, 8001, 8002, 8003, 8004, 8005, 8006, 4318, 3128, 3129},
+                "10.0.0.0/24": {6379, 26379, 26380},
+                "169.254.169.254/32": {80, 988},
+            },
+        )
+        # And nothing else is, where nothing is named.
+        self.assertEqual(
+            called(objects("minimal")), {None: {53, 443, 6379}, "169.254.169.254/32": {80, 988}}
+        )
+
+    def test_the_broker_calls_nobody_else(self):
+        named_there = {re.sub(r"\[\d+\]", "", path) for path, text in texts(example()) if "://" in text}
+        called_there = {
+            *("storage.endpoint", "issuers.issuer", "issuers.jwks_url", "regions.url", "store.url"),
+            *("notifications.issuer", "notifications.jwks_url", "webhooks.url", "telemetry.otlp_endpoint"),
+        }
+        # Who they are is told, and not asked.
+        told = {"server.public_url", "server.allowed_origins", "notifications.audience"}
+        self.assertEqual(named_there, called_there | told, "should upload-broker.calledPorts know of it?")
 
     def test_a_budget_leaves_a_node_to_be_drained(self):
         for name in set(SETS) - {"nothing"}:
@@ -259,6 +369,17 @@ class Wiring(unittest.TestCase):
         self.assertEqual([one["spec"]["ports"][0]["name"] for one in chosen], [monitor["endpoints"][0]["port"]])
 
 
+    def test_alerts_look_at_the_series_that_something_makes(self):
+        for name, values, job in [
+            ("a ServiceMonitor", {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}}, RELEASE),
+            ("something else", {"prometheusRule": {"enabled": True, "job": "gmp/broker"}}, "gmp/broker"),
+        ]:
+            with self.subTest(name):
+                groups = only(template(SETS["minimal"], values), "PrometheusRule")["spec"]["groups"]
+                for rule in [rule for group in groups for rule in group["rules"]]:
+                    self.assertIn(f'{{namespace="{NAMESPACE}",job="{job}"', rule["expr"], rule["alert"])
+
+
 class Secrets(unittest.TestCase):
     def test_no_object_holds_a_secret(self):
         looks_secret = re.compile(r"PRIVATE KEY|private_key|://[^/@\s\"]*:(?!\$\()[^/@\s\"]*@|whsec_|refresh_token")
@@ -277,6 +398,9 @@ class Secrets(unittest.TestCase):
         self.assertEqual(
             by_name["UPLOAD_BROKER_STORE__URL"]["value"],
             "rediss+sentinel://broker:$(REDIS_PASSWORD)@sentinel-0:26379,sentinel-1:26379/main",
+        )
+        self.assertEqual(
+            by_name["HTTPS_PROXY"]["valueFrom"], {"secretKeyRef": {"name": "proxy", "key": "https-proxy"}}
         )
         # The kubelet replaces only what stands before.
         names = list(by_name)

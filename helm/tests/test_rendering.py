@@ -1,5 +1,6 @@
 """What Helm makes of values: a release, or a refusal that says what to do."""
 
+import re
 import shutil
 import tarfile
 import tempfile
@@ -8,8 +9,38 @@ from pathlib import Path
 
 import yaml
 
-from chart import CHART, SETS, Refused, helm, objects, template
+from chart import CHART, SETS, Refused, example, helm, objects, template, texts
 
+# The keys of the configuration that name a file: how to set each to a path. Those without a secret may be anywhere.
+PUBLIC_FILES = {
+    "trusted_ca": lambda path: {"trusted_ca": path},
+    "store.tls.ca": lambda path: {"store": {"tls": {"ca": path}}},
+    "storage.credentials.file": lambda path: {"storage": {"credentials": {"file": path}}},
+    "issuers.jwks_file": lambda path: {"issuers": [{"issuer": "https://issuer.example", "jwks_file": path}]},
+    "notifications.jwks_file": lambda path: {"notifications": {"jwks_file": path}},
+    "routing.geoip_database": lambda path: {"routing": {"geoip_database": path}},
+}
+PAIR = "/run/secrets/upload-broker/session-keys/x"
+SECRET_FILES = {
+    "server.tls.certificate": lambda path: {"server": {"tls": {"certificate": path, "key": PAIR}}},
+    "server.tls.key": lambda path: {"server": {"tls": {"certificate": PAIR, "key": path}}},
+    "store.tls.certificate": lambda path: {"store": {"tls": {"certificate": path, "key": PAIR}}},
+    "store.tls.key": lambda path: {"store": {"tls": {"certificate": PAIR, "key": path}}},
+    "store.encryption_keys.file": lambda path: {"store": {"encryption_keys": [{"id": "k1", "file": path}]}},
+    "webhooks.secret_file": lambda path: {"webhooks": [{"url": "https://backend.example", "secret_file": path}]},
+}
+# What a pod has mounted.
+PRESENT = {
+    "configFiles": {"present": "x"},
+    "extraVolumes": [
+        {"name": "more", "emptyDir": {}},
+        {"name": "vault", "csi": {"driver": "secrets-store.csi.k8s.io"}},
+    ],
+    "extraVolumeMounts": [
+        {"name": "more", "mountPath": "/mounted/"},
+        {"name": "vault", "mountPath": "/run/secrets/upload-broker/vault"},
+    ],
+}
 ALWAYS = {"ConfigMap", "Deployment", "Pod", "Service"}
 EXPECTED = {
     "minimal": ALWAYS | {"NetworkPolicy", "PodDisruptionBudget", "ServiceAccount"},
@@ -77,6 +108,7 @@ class Rendering(unittest.TestCase):
                 {"config": {"region": "mars-north1"}},
                 "no name in config.regions (europe-west1)",
             ),
+            ("a region that the chart does not know", {"config": {"region": "auto"}}, "server.public_url is needed"),
             ("no end of TLS", {"config": {"server": {"trusted_proxies": []}}}, "every request is refused"),
             ("a memory of several", {"config": {"store": {"url": "memory"}}}, "serves one instance"),
             ("two addresses of Redis", {"secrets": {"redisUrl": {"name": "redis"}}}, "leave out config.store.url"),
@@ -104,9 +136,9 @@ class Rendering(unittest.TestCase):
                 'secrets.files has no "otlp"',
             ),
             (
-                "roots that are not there",
-                {"config": {"trusted_ca": "roots.pem"}},
-                '"roots.pem", which is no name in configFiles',
+                "a file of a directory beside the configuration",
+                {"config": {"trusted_ca": "roots/a.pem"}, "configFiles": {"a.pem": "x"}},
+                '"roots/a.pem", which is no name in configFiles',
             ),
             (
                 "too little time to drain",
@@ -117,6 +149,21 @@ class Rendering(unittest.TestCase):
                 "two monitors",
                 {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}},
                 "would count everything twice",
+            ),
+            (
+                "a variable twice",
+                {"env": {"HTTPS_PROXY": "http://a"}, "secrets": {"env": {"HTTPS_PROXY": {"name": "a", "key": "b"}}}},
+                "HTTPS_PROXY is in env and in secrets.env",
+            ),
+            (
+                "alerts on series that nobody makes",
+                {"prometheusRule": {"enabled": True}},
+                "would fire UploadBrokerDown for ever",
+            ),
+            (
+                "alerts on series of somebody else",
+                {"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True, "job": "broker"}},
+                "prometheusRule.job is for series that something else makes",
             ),
             ("a route of no gateway", {"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is needed"),
             (
@@ -135,6 +182,56 @@ class Rendering(unittest.TestCase):
                     template(SETS["minimal"], values)
                 self.assertIn(said, str(refused.exception))
                 self.assertNotIn("hunter2", str(refused.exception))
+
+    def test_files_that_the_pod_would_not_have_are_refused_and_those_that_it_has_are_not(self):
+        for key, made in PUBLIC_FILES.items():
+            for path, said in [
+                ("absent", "which is no name in configFiles"),
+                ("../upload-broker/absent", "which is no name in configFiles"),
+                ("/etc/upload-broker/absent", "where nothing is mounted"),
+                ("/var/lib/absent", "where nothing is mounted"),
+                ("/mounted-elsewhere/x", "where nothing is mounted"),
+                ("/mounted/../etc/x", "where nothing is mounted"),
+                ("/run/secrets/upload-broker/absent/x", 'secrets.files has no "absent"'),
+                ("present", None),
+                ("./present", None),
+                ("/etc/upload-broker/present", None),
+                ("/run/secrets/upload-broker/session-keys/x", None),
+                ("/run/secrets/upload-broker/vault/x", None),
+                ("/mounted/below/x", None),
+            ]:
+                values = {"config": made(path), **PRESENT}
+                if key == "routing.geoip_database" and said == "where nothing is mounted":
+                    # It may be in an image of one's own, and the broker serves without it.
+                    said = None
+                with self.subTest(f"{key}: {path}"):
+                    if said is None:
+                        template(SETS["minimal"], values)
+                    else:
+                        with self.assertRaises(Refused) as refused:
+                            template(SETS["minimal"], values)
+                        self.assertIn(said, str(refused.exception))
+                        if not said.startswith("secrets"):
+                            self.assertIn(f'config.{key} is "{path}"', str(refused.exception).replace("[0]", ""))
+
+    def test_secret_files_are_nowhere_but_among_secrets_that_are_mounted(self):
+        for key, made in SECRET_FILES.items():
+            for path, said in [
+                ("present", "/config"),
+                ("/mounted/x", "/config"),
+                ("/run/secrets/upload-broker/absent/x", 'secrets.files has no "absent"'),
+            ]:
+                with self.subTest(f"{key}: {path}"):
+                    with self.assertRaises(Refused) as refused:
+                        template(SETS["minimal"], {"config": made(path), **PRESENT})
+                    self.assertIn(said, str(refused.exception))
+
+    def test_every_file_of_the_configuration_is_looked_for(self):
+        file = re.compile(r"[^/:]+\.(pem|crt|key|json|mmdb|secret)")
+        named = {re.sub(r"\[\d+\]", "", path) for path, text in texts(example()) if file.fullmatch(text)}
+        # It stands there as "auto".
+        named.add("storage.credentials.file")
+        self.assertEqual(named, PUBLIC_FILES.keys() | SECRET_FILES.keys())
 
     def test_an_old_cluster_is_refused(self):
         with self.assertRaises(Refused) as refused:
@@ -178,7 +275,10 @@ class Rendering(unittest.TestCase):
         self.assertIn("serves region us-east4 at https://us-east4.uploads.example.com.", notes["us-east4"])
         self.assertIn("serves the region of its machines at https://eu.uploads.example.com.", notes["auto"])
         self.assertIn("helm --namespace default test eu", notes["us-east4"])
-        self.assertIn("must exist: upload-broker-session-keys, upload-broker-tls.", notes["us-east4"])
+        named = "upload-broker-redis, upload-broker-redis-tls, upload-broker-session-keys, upload-broker-tls"
+        self.assertIn(f"must exist: {named}.", notes["us-east4"])
+        self.assertIn("must exist: proxy, redis, redis-tls, session-keys, tls, webhooks.", notes["everything"])
+        self.assertNotIn("must exist", notes["nothing"])
         self.assertNotIn("Nobody reads its metrics", notes["us-east4"])
         self.assertIn("Nobody reads its metrics", notes["minimal"])
 

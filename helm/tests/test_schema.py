@@ -121,6 +121,26 @@ class Schema(unittest.TestCase):
                 "invalid propertyName 'REDIS_PASSWORD'",
             ),
             (
+                "a password in the address of a proxy",
+                {"env": {"HTTPS_PROXY": "http://me:hunter2@proxy:3128"}},
+                "/env/HTTPS_PROXY",
+            ),
+            (
+                "the same without a scheme",
+                {"env": {"HTTPS_PROXY": "me:hunter2@proxy:3128"}},
+                "/env/HTTPS_PROXY",
+            ),
+            (
+                "a value where a Secret is named",
+                {"secrets": {"env": {"HTTPS_PROXY": "http://me:hunter2@proxy:3128"}}},
+                "/secrets/env/HTTPS_PROXY",
+            ),
+            (
+                "configuration in a variable from a Secret",
+                {"secrets": {"env": {"UPLOAD_BROKER_REGION": {"name": "a", "key": "b"}}}},
+                "invalid propertyName 'UPLOAD_BROKER_REGION'",
+            ),
+            (
                 "configuration in a variable",
                 {"env": {"UPLOAD_BROKER_STORE__URL": "redis://:hunter2@redis"}},
                 "invalid propertyName 'UPLOAD_BROKER_STORE__URL'",

@@ -68,6 +68,54 @@ The address of Redis, where a Secret has its password: the kubelet puts the pass
 {{- regexReplaceAll "^([a-z+]+://)" .Values.config.store.url (printf "${1}%s" ($credentials | replace "$" "$$")) }}
 {{- end }}
 
+{{/* The port of an address, or of one without a scheme; `.default` is for those that name none. */}}
+{{- define "upload-broker.port" -}}
+{{- $place := regexReplaceAll "^[a-z0-9+]+://" .address "" | regexFind "^[^/?#]*" }}
+{{- regexFind ":[0-9]+$" $place | trimPrefix ":" | default .default }}
+{{- end }}
+
+{{/*
+The ports, as JSON, on which the configuration has the broker call somebody: 443, and what it names. Redis's are apart.
+*/}}
+{{- define "upload-broker.calledPorts" -}}
+{{- $config := include "upload-broker.config" . | fromJson }}
+{{- $addresses := list (dig "storage" "endpoint" "" $config) (dig "telemetry" "otlp_endpoint" "" $config) }}
+{{- range $config.webhooks }}{{ $addresses = append $addresses .url }}{{ end }}
+{{- range $config.regions }}
+{{- if ne (toString .name) (toString $config.region) }}{{ $addresses = append $addresses .url }}{{ end }}
+{{- end }}
+{{- /* Keys that are no file are fetched: from where it says, or from where the issuer itself does. */}}
+{{- range append (default list $config.issuers) (default dict $config.notifications) }}
+{{- if not .jwks_file }}{{ $addresses = append $addresses (default .issuer .jwks_url) }}{{ end }}
+{{- end }}
+{{- range $name, $value := .Values.env }}
+{{- if regexMatch "(?i)^(https?|all)_proxy$" $name }}{{ $addresses = append $addresses $value }}{{ end }}
+{{- end }}
+{{- $ports := list "443" }}
+{{- range $address := $addresses | compact }}
+{{- /* What stays in the pod is no policy's business. */}}
+{{- if not (regexMatch "^https?://(localhost|127[.][0-9.]+|\\[::1\\])(:|/|$)" $address) }}
+{{- $default := hasPrefix "http://" $address | ternary "80" "443" }}
+{{- $ports = append $ports (include "upload-broker.port" (dict "address" $address "default" $default)) }}
+{{- end }}
+{{- end }}
+{{- $ports | uniq | sortAlpha | toJson }}
+{{- end }}
+
+{{/* The ports of Redis, as JSON: those of the values, and what its address in the configuration names. */}}
+{{- define "upload-broker.redisPorts" -}}
+{{- $ports := list }}
+{{- range .Values.networkPolicy.redisPorts }}{{ $ports = append $ports (toString .) }}{{ end }}
+{{- $url := dig "store" "url" "" .Values.config }}
+{{- if regexMatch "^rediss?([+](sentinel|cluster))?://" $url }}
+{{- $default := contains "+sentinel:" $url | ternary "26379" "6379" }}
+{{- range regexReplaceAll "^[a-z+]+://([^/?#]*).*$" $url "${1}" | splitList "," }}
+{{- $ports = append $ports (include "upload-broker.port" (dict "address" . "default" $default)) }}
+{{- end }}
+{{- end }}
+{{- $ports | uniq | sortAlpha | toJson }}
+{{- end }}
+
 {{/* Writes every text at or below .value into .texts. */}}
 {{- define "upload-broker.texts" -}}
 {{- $texts := .texts }}
@@ -78,6 +126,51 @@ The address of Redis, where a Secret has its password: the kubelet puts the pass
 {{- else if kindIs "string" .value }}
 {{- $_ := set $texts .value true }}
 {{- end }}
+{{- end }}
+
+{{/* The files that the configuration names, as JSON: of each, the key and the path. */}}
+{{- define "upload-broker.files" -}}
+{{- $found := list (dict "key" "trusted_ca" "path" .trusted_ca) }}
+{{- range $key := list "certificate" "key" }}
+{{- $found = append $found (dict "key" (printf "server.tls.%s" $key) "path" (dig "server" "tls" $key "" $)) }}
+{{- end }}
+{{- range $key := list "ca" "certificate" "key" }}
+{{- $found = append $found (dict "key" (printf "store.tls.%s" $key) "path" (dig "store" "tls" $key "" $)) }}
+{{- end }}
+{{- range $index, $key := dig "store" "encryption_keys" list . }}
+{{- $found = append $found (dict "key" (printf "store.encryption_keys[%d].file" $index) "path" $key.file) }}
+{{- end }}
+{{- $credentials := dig "storage" "credentials" "auto" . }}
+{{- if kindIs "map" $credentials }}
+{{- $found = append $found (dict "key" "storage.credentials.file" "path" $credentials.file) }}
+{{- end }}
+{{- range $index, $issuer := .issuers }}
+{{- $found = append $found (dict "key" (printf "issuers[%d].jwks_file" $index) "path" $issuer.jwks_file) }}
+{{- end }}
+{{- $found = append $found (dict "key" "notifications.jwks_file" "path" (dig "notifications" "jwks_file" "" .)) }}
+{{- range $index, $receiver := .webhooks }}
+{{- $found = append $found (dict "key" (printf "webhooks[%d].secret_file" $index) "path" $receiver.secret_file) }}
+{{- end }}
+{{- $found = append $found (dict "key" "routing.geoip_database" "path" (dig "routing" "geoip_database" "" .)) }}
+{{- $named := list }}
+{{- range $found }}{{ if .path }}{{ $named = append $named . }}{{ end }}{{ end }}
+{{- $named | toJson }}
+{{- end }}
+
+{{/* Says "true" of an absolute .path where the pod has something mounted, by .values. */}}
+{{- define "upload-broker.isMounted" -}}
+{{- $path := clean .path }}
+{{- $mounted := hasKey .values.configFiles (trimPrefix "/etc/upload-broker/" $path) }}
+{{- $directories := list }}
+{{- range $directory := keys .values.secrets.files }}
+{{- $directories = append $directories (printf "/run/secrets/upload-broker/%s" $directory) }}
+{{- end }}
+{{- if .values.federation.audience }}{{ $directories = append $directories "/run/secrets/upload-broker/federation" }}{{ end }}
+{{- range .values.extraVolumeMounts }}{{ $directories = append $directories .mountPath }}{{ end }}
+{{- range $directories }}
+{{- if hasPrefix (printf "%s/" (trimSuffix "/" .)) $path }}{{ $mounted = true }}{{ end }}
+{{- end }}
+{{- if $mounted }}true{{ end }}
 {{- end }}
 
 {{/* Fails with all that is wrong at once, each with the value to look at. */}}
@@ -131,23 +224,23 @@ The address of Redis, where a Secret has its password: the kubelet puts the pass
 {{- if regexMatch "PRIVATE KEY|://[^/@ ]*:[^/@ ]*@|^whsec_" $text }}
 {{- $wrong = append $wrong "config holds a password or a key: put it into a Secret, and name that in secrets" }}
 {{- end }}
-{{- if hasPrefix "/run/secrets/upload-broker/" $text }}
+{{- if and (hasPrefix "/run/secrets/upload-broker/" $text) (not (include "upload-broker.isMounted" (dict "values" $values "path" $text))) }}
 {{- $directory := trimPrefix "/run/secrets/upload-broker/" $text | splitList "/" | first }}
-{{- $mounted := or (hasKey $values.secrets.files $directory) (and (eq $directory "federation") $values.federation.audience) }}
-{{- if not $mounted }}
 {{- $wrong = append $wrong (printf "config names %s, but secrets.files has no %q" $text $directory) }}
 {{- end }}
 {{- end }}
+{{- range include "upload-broker.files" $config | fromJsonArray }}
+{{- $path := clean .path }}
+{{- if not (or (hasPrefix "/" $path) (hasKey $values.configFiles $path)) }}
+{{- $wrong = append $wrong (printf "config.%s is %q, which is no name in configFiles" .key .path) }}
+{{- /* Secrets are looked at above. A database may be in an image of one's own, and one that is missing is no fault. */}}
+{{- else if and (hasPrefix "/" $path) (not (hasPrefix "/run/secrets/upload-broker/" $path)) (ne .key "routing.geoip_database") (not (include "upload-broker.isMounted" (dict "values" $values "path" $path))) }}
+{{- $wrong = append $wrong (printf "config.%s is %q, where nothing is mounted: see configFiles, secrets.files and extraVolumeMounts" .key .path) }}
 {{- end }}
-{{- $files := list (list "trusted_ca" $config.trusted_ca) }}
-{{- range $index, $issuer := $config.issuers }}
-{{- $files = append $files (list (printf "issuers[%d].jwks_file" $index) $issuer.jwks_file) }}
 {{- end }}
-{{- range $files }}
-{{- $file := last . }}
-{{- if and $file (not (hasPrefix "/" $file)) (not (hasKey $values.configFiles $file)) }}
-{{- $wrong = append $wrong (printf "config.%s is %q, which is no name in configFiles" (first .) $file) }}
-{{- end }}
+
+{{- range keys $values.secrets.env | sortAlpha }}
+{{- if hasKey $values.env . }}{{ $wrong = append $wrong (printf "%s is in env and in secrets.env: keep one" .) }}{{ end }}
 {{- end }}
 
 {{- $fewest := include "upload-broker.fewest" . | int }}
@@ -163,6 +256,12 @@ The address of Redis, where a Secret has its password: the kubelet puts the pass
 {{- end }}
 {{- if and $values.podMonitor.enabled $values.serviceMonitor.enabled }}
 {{- $wrong = append $wrong "podMonitor and serviceMonitor would count everything twice: enable one" }}
+{{- end }}
+{{- $monitored := or $values.podMonitor.enabled $values.serviceMonitor.enabled }}
+{{- if and $monitored $values.prometheusRule.job }}
+{{- $wrong = append $wrong "prometheusRule.job is for series that something else makes: leave it out beside podMonitor or serviceMonitor" }}
+{{- else if and $values.prometheusRule.enabled (not $monitored) (not $values.prometheusRule.job) }}
+{{- $wrong = append $wrong "prometheusRule.enabled without podMonitor or serviceMonitor would fire UploadBrokerDown for ever: enable one, or name in prometheusRule.job the job of what reads the metrics" }}
 {{- end }}
 {{- if and $values.httpRoute.enabled (not $values.httpRoute.parentRefs) }}
 {{- $wrong = append $wrong "httpRoute.parentRefs is needed: the gateways that the route belongs to" }}
