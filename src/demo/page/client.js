@@ -439,121 +439,6 @@ function retryAfterMs(headers, now = Date.now()) {
   return Number.isFinite(ms) && ms > 0 ? ms : void 0;
 }
 
-// store.ts
-function memoryStore() {
-  const records = /* @__PURE__ */ new Map();
-  return {
-    list: async () => structuredClone([...records.values()]),
-    put: async (record) => void records.set(record.key, structuredClone(record)),
-    delete: async (key) => void records.delete(key)
-  };
-}
-function indexedDbStore(name = "upload-broker") {
-  let opening;
-  const open = () => opening ??= new Promise((resolve, reject) => {
-    const request = indexedDB.open(name, 1);
-    request.onupgradeneeded = () => request.result.createObjectStore("uploads", { keyPath: "key" });
-    request.onsuccess = () => {
-      const database = request.result;
-      const forget = () => void (opening = void 0);
-      database.onclose = forget;
-      database.onversionchange = () => {
-        database.close();
-        forget();
-      };
-      resolve(database);
-    };
-    request.onerror = () => reject(request.error);
-    request.onblocked = () => reject(new DOMException("another page holds an older version", "InvalidStateError"));
-  }).catch((error) => {
-    opening = void 0;
-    throw error;
-  });
-  const transact = async (mode, ask2) => {
-    const transaction = (await open()).transaction("uploads", mode);
-    return new Promise((resolve, reject) => {
-      const request = ask2(transaction.objectStore("uploads"));
-      transaction.oncomplete = () => resolve(request.result);
-      transaction.onabort = transaction.onerror = () => reject(transaction.error ?? request.error);
-    });
-  };
-  return {
-    list: async () => (await transact("readonly", (store) => store.getAll())).filter(isRecord),
-    put: async (record) => void await transact("readwrite", (store) => store.put(record)),
-    delete: async (key) => void await transact("readwrite", (store) => store.delete(key))
-  };
-}
-var isRecord = (value) => value?.version === 1;
-var defaultStore = () => standing ??= typeof indexedDB === "undefined" ? memoryStore() : indexedDbStore();
-var standing;
-var KEYS_LIVE_MS = 24 * 3600 * 1e3;
-var isOutdated = ({ uploadId, createdAt, expiresAt }, now) => uploadId === void 0 ? now - createdAt >= KEYS_LIVE_MS : expiresAt !== void 0 && now >= expiresAt;
-var held = /* @__PURE__ */ new Set();
-async function hold(key) {
-  if (held.has(key)) return void 0;
-  held.add(key);
-  const locks = typeof navigator === "undefined" ? void 0 : navigator.locks;
-  const elsewhere = await new Promise((resolve) => {
-    if (!locks) return resolve(() => {
-    });
-    locks.request(`upload-broker ${key}`, { ifAvailable: true }, (lock) => lock ? new Promise((release) => resolve(release)) : resolve(void 0)).catch(() => resolve(() => {
-    }));
-  });
-  if (!elsewhere) {
-    held.delete(key);
-    return void 0;
-  }
-  return () => {
-    held.delete(key);
-    elsewhere();
-  };
-}
-
-// route.ts
-var withoutSlash = (url) => url.replace(/\/+$/, "");
-var ANSWER_WITHIN_MS = 5e3;
-async function nearest(regions, fetch2, signal, failed = /* @__PURE__ */ new Set(), withinMs = ANSWER_WITHIN_MS) {
-  const known = regions.map(withoutSlash);
-  const good = (region) => !failed.has(region);
-  for (const region of [...known.filter(good), ...known.filter((region2) => !good(region2))]) {
-    const routes = await routesOf(region, fetch2, signal, Math.min(withinMs, ANSWER_WITHIN_MS));
-    if (signal.aborted) break;
-    if (routes === void 0) {
-      failed.add(region);
-      continue;
-    }
-    failed.delete(region);
-    const named = routes.map((url) => typeof url === "string" ? withoutSlash(url) : "").filter((url) => known.includes(url));
-    return named.find(good) ?? region;
-  }
-  return known.find(good) ?? known[0];
-}
-async function routesOf(region, fetch2, signal, withinMs) {
-  const request = new AbortController();
-  const stop = () => request.abort();
-  signal.addEventListener("abort", stop);
-  const timer = setTimeout(stop, withinMs);
-  try {
-    const response = await fetch2(`${region}/v1/route`, { signal: request.signal, credentials: "omit", cache: "no-store" });
-    if (!response.ok) {
-      await response.body?.cancel();
-      return response.status >= 500 ? void 0 : [];
-    }
-    const routes = (await response.json())?.regions;
-    return Array.isArray(routes) ? routes.map((route) => route?.url) : [];
-  } catch {
-    return void 0;
-  } finally {
-    clearTimeout(timer);
-    signal.removeEventListener("abort", stop);
-  }
-}
-function takerOf(location, id) {
-  const end = `/v1/uploads/${id}`;
-  if (!location || !/^https?:\/\//.test(location) || !location.endsWith(end)) return void 0;
-  return withoutSlash(location.slice(0, -end.length));
-}
-
 // events.ts
 var Events = class {
   #listeners = /* @__PURE__ */ new Map();
@@ -1155,6 +1040,141 @@ function difference(before, now) {
   return void 0;
 }
 
+// locks.ts
+var held = /* @__PURE__ */ new Set();
+var LETS_GO_WITHIN_MS = 250;
+async function lock(key) {
+  const locks = typeof navigator === "undefined" ? void 0 : navigator.locks;
+  if (!locks) return () => {
+  };
+  const patience = new AbortController();
+  const timer = setTimeout(() => patience.abort(), LETS_GO_WITHIN_MS);
+  try {
+    return await new Promise((resolve, reject) => {
+      locks.request(`upload-broker ${key}`, { signal: patience.signal }, () => new Promise((release) => resolve(release))).catch(reject);
+    });
+  } catch {
+    return patience.signal.aborted ? void 0 : () => {
+    };
+  } finally {
+    clearTimeout(timer);
+  }
+}
+async function hold(key) {
+  if (held.has(key)) return "this page";
+  held.add(key);
+  const release = await lock(key);
+  if (!release) {
+    held.delete(key);
+    return "another tab";
+  }
+  return () => {
+    held.delete(key);
+    release();
+  };
+}
+async function isHeld(key) {
+  if (held.has(key)) return true;
+  const release = await lock(key);
+  release?.();
+  return !release;
+}
+
+// route.ts
+var withoutSlash = (url) => url.replace(/\/+$/, "");
+var ANSWER_WITHIN_MS = 5e3;
+async function nearest(regions, fetch2, signal, failed = /* @__PURE__ */ new Set(), withinMs = ANSWER_WITHIN_MS) {
+  const known = regions.map(withoutSlash);
+  const good = (region) => !failed.has(region);
+  for (const region of [...known.filter(good), ...known.filter((region2) => !good(region2))]) {
+    const routes = await routesOf(region, fetch2, signal, Math.min(withinMs, ANSWER_WITHIN_MS));
+    if (signal.aborted) break;
+    if (routes === void 0) {
+      failed.add(region);
+      continue;
+    }
+    failed.delete(region);
+    const named = routes.map((url) => typeof url === "string" ? withoutSlash(url) : "").filter((url) => known.includes(url));
+    return named.find(good) ?? region;
+  }
+  return known.find(good) ?? known[0];
+}
+async function routesOf(region, fetch2, signal, withinMs) {
+  const request = new AbortController();
+  const stop = () => request.abort();
+  signal.addEventListener("abort", stop);
+  const timer = setTimeout(stop, withinMs);
+  try {
+    const response = await fetch2(`${region}/v1/route`, { signal: request.signal, credentials: "omit", cache: "no-store" });
+    if (!response.ok) {
+      await response.body?.cancel();
+      return response.status >= 500 ? void 0 : [];
+    }
+    const routes = (await response.json())?.regions;
+    return Array.isArray(routes) ? routes.map((route) => route?.url) : [];
+  } catch {
+    return void 0;
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", stop);
+  }
+}
+function takerOf(location, id) {
+  const end = `/v1/uploads/${id}`;
+  if (!location || !/^https?:\/\//.test(location) || !location.endsWith(end)) return void 0;
+  return withoutSlash(location.slice(0, -end.length));
+}
+
+// store.ts
+function memoryStore() {
+  const records = /* @__PURE__ */ new Map();
+  return {
+    list: async () => structuredClone([...records.values()]),
+    put: async (record) => void records.set(record.key, structuredClone(record)),
+    delete: async (key) => void records.delete(key)
+  };
+}
+function indexedDbStore(name = "upload-broker") {
+  let opening;
+  const open = () => opening ??= new Promise((resolve, reject) => {
+    const request = indexedDB.open(name, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore("uploads", { keyPath: "key" });
+    request.onsuccess = () => {
+      const database = request.result;
+      const forget = () => void (opening = void 0);
+      database.onclose = forget;
+      database.onversionchange = () => {
+        database.close();
+        forget();
+      };
+      resolve(database);
+    };
+    request.onerror = () => reject(request.error);
+    request.onblocked = () => reject(new DOMException("another page holds an older version", "InvalidStateError"));
+  }).catch((error) => {
+    opening = void 0;
+    throw error;
+  });
+  const transact = async (mode, ask2) => {
+    const transaction = (await open()).transaction("uploads", mode);
+    return new Promise((resolve, reject) => {
+      const request = ask2(transaction.objectStore("uploads"));
+      transaction.oncomplete = () => resolve(request.result);
+      transaction.onabort = transaction.onerror = () => reject(transaction.error ?? request.error);
+    });
+  };
+  return {
+    list: async () => (await transact("readonly", (store) => store.getAll())).filter(isRecord),
+    put: async (record) => void await transact("readwrite", (store) => store.put(record)),
+    delete: async (key) => void await transact("readwrite", (store) => store.delete(key))
+  };
+}
+var isRecord = (value) => value?.version === 1;
+var defaultStore = () => standing ??= typeof indexedDB === "undefined" ? memoryStore() : indexedDbStore();
+var standing;
+var KEYS_LIVE_MS = 24 * 3600 * 1e3;
+var isOutdated = ({ uploadId, createdAt, expiresAt }, now) => uploadId === void 0 ? now - createdAt >= KEYS_LIVE_MS : expiresAt !== void 0 && now >= expiresAt;
+
 // records.ts
 var newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 var Records = class {
@@ -1174,12 +1194,16 @@ var Records = class {
   get key() {
     return this.#record.key;
   }
-  /** What was begun before of the same file, for this broker or one of `regions`. It is then held by this upload. */
+  /**
+   * What was begun before of the same file, for this broker or one of `regions`. It is then held by this upload. Refuses
+   * what runs in another tab, of which whoever picked the file may know nothing; this page knows what it asks for.
+   */
   async find(broker, file, order, regions = []) {
     if (!this.#store) return {};
     const fingerprint = this.#fingerprint ??= await fingerprintOf(file, order.filename);
     const known = /* @__PURE__ */ new Set([broker, ...regions.map(withoutSlash)]);
     let anew;
+    let isElsewhere = false;
     for (const record of await this.#list()) {
       if (!known.has(record.broker) || record.fingerprint.name !== fingerprint.name) continue;
       const different = difference(record.fingerprint, fingerprint);
@@ -1188,20 +1212,24 @@ var Records = class {
       } else if (!isSameOrder(record.request, order)) {
         anew = { reason: "other-order", detail: "this file was being uploaded under another policy, type or metadata" };
       } else {
-        this.#release = await hold(record.key);
-        if (this.#release) {
+        const release = await hold(record.key);
+        if (typeof release === "function") {
+          this.#release = release;
           this.#record = record;
           return { record };
         }
-        anew = { reason: "in-use", detail: "this file is just being uploaded elsewhere" };
+        isElsewhere ||= release === "another tab";
+        anew = { reason: "in-use", detail: "another upload of this page goes on with what was begun of this file" };
       }
     }
+    if (isElsewhere) throw new UploadBrokerError("in-use", "this file is being uploaded in another tab", { retryable: true });
     return { anew };
   }
   async begin(broker, request) {
     const fingerprint = this.#fingerprint ?? { name: request.filename, size: 0, lastModified: 0, type: "", sample: 0 };
     this.#record = { version: 1, key: newKey(), broker, fingerprint, request, receivedBytes: 0, createdAt: Date.now() };
-    this.#release = await hold(this.#record.key);
+    const release = await hold(this.#record.key);
+    if (typeof release === "function") this.#release = release;
     await this.#save();
   }
   /** Another body is another request, so it has another key. */
@@ -1781,28 +1809,38 @@ var Upload = class {
 };
 var asError = (thrown) => thrown instanceof UploadBrokerError ? thrown : thrown instanceof DOMException ? unreadable(thrown) : new UploadBrokerError("unexpected-answer", "the upload failed in a way that it should not", { cause: thrown });
 
-// index.ts
-var createUpload = (content, options) => new Upload(content, options);
+// pending.ts
 async function pendingUploads(store = defaultStore()) {
   const now = Date.now();
-  return (await store.list()).filter((record) => !isOutdated(record, now)).sort((a, b) => b.createdAt - a.createdAt);
+  const records = (await store.list()).filter((record) => !isOutdated(record, now)).sort((a, b) => b.createdAt - a.createdAt);
+  return Promise.all(records.map(async (record) => ({ ...record, isRunning: await isHeld(record.key) })));
 }
 async function discardUpload(record, token, store = defaultStore(), fetch2 = (url, init) => globalThis.fetch(url, init)) {
-  const broker = new BrokerClient(withoutSlash(record.broker), token, fetch2);
+  const release = await hold(record.key);
+  if (typeof release === "string") throw new UploadBrokerError("in-use", `this upload is running in ${release}`, { retryable: true });
+  try {
+    await discard(record, new BrokerClient(withoutSlash(record.broker), token, fetch2));
+    await store.delete(record.key);
+  } finally {
+    release();
+  }
+}
+async function discard(record, broker) {
   const within = () => AbortSignal.timeout(6e4);
   let id = record.uploadId;
   if (id === void 0 && !isOutdated(record, Date.now())) {
-    const answer = await broker.create(record.request, record.key, within());
-    if ("upload" in answer) id = answer.upload.id;
-    else if (!isSettled(answer)) throw answer.from === "nowhere" ? answer.error : answer.problem;
+    const answer2 = await broker.create(record.request, record.key, within());
+    if ("upload" in answer2) id = answer2.upload.id;
+    else if (!isSettled(answer2)) throw answer2.from === "nowhere" ? answer2.error : answer2.problem;
   }
-  if (id !== void 0) {
-    const answer = await broker.cancel(id, within());
-    if (answer.from === "nowhere") throw answer.error;
-    if ("problem" in answer && answer.problem.status !== 404) throw answer.problem;
-  }
-  await store.delete(record.key);
+  if (id === void 0) return;
+  const answer = await broker.cancel(id, within());
+  if (answer.from === "nowhere") throw answer.error;
+  if ("problem" in answer && answer.problem.status !== 404) throw answer.problem;
 }
+
+// index.ts
+var createUpload = (content, options) => new Upload(content, options);
 export {
   UploadBrokerError,
   createUpload,

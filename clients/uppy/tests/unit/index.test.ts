@@ -149,6 +149,16 @@ describe('UploadBroker', () => {
       await vi.waitFor(() => expect(fake.cancelled).toEqual(['7']));
     });
 
+    it('each of several at once, none of which is written down', async () => {
+      const uppy = core({ store: false });
+      const ids = [add(uppy, 'a', 600_000), add(uppy, 'b', 600_001)];
+      fake.isAway = true;
+      expect((await uppy.upload())?.failed).toHaveLength(2);
+      if (how === 'removeFile') uppy.removeFiles(ids);
+      else uppy.cancelAll();
+      await vi.waitFor(() => expect(fake.cancelled.toSorted()).toEqual(['1', '2']));
+    });
+
     it('nothing that is completed', async () => {
       const uppy = core();
       const id = add(uppy, 'a');

@@ -73,6 +73,15 @@ async function open(at = site): Promise<void> {
   await page.evaluate((url) => void (globalThis.broker = url), world.broker);
 }
 
+/** A tab more, which is then the page; gives the one before. */
+async function openTab(): Promise<Page> {
+  const before = page;
+  page = await context.newPage();
+  page.on('pageerror', (error) => errors.push(error.message));
+  await open();
+  return before;
+}
+
 async function file(name: string, bytes: number, seed = 1): Promise<{ path: string; digest: string }> {
   const piece = Buffer.from(Uint32Array.from({ length: MIB / 4 }, (_, n) => Math.imul(n + 1, 2654435761 * seed)).buffer);
   const pieces: Buffer[] = [];
@@ -191,6 +200,35 @@ describe('after a reload in the middle', () => {
     expect([ended.code, ended.crc32c]).toEqual([undefined, digest]);
     expect(ended.events[0]).toBe('anew: other-file: a file of this name was being uploaded, but it had other content');
   });
+});
+
+it('what one tab is uploading is neither continued nor given up in another one, until that is closed', async () => {
+  const { path, digest } = await file('holiday.mp4', 12 * MIB);
+  await pick(path);
+  await begin({ chunk: { bytes: 4 * MIB, maxBytes: 4 * MIB } });
+  await pauseAt(4 * MIB);
+  const first = await openTab();
+  const isRunning = () => page.evaluate(async () => (await globalThis.client.pendingUploads()).map(({ isRunning }) => isRunning));
+  expect(await isRunning()).toEqual([true]);
+  const before = (await world.journal()).length;
+  await pick(path);
+  await begin();
+  expect(await outcome()).toMatchObject({ code: 'in-use', events: ['failed'] });
+  const discarded = await page.evaluate(async () => {
+    const [record] = await globalThis.client.pendingUploads();
+    return globalThis.client.discardUpload(record!, async () => (await fetch('/token')).text()).then(() => 'given up', ({ code }) => code as string);
+  });
+  expect(discarded).toBe('in-use');
+  expect((await world.journal()).length, 'calls of storage').toBe(before);
+
+  await first.close();
+  await expect.poll(isRunning).toEqual([false]);
+  await world.forgetJournal();
+  await begin();
+  const ended = await outcome();
+  expect([ended.code, ended.crc32c, ended.events[0]]).toEqual([undefined, digest, 'admitted again']);
+  const [chunk] = (await world.journal()).filter(({ operation }) => operation === 'chunk');
+  expect(chunk?.content_range).toMatch(/^bytes 4194304-/);
 });
 
 it('a token that expires in the middle is replaced, and nobody notices', async () => {
