@@ -1,6 +1,6 @@
 /** One upload: does what the machine says, tells what happens, and can be stopped at any point. */
 import type { BrokerAnswer, Fetch } from './broker.js';
-import { BrokerClient, isSettled, mayHaveCreated } from './broker.js';
+import { BrokerClient, isAway, isSettled, mayHaveCreated } from './broker.js';
 import { Control, STOPPED } from './control.js';
 import { UploadBrokerError } from './errors.js';
 import type { ClientState, EventOf, Progress, UploadEvent } from './events.js';
@@ -192,7 +192,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
         if (isOffline) this.#pace.progressed();
         // Woken by a pause, it stays a wait, which the gate then takes for interrupted.
         if (this.#control.isStopped) continue;
-        if (move.then.do === 'create' && move.error.code === 'gave-up' && move.error.status === 0) await this.#regions.leave();
+        if (move.then.do === 'create' && isAway(move.error)) await this.#regions.leave();
         move = move.then;
         continue;
       }

@@ -418,6 +418,7 @@ var BrokerClient = class {
   }
 };
 var isPassing = ({ status, code }) => code === "idempotency-in-progress" || isTransient(status) && code !== "quota-exceeded";
+var isAway = ({ code, status, problem }) => status === 0 ? code === "gave-up" : status >= 500 && problem === void 0;
 var mayHaveCreated = (answer) => {
   if (answer.from === "nowhere") return answer.error.code === "gave-up";
   if (!("problem" in answer)) return false;
@@ -1615,7 +1616,7 @@ var Upload = class {
         const isOffline = await this.#control.sleep(move.ms, move.error.status === 0);
         if (isOffline) this.#pace.progressed();
         if (this.#control.isStopped) continue;
-        if (move.then.do === "create" && move.error.code === "gave-up" && move.error.status === 0) await this.#regions.leave();
+        if (move.then.do === "create" && isAway(move.error)) await this.#regions.leave();
         move = move.then;
         continue;
       }

@@ -1,6 +1,8 @@
 /** The client in Chromium, cross-origin, against a broker with TLS and Redis and an emulator that enforces CORS. */
 import { readFileSync } from 'node:fs';
 import { appendFile, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -15,7 +17,7 @@ import type { Entry } from '../../../support/servers.js';
 const MIB = 1024 * 1024;
 
 /** Options that can be handed to a page. */
-type Plain = Pick<client.UploadOptions, 'chunk' | 'patience' | 'transfer'>;
+type Plain = Pick<client.UploadOptions, 'broker' | 'chunk' | 'patience' | 'regions' | 'transfer'>;
 
 /** What `page.js` puts into the page. */
 declare global {
@@ -255,6 +257,25 @@ it('an upload waits while there is no network, and goes on as soon as there is',
   await context.setOffline(false);
   const ended = await outcome();
   expect([ended.code, ended.crc32c]).toEqual([undefined, digest]);
+});
+
+it('an upload begins at the next region when a load balancer says, without CORS, that the first one is away', async () => {
+  const asked: string[] = [];
+  const edge = createServer((request, response) => {
+    asked.push(`${request.method} ${request.url}`);
+    response.writeHead(503, { 'retry-after': '5' }).end('this region is away\n');
+  });
+  await new Promise<void>((resolve) => edge.listen(0, '127.0.0.1', resolve));
+  try {
+    const { path, digest } = await file('a.mp4', 1 * MIB);
+    await pick(path);
+    await begin({ broker: undefined, regions: [`http://127.0.0.1:${(edge.address() as AddressInfo).port}`, world.broker] });
+    const ended = await outcome();
+    expect([ended.code, ended.crc32c, ended.events]).toEqual([undefined, digest, ['admitted', 'completed']]);
+    expect(asked, 'no token goes there').toEqual(['GET /v1/route']);
+  } finally {
+    edge.close();
+  }
 });
 
 it('an origin that is not allowed gets no grant from the broker, and none from the session', async () => {
