@@ -43,7 +43,9 @@ pub(super) fn metadata() -> Object {
 
 /// `Transfer::headers`.
 pub(super) fn transfer_headers() -> Object {
+    // Those of metadata, of which 256 bytes less can travel in headers than storage takes, and a dozen of the broker's.
     map(1024, 8192)
+        .max_properties(Some(8192))
         .description(Some(
             "The headers of the first request. With a signed URL exactly these: one more that begins with `x-goog-`, one \
              less, or another value is refused by storage.",
@@ -93,13 +95,21 @@ pub(super) fn bound(document: &mut OpenApi) {
                     let Some(schema) = &mut header.schema else { continue };
                     bound_numbers(schema);
                     if let RefOr::T(Schema::Object(object)) = schema
-                        && object.schema_type == SchemaType::Type(Type::String)
+                        && is_text(&object.schema_type)
                     {
                         object.max_length.get_or_insert(LONGEST_HEADER);
                     }
                 }
             }
         }
+    }
+}
+
+fn is_text(schema_type: &SchemaType) -> bool {
+    match schema_type {
+        SchemaType::Type(one) => *one == Type::String,
+        SchemaType::Array(several) => several.contains(&Type::String),
+        SchemaType::AnyValue => false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The OpenAPI document breaks no client of the last release: `openapi/CHANGES.md` has the rules.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 use upload_broker::http::openapi;
@@ -50,9 +51,7 @@ impl<'a> Comparison<'a> {
         if old["operationId"] != new["operationId"] {
             self.complain(at, "the operation is called otherwise, and so are the functions of clients");
         }
-        if old["security"] != new["security"] {
-            self.complain(at, "other credentials are needed");
-        }
+        self.security(at, old, new);
         self.parameters(at, old, new);
         let (old_body, new_body) = (&old["requestBody"], &new["requestBody"]);
         if is_true(&new_body["required"]) && !is_true(&old_body["required"]) {
@@ -66,6 +65,23 @@ impl<'a> Comparison<'a> {
                 // An error that cannot happen any more breaks nobody.
                 None if !status.starts_with('2') => {}
                 None => self.complain(&at, "this is not answered any more"),
+            }
+        }
+    }
+
+    /// Whoever could call can still do so with what it has: each alternative of before must hold one of now.
+    fn security(&mut self, at: &str, old: &Value, new: &Value) {
+        let (were, are) = (alternatives(self.old, old), alternatives(self.new, new));
+        let is_enough = |has: &&Value| are.iter().any(|asks| asks_no_more(asks, has));
+        if let Some(lost) = were.iter().find(|has| !is_enough(has)) {
+            let needed =
+                if entries(lost).next().is_none() { "credentials are needed" } else { "other credentials are needed" };
+            self.complain(at, needed);
+        }
+        for (name, _) in were.iter().flat_map(|has| entries(has)) {
+            let kind = |document: &'a Value| scheme(&document["components"]["securitySchemes"][name]);
+            if kind(self.old) != kind(self.new) && self.seen.insert((format!("securitySchemes/{name}"), Side::Sent)) {
+                self.complain(name, "these credentials are given otherwise");
             }
         }
     }
@@ -116,10 +132,14 @@ impl<'a> Comparison<'a> {
             None => at.to_owned(),
         };
         let (old, new) = (resolved(self.old, old), resolved(self.new, new));
-        for field in ["type", "format"] {
+        for field in ["type", "format", "contentEncoding"] {
             if old[field] != new[field] {
                 self.complain(&at, &format!("its {field} was {}, and is {}", old[field], new[field]));
             }
+        }
+        // Whoever leaves it out counts on what stands for it.
+        if !old["default"].is_null() && old["default"] != new["default"] {
+            self.complain(&at, &format!("its default was {}, and is {}", old["default"], new["default"]));
         }
         self.values(&at, old, new, side);
         self.limits(&at, old, new, side);
@@ -129,6 +149,11 @@ impl<'a> Comparison<'a> {
         }
         if old["additionalProperties"].is_object() {
             self.schema(&format!("{at}{{}}"), &old["additionalProperties"], &new["additionalProperties"], side);
+        }
+        let (old_names, new_names) = (&old["propertyNames"], &new["propertyNames"]);
+        if old_names.is_object() || new_names.is_object() {
+            let or_any = |names: &'a Value| if names.is_object() { names } else { &*ANY_NAME };
+            self.schema(&format!("{at}, names"), or_any(old_names), or_any(new_names), side);
         }
     }
 
@@ -198,6 +223,31 @@ impl<'a> Comparison<'a> {
     }
 }
 
+/// A name of which nothing is said.
+static ANY_NAME: LazyLock<Value> = LazyLock::new(|| json!({"type": "string"}));
+
+/// What an operation lets callers choose from: its own word, or the document's. Each alternative names the schemes that it
+/// takes together, and an empty one takes none.
+fn alternatives<'a>(document: &'a Value, operation: &'a Value) -> Vec<&'a Value> {
+    static NOTHING: LazyLock<Value> = LazyLock::new(|| json!({}));
+    let own = operation.get("security").or_else(|| document.get("security"));
+    let several: Vec<&Value> = own.and_then(Value::as_array).into_iter().flatten().collect();
+    if several.is_empty() { vec![&NOTHING] } else { several }
+}
+
+/// Whether who `has` these credentials, with these scopes, has all that the other alternative asks for.
+fn asks_no_more(asks: &Value, has: &Value) -> bool {
+    let scopes = |of: &Value| of.as_array().cloned().unwrap_or_default();
+    entries(asks).all(|(name, wanted)| {
+        has.get(name).is_some_and(|given| scopes(wanted).iter().all(|scope| scopes(given).contains(scope)))
+    })
+}
+
+/// A scheme without what is said of it to people.
+fn scheme(of: &Value) -> Vec<(&str, &Value)> {
+    entries(of).filter(|(field, _)| !["description", "bearerFormat"].contains(field)).collect()
+}
+
 fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
     let target = schema["$ref"].as_str().and_then(|reference| document.pointer(reference.trim_start_matches('#')));
     target.unwrap_or(schema)
@@ -245,12 +295,13 @@ fn every_version_has_its_changes_written_down() {
     }
 }
 
-/// A document of one operation, in which a test changes something.
+/// A document of two operations, in which a test changes something.
 fn small() -> Value {
     json!({
+        "security": [{"token": ["make"]}],
         "paths": {"/things": {"post": {
             "operationId": "makeThing",
-            "parameters": [{"name": "dry", "in": "query", "schema": {"type": "boolean"}}],
+            "parameters": [{"name": "dry", "in": "query", "schema": {"type": "boolean", "default": false}}],
             "requestBody": {"required": true, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Make"}}}},
             "responses": {
                 "201": {
@@ -259,16 +310,24 @@ fn small() -> Value {
                 },
                 "409": {},
             },
-        }}},
-        "components": {"schemas": {
+        }, "get": {"operationId": "seeThings", "security": [{}], "responses": {}}}},
+        "components": {"securitySchemes": {
+            "token": {"type": "http", "scheme": "bearer"},
+            "key": {"type": "apiKey", "in": "header", "name": "x-key"},
+        }, "schemas": {
             "Make": {"type": "object", "required": ["name"], "additionalProperties": false, "properties": {
                 "name": {"type": "string", "minLength": 1, "maxLength": 10},
                 "kind": {"$ref": "#/components/schemas/Kind"},
+                "labels": {"type": "object", "maxProperties": 3, "propertyNames": {"type": "string", "maxLength": 5}},
+                "notes": {"type": "object"},
+                "digest": {"type": "string", "contentEncoding": "base64"},
             }},
             "Thing": {"type": "object", "required": ["name"], "properties": {
                 "name": {"type": "string", "maxLength": 10, "pattern": "^[a-z]+$"},
                 "size": {"type": "integer", "format": "int64", "minimum": 0, "maximum": 5},
                 "tags": {"type": "array", "maxItems": 3, "items": {"type": "string"}},
+                "labels": {"type": "object", "propertyNames": {"type": "string", "maxLength": 5}},
+                "notes": {"type": "object"},
             }},
             "Kind": {"type": "string", "enum": ["small", "large"]},
         }},
@@ -291,17 +350,73 @@ fn changed(pointer: &str, value: Value) -> Value {
 const OPERATION: &str = "/paths/~1things/post";
 const SCHEMAS: &str = "/components/schemas";
 
+/// Each case changes one thing, which breaks one thing: that is said, with where.
+fn each_is_found(cases: impl IntoIterator<Item = (&'static str, String, Value, &'static str)>) {
+    for (name, pointer, value, expected) in cases {
+        let found = breaks(&small(), &changed(&pointer, value));
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{name}: {found:?}");
+    }
+}
+
 #[test]
-fn what_breaks_clients_is_found_and_said_where() {
-    for (name, pointer, value, expected) in [
+fn what_breaks_clients_in_an_operation_is_found_and_said_where() {
+    each_is_found([
         ("an operation less", "/paths/~1things/post".to_owned(), Value::Null, "POST /things: the operation is gone"),
         ("another name", format!("{OPERATION}/operationId"), json!("create"), "POST /things: the operation is called"),
         ("other credentials", format!("{OPERATION}/security"), json!([{"key": []}]), "POST /things: other credentials"),
+        (
+            "credentials more",
+            format!("{OPERATION}/security"),
+            json!([{"token": ["make"], "key": []}]),
+            "POST /things: other credentials",
+        ),
+        (
+            "a scope more",
+            format!("{OPERATION}/security"),
+            json!([{"token": ["make", "own"]}]),
+            "POST /things: other credentials",
+        ),
+        (
+            "credentials where none were needed",
+            "/paths/~1things/get/security".to_owned(),
+            json!([{"token": []}]),
+            "GET /things: credentials are needed",
+        ),
+        (
+            "the document's credentials where none were needed",
+            "/paths/~1things/get/security".to_owned(),
+            Value::Null,
+            "GET /things: credentials are needed",
+        ),
+        (
+            "other credentials of the whole document",
+            "/security".to_owned(),
+            json!([{"key": []}]),
+            "POST /things: other credentials",
+        ),
+        (
+            "the same credentials, given otherwise",
+            "/components/securitySchemes/token/scheme".to_owned(),
+            json!("basic"),
+            "token: these credentials are given otherwise",
+        ),
+        (
+            "another default",
+            format!("{OPERATION}/parameters/0/schema/default"),
+            json!(true),
+            "POST /things, parameter dry: its default was false, and is true",
+        ),
+        (
+            "no default",
+            format!("{OPERATION}/parameters/0/schema/default"),
+            Value::Null,
+            "POST /things, parameter dry: its default was false, and is null",
+        ),
         ("a parameter less", format!("{OPERATION}/parameters"), json!([]), "POST /things, parameter dry: it is gone"),
         (
             "a parameter that is needed",
             format!("{OPERATION}/parameters"),
-            json!([{"name": "dry", "in": "query", "required": true, "schema": {"type": "boolean"}}]),
+            json!([{"name": "dry", "in": "query", "required": true, "schema": {"type": "boolean", "default": false}}]),
             "POST /things, parameter dry: it is needed",
         ),
         ("no success", format!("{OPERATION}/responses/201"), Value::Null, "POST /things, 201: this is not answered"),
@@ -317,6 +432,12 @@ fn what_breaks_clients_is_found_and_said_where() {
             json!({}),
             "POST /things, 201: application/json is gone",
         ),
+    ]);
+}
+
+#[test]
+fn what_breaks_clients_in_a_schema_is_found_and_said_where() {
+    each_is_found([
         ("a field to send less", format!("{SCHEMAS}/Make/properties/name"), Value::Null, "Make.name: it is gone"),
         ("a field to read less", format!("{SCHEMAS}/Thing/properties/size"), Value::Null, "Thing.size: it is gone"),
         ("a needed field", format!("{SCHEMAS}/Make/required"), json!(["name", "kind"]), "Make.kind: it is needed"),
@@ -351,10 +472,49 @@ fn what_breaks_clients_is_found_and_said_where() {
             "Thing.tags[]: its type",
         ),
         ("another format", format!("{SCHEMAS}/Thing/properties/size/format"), json!("int32"), "Thing.size: its format"),
-    ] {
-        let found = breaks(&small(), &changed(&pointer, value));
-        assert!(found.len() == 1 && found[0].starts_with(expected), "{name}: {found:?}");
-    }
+        (
+            "another encoding",
+            format!("{SCHEMAS}/Make/properties/digest/contentEncoding"),
+            json!("base16"),
+            "Make.digest: its contentEncoding was \"base64\", and is \"base16\"",
+        ),
+        (
+            "an encoding where there was none",
+            format!("{SCHEMAS}/Thing/properties/name/contentEncoding"),
+            json!("base64"),
+            "Thing.name: its contentEncoding was null",
+        ),
+        (
+            "shorter names of a map to send",
+            format!("{SCHEMAS}/Make/properties/labels/propertyNames/maxLength"),
+            json!(4),
+            "Make.labels, names: its maxLength",
+        ),
+        (
+            "a map to send of fewer entries",
+            format!("{SCHEMAS}/Make/properties/labels/maxProperties"),
+            json!(2),
+            "Make.labels: its maxProperties",
+        ),
+        (
+            "some names only in a map to send",
+            format!("{SCHEMAS}/Make/properties/notes/propertyNames"),
+            json!({"type": "string", "enum": ["a"]}),
+            "Make.notes, names: only some values",
+        ),
+        (
+            "longer names in a map to read",
+            format!("{SCHEMAS}/Thing/properties/labels/propertyNames/maxLength"),
+            json!(6),
+            "Thing.labels, names: its maxLength",
+        ),
+        (
+            "any name in a map to read",
+            format!("{SCHEMAS}/Thing/properties/labels/propertyNames"),
+            Value::Null,
+            "Thing.labels, names: its maxLength",
+        ),
+    ]);
 }
 
 #[test]
@@ -365,7 +525,32 @@ fn what_breaks_nobody_passes() {
         (
             "an optional parameter more",
             format!("{OPERATION}/parameters"),
-            json!([{"name": "dry", "in": "query", "schema": {"type": "boolean"}}, {"name": "loud", "in": "query"}]),
+            json!([{"name": "dry", "in": "query", "schema": {"type": "boolean", "default": false}}, {"name": "loud", "in": "query"}]),
+        ),
+        (
+            "other credentials beside the old",
+            format!("{OPERATION}/security"),
+            json!([{"key": []}, {"token": ["make"]}]),
+        ),
+        ("the document's credentials, said again", format!("{OPERATION}/security"), json!([{"token": ["make"]}])),
+        ("a scope less", format!("{OPERATION}/security"), json!([{"token": []}])),
+        ("no credentials", format!("{OPERATION}/security"), json!([])),
+        ("credentials that may be left out", format!("{OPERATION}/security"), json!([{"key": []}, {}])),
+        ("no credentials, said otherwise", "/paths/~1things/get/security".to_owned(), json!([])),
+        ("a word on credentials", "/components/securitySchemes/token/description".to_owned(), json!("Of your issuer")),
+        ("a default that was never told", format!("{SCHEMAS}/Make/properties/name/default"), json!("thing")),
+        ("a default for what is read", format!("{SCHEMAS}/Thing/properties/size/default"), json!(0)),
+        (
+            "longer names of a map to send",
+            format!("{SCHEMAS}/Make/properties/labels/propertyNames/maxLength"),
+            json!(6),
+        ),
+        ("any name in a map to send", format!("{SCHEMAS}/Make/properties/labels/propertyNames"), Value::Null),
+        ("any text as a name", format!("{SCHEMAS}/Make/properties/notes/propertyNames"), json!({"type": "string"})),
+        (
+            "some names only in a map to read",
+            format!("{SCHEMAS}/Thing/properties/notes/propertyNames"),
+            json!({"type": "string", "maxLength": 3}),
         ),
         ("an error less", format!("{OPERATION}/responses/409"), Value::Null),
         ("a status more", format!("{OPERATION}/responses/422"), json!({})),

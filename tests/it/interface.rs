@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use upload_broker::http::openapi;
 
 /// Lists that are as long as the configuration, or as many principals have it.
@@ -26,13 +26,16 @@ fn operations(document: &Value) -> Vec<(&str, &Value)> {
 /// What in a schema has no limit, where it should have one.
 fn unlimited(at: &str, schema: &Value, found: &mut Vec<String>) {
     let has = |field: &str| !schema[field].is_null();
-    let is_limited = match schema["type"].as_str() {
+    let is_limited = |of: &Value| match of.as_str() {
         Some("string") => has("maxLength") || has("enum") || has("format"),
         Some("integer" | "number") => has("minimum") && has("maximum"),
         Some("array") => has("maxItems") || AS_LONG_AS_THEY_ARE.contains(&at),
+        // A map has as many entries as it likes; an object with fields of its own has those.
+        Some("object") => has("maxProperties") || !schema["additionalProperties"].is_object(),
         _ => true,
     };
-    if !is_limited {
+    let types = schema["type"].as_array().map_or(std::slice::from_ref(&schema["type"]), Vec::as_slice);
+    if !types.iter().all(is_limited) {
         found.push(format!("{at}: {}", schema["type"]));
     }
     // Swift's generator writes patterns between slashes, and makes of others an escape that Swift does not have.
@@ -46,6 +49,37 @@ fn unlimited(at: &str, schema: &Value, found: &mut Vec<String>) {
         if schema[inner].is_object() {
             unlimited(&format!("{at}/{inner}"), &schema[inner], found);
         }
+    }
+}
+
+#[test]
+fn what_has_no_limit_is_found() {
+    for (name, schema, expected) in [
+        ("a text", json!({"type": "string"}), 1),
+        ("a text of some length", json!({"type": "string", "maxLength": 3}), 0),
+        ("a text that may be null", json!({"type": ["string", "null"]}), 1),
+        ("a text of some length that may be null", json!({"type": ["string", "null"], "maxLength": 3}), 0),
+        (
+            "a number with half a limit, or a text",
+            json!({"type": ["string", "integer"], "maxLength": 3, "minimum": 0}),
+            1,
+        ),
+        ("a list", json!({"type": "array", "items": {"type": "boolean"}}), 1),
+        ("a list of texts", json!({"type": "array", "maxItems": 3, "items": {"type": "string"}}), 1),
+        ("a map", json!({"type": "object", "additionalProperties": {"type": "boolean"}}), 1),
+        ("a map that may be null", json!({"type": ["null", "object"], "additionalProperties": {"type": "boolean"}}), 1),
+        (
+            "a map of some size",
+            json!({"type": "object", "maxProperties": 3, "additionalProperties": {"type": "boolean"}}),
+            0,
+        ),
+        ("a map of any names", json!({"type": "object", "maxProperties": 3, "propertyNames": {"type": "string"}}), 1),
+        ("fields of its own", json!({"type": "object", "properties": {"it": {"type": "boolean"}}}), 0),
+        ("a field of its own", json!({"type": "object", "properties": {"it": {"type": ["integer", "null"]}}}), 1),
+    ] {
+        let mut found = Vec::new();
+        unlimited("Thing", &schema, &mut found);
+        assert_eq!(found.len(), expected, "{name}: {found:?}");
     }
 }
 

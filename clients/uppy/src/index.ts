@@ -56,9 +56,9 @@ const locale = {
   },
 };
 
-/** What a record has beside its broker and its upload, where only these count. */
-const UNWRITTEN: Omit<UploadRecord, 'broker' | 'uploadId'> = {
-  version: 1, key: '', fingerprint: { name: '', size: 0, lastModified: 0, type: '', sample: 0 }, request: { filename: '', content_type: '' }, receivedBytes: 0, createdAt: 0,
+/** What a record has beside its key, its broker and its upload, where only these count. */
+const UNWRITTEN: Omit<UploadRecord, 'key' | 'broker' | 'uploadId'> = {
+  version: 1, fingerprint: { name: '', size: 0, lastModified: 0, type: '', sample: 0 }, request: { filename: '', content_type: '' }, receivedBytes: 0, createdAt: 0,
 };
 
 /** Resumable uploads straight to Cloud Storage. */
@@ -118,7 +118,7 @@ export default class UploadBroker<M extends Meta, B extends Body> extends BasePl
       const record = records.find((record) => record.uploadId === uploadId);
       if (record) await discardUpload(record, token, store || undefined, fetch);
       // Nothing is written down, but the file itself knows the id.
-      else if (broker) await discardUpload({ ...UNWRITTEN, broker, uploadId }, token, memoryStore(), fetch);
+      else if (broker) await discardUpload({ ...UNWRITTEN, key: uploadId, broker, uploadId }, token, memoryStore(), fetch);
     } catch (error) {
       this.uppy.log(`[UploadBroker] ${file.name} could not be cancelled: ${error instanceof UploadBrokerError ? error.detail : error}`, 'warning');
     }

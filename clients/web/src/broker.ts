@@ -154,6 +154,13 @@ export class BrokerClient {
 export const isPassing = ({ status, code }: UploadBrokerError): boolean =>
   code === 'idempotency-in-progress' || (isTransient(status) && code !== 'quota-exceeded');
 
+/**
+ * Whether a broker is out of reach: nothing answers, or what stands before it does, without a problem document. Load
+ * balancers answer without CORS headers as a rule, which a page cannot tell from a lost network; others can.
+ */
+export const isAway = ({ code, status, problem }: UploadBrokerError): boolean =>
+  status === 0 ? code === 'gave-up' : status >= 500 && problem === undefined;
+
 /** Whether the upload may have been created although this answer does not bear it. */
 export const mayHaveCreated = (answer: BrokerAnswer): boolean => {
   if (answer.from === 'nowhere') return answer.error.code === 'gave-up';

@@ -18,6 +18,8 @@ export type ClientCode =
   | 'token-unavailable'
   /** Neither the broker nor storage could be reached for too long, or they answered nothing but 5xx. */
   | 'gave-up'
+  /** Another tab goes on with the upload, or an upload of this page with what was to be given up. Nothing was sent. */
+  | 'in-use'
   /** The file is gone, or may no longer be read. */
   | 'source-unreadable'
   /** The file is not what it was when the upload began. */

@@ -38,7 +38,7 @@ export type AnewReason =
   | 'ended'
   /** The broker knows it no longer, or it is somebody else's. */
   | 'forgotten'
-  /** Another page, or another upload of this one, goes on with it just now. */
+  /** Another upload of this page goes on with it just now. */
   | 'in-use';
 
 export type UploadEvent =

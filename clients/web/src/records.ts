@@ -1,12 +1,14 @@
 /** The record of one upload: found, begun, kept up to date and forgotten. */
 import type { DigestState } from './digest.js';
 import type { AnewReason } from './events.js';
+import { UploadBrokerError } from './errors.js';
 import { difference, fingerprintOf } from './fingerprint.js';
 import type { Fingerprint } from './fingerprint.js';
+import { hold } from './locks.js';
 import { isSameOrder } from './order.js';
 import { withoutSlash } from './route.js';
 import type { UploadRecord, UploadStore } from './store.js';
-import { defaultStore, hold, isOutdated } from './store.js';
+import { defaultStore, isOutdated } from './store.js';
 import type { CreateUpload } from './wire.js';
 
 interface Found {
@@ -40,12 +42,16 @@ export class Records {
     return this.#record!.key;
   }
 
-  /** What was begun before of the same file, for this broker or one of `regions`. It is then held by this upload. */
+  /**
+   * What was begun before of the same file, for this broker or one of `regions`. It is then held by this upload. Refuses
+   * what runs in another tab, of which whoever picked the file may know nothing; this page knows what it asks for.
+   */
   async find(broker: string, file: Blob, order: CreateUpload, regions: string[] = []): Promise<Found> {
     if (!this.#store) return {};
     const fingerprint = (this.#fingerprint ??= await fingerprintOf(file, order.filename));
     const known = new Set([broker, ...regions.map(withoutSlash)]);
     let anew: Found['anew'];
+    let isElsewhere = false;
     for (const record of await this.#list()) {
       if (!known.has(record.broker) || record.fingerprint.name !== fingerprint.name) continue;
       const different = difference(record.fingerprint, fingerprint);
@@ -54,21 +60,25 @@ export class Records {
       } else if (!isSameOrder(record.request, order)) {
         anew = { reason: 'other-order', detail: 'this file was being uploaded under another policy, type or metadata' };
       } else {
-        this.#release = await hold(record.key);
-        if (this.#release) {
+        const release = await hold(record.key);
+        if (typeof release === 'function') {
+          this.#release = release;
           this.#record = record;
           return { record };
         }
-        anew = { reason: 'in-use', detail: 'this file is just being uploaded elsewhere' };
+        isElsewhere ||= release === 'another tab';
+        anew = { reason: 'in-use', detail: 'another upload of this page goes on with what was begun of this file' };
       }
     }
+    if (isElsewhere) throw new UploadBrokerError('in-use', 'this file is being uploaded in another tab', { retryable: true });
     return { anew };
   }
 
   async begin(broker: string, request: CreateUpload): Promise<void> {
     const fingerprint = this.#fingerprint ?? { name: request.filename, size: 0, lastModified: 0, type: '', sample: 0 };
     this.#record = { version: 1, key: newKey(), broker, fingerprint, request, receivedBytes: 0, createdAt: Date.now() };
-    this.#release = await hold(this.#record.key);
+    const release = await hold(this.#record.key);
+    if (typeof release === 'function') this.#release = release;
     await this.#save();
   }
 

@@ -89,31 +89,3 @@ const KEYS_LIVE_MS = 24 * 3600 * 1000;
 
 export const isOutdated = ({ uploadId, createdAt, expiresAt }: UploadRecord, now: number): boolean =>
   uploadId === undefined ? now - createdAt >= KEYS_LIVE_MS : expiresAt !== undefined && now >= expiresAt;
-
-const held = new Set<string>();
-
-/**
- * Keeps everybody else, in this page and in others of this origin, from going on with the same upload. Gives what
- * releases it, or `undefined` when somebody else has it. A page that goes away releases by going.
- */
-export async function hold(key: string): Promise<(() => void) | undefined> {
-  if (held.has(key)) return undefined;
-  held.add(key);
-  const locks = typeof navigator === 'undefined' ? undefined : navigator.locks;
-  const elsewhere = await new Promise<(() => void) | undefined>((resolve) => {
-    if (!locks) return resolve(() => {});
-    locks
-      .request(`upload-broker ${key}`, { ifAvailable: true }, (lock) =>
-        lock ? new Promise<void>((release) => resolve(release)) : resolve(undefined))
-      // Not allowed here: then this page alone is all that can be kept apart.
-      .catch(() => resolve(() => {}));
-  });
-  if (!elsewhere) {
-    held.delete(key);
-    return undefined;
-  }
-  return () => {
-    held.delete(key);
-    elsewhere();
-  };
-}

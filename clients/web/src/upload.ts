@@ -1,21 +1,23 @@
 /** One upload: does what the machine says, tells what happens, and can be stopped at any point. */
-import type { BrokerAnswer, Fetch, Nowhere } from './broker.js';
-import { BrokerClient, isSettled, mayHaveCreated, retryAfterMs } from './broker.js';
+import type { BrokerAnswer, Fetch } from './broker.js';
+import { BrokerClient, isAway, isSettled, mayHaveCreated } from './broker.js';
 import { Control, STOPPED } from './control.js';
 import { UploadBrokerError } from './errors.js';
 import type { ClientState, EventOf, Progress, UploadEvent } from './events.js';
 import { Events, Speed } from './events.js';
-import type { Move, Outcome, StorageAnswer } from './machine.js';
+import type { Move, Outcome } from './machine.js';
 import { Machine } from './machine.js';
 import type { Content, UploadOptions } from './order.js';
 import { isStream, orderOf } from './order.js';
-import { answerWithin, ChunkSizer, PATIENCE, Pace } from './pace.js';
 import type { Patience } from './pace.js';
+import { PATIENCE, Pace } from './pace.js';
 import { Records } from './records.js';
-import { nearest, takerOf, withoutSlash } from './route.js';
-import type { Part, Source } from './source.js';
+import { Regions } from './regions.js';
+import { withoutSlash } from './route.js';
+import type { Source } from './source.js';
 import { BlobSource, StreamSource, unreadable } from './source.js';
-import type { BrokerUpload, CompletedUpload, CreateUpload, Transfer } from './wire.js';
+import { StorageClient } from './storage.js';
+import type { BrokerUpload, CompletedUpload, CreateUpload } from './wire.js';
 import { isFinal } from './wire.js';
 
 /** So often is a cancellation sent; whom it does not reach, the upload's own expiry will. */
@@ -43,6 +45,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
   readonly #broker: BrokerClient;
   readonly #records: Records;
   readonly #control: Control;
+  readonly #regions: Regions;
   readonly #onOnline = (): void => this.#control.online();
   readonly #onOffline = (): void => this.#control.offline();
   readonly #onAbort = (): void => void this.cancel();
@@ -55,17 +58,10 @@ export class Upload implements AsyncIterable<UploadEvent> {
   #isUnsure = false;
   /** An earlier page began it, and the broker has not said yet that it goes on. */
   #isFromBefore = false;
-  /** The brokers that sent this upload elsewhere, so that it is not sent in circles. */
-  readonly #wasSent = new Set<string>();
-  /** The brokers that did not answer. */
-  readonly #failed = new Set<string>();
   #source: Source | undefined;
+  #storage!: StorageClient;
   #machine!: Machine;
   #pace!: Pace;
-  #sizer: ChunkSizer | undefined;
-  #transfer: Transfer | undefined;
-  /** Where chunks go: the session of the broker, or that which a signed URL opened. */
-  #session: string | undefined;
   #move: Move['do'] = 'create';
 
   constructor(content: Content, options: UploadOptions) {
@@ -76,6 +72,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
     this.#fetch = options.fetch ?? ((url, init) => fetch(url, init));
     this.#broker = new BrokerClient(withoutSlash(options.broker ?? options.regions?.[0] ?? ''), options.token, this.#fetch);
     this.#records = new Records(options.store, (cause) => this.#events.emit({ type: 'unsaved', cause }));
+    this.#regions = new Regions(options, this.#broker, this.#records, this.#control, this.#fetch, this.#patience.answerWithinMs);
     const totalBytes = isStream(content) ? options.size : content.size;
     this.#progress = { receivedBytes: 0, totalBytes, bytesPerSecond: undefined, secondsLeft: undefined };
     // A turn later, so that whoever made it can listen first.
@@ -170,7 +167,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
   async #drive(): Promise<CompletedUpload> {
     const order = orderOf(this.#content, this.#options);
     await this.#control.gate();
-    await this.#route();
+    await this.#regions.choose();
     let move = await this.#begin(order);
     for (;;) {
       if (await this.#control.gate()) move = this.#machine.interrupted(move);
@@ -195,7 +192,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
         if (isOffline) this.#pace.progressed();
         // Woken by a pause, it stays a wait, which the gate then takes for interrupted.
         if (this.#control.isStopped) continue;
-        if (move.then.do === 'create' && move.error.code === 'gave-up' && move.error.status === 0) await this.#reroute();
+        if (move.then.do === 'create' && isAway(move.error)) await this.#regions.leave();
         move = move.then;
         continue;
       }
@@ -205,36 +202,13 @@ export class Upload implements AsyncIterable<UploadEvent> {
         continue;
       }
       if ('problem' in outcome) {
-        if (await this.#sentElsewhere(outcome.problem)) continue;
+        if (await this.#regions.isSentOn(outcome.problem)) continue;
         if (move.do === 'create' && (await this.#mended(outcome.problem))) continue;
       }
       const before = move.do;
       move = this.#machine.after(move, outcome);
       await this.#observed(before, outcome);
     }
-  }
-
-  /** Turns to the nearest region that answers, where it is not said which broker to use. */
-  async #route(): Promise<void> {
-    const { regions, broker } = this.#options;
-    if (!regions?.length || broker) return;
-    // Cut off by a pause, it is asked again after that.
-    for (;;) {
-      const base = await this.#control.cuttable(async (signal) => {
-        const found = await nearest(regions, this.#fetch, signal, this.#failed, this.#patience.answerWithinMs);
-        return signal.reason === STOPPED ? STOPPED : found;
-      });
-      if (base !== STOPPED) return void (this.#broker.base = base);
-      await this.#control.gate();
-    }
-  }
-
-  /** Before a creation that nobody answered is sent again: perhaps another region can be reached. */
-  async #reroute(): Promise<void> {
-    const before = this.#broker.base;
-    this.#failed.add(before);
-    await this.#route();
-    if (this.#broker.base !== before) await this.#records.moved(this.#broker.base);
   }
 
   /** Goes on with what an earlier page began, or begins. */
@@ -253,6 +227,7 @@ export class Upload implements AsyncIterable<UploadEvent> {
     this.#source = isStream(this.#content)
       ? new StreamSource(this.#content, this.#options.size)
       : new BlobSource(this.#content, record?.digest);
+    this.#storage = new StorageClient(this.#options, this.#source, this.#speed, this.#control, this.#patience, this.#fetch);
     this.#pace = new Pace(this.#patience, Math.random);
     this.#machine = new Machine(this.#source, this.#pace);
     // Also where an earlier page went away while it digested: then it has sent nothing.
@@ -286,17 +261,6 @@ export class Upload implements AsyncIterable<UploadEvent> {
     await this.#records.reorder({ ...this.#records.order, crc32c: this.#source!.crc32c! });
   }
 
-  /** Whether another region is to be asked the same: the nearest one at the creation, later the one that took the upload. */
-  async #sentElsewhere({ code, problem }: UploadBrokerError): Promise<boolean> {
-    const elsewhere = code === 'misdirected' && problem?.url ? withoutSlash(problem.url) : undefined;
-    const isKnown = elsewhere !== undefined && (this.#options.regions ?? []).map(withoutSlash).includes(elsewhere);
-    if (!isKnown || elsewhere === this.#broker.base || this.#wasSent.has(elsewhere)) return false;
-    this.#wasSent.add(elsewhere);
-    this.#broker.base = elsewhere;
-    await this.#records.moved(elsewhere);
-    return true;
-  }
-
   /** Whether the order was refused for something that could be mended, and was. */
   async #mended(problem: UploadBrokerError): Promise<boolean> {
     const { digest } = this.#options;
@@ -321,20 +285,14 @@ export class Upload implements AsyncIterable<UploadEvent> {
       const isFirst = this.#upload === undefined;
       this.#upload = upload;
       this.#id = upload.id;
-      if (upload.transfer && move !== 'complete' && move !== 'look') {
-        this.#transfer = upload.transfer;
-        this.#session = upload.transfer.kind === 'resumable' ? upload.transfer.uri : undefined;
-        this.#sizer = new ChunkSizer(upload.transfer, this.#options.chunk ?? {}, this.#source!.mostBytes);
-      }
+      if (upload.transfer && move !== 'complete' && move !== 'look') this.#storage.granted(upload.transfer);
       if (!isFinal(upload)) {
         // From here on it is this page's own, whatever an earlier one began.
         if (isFirst) this.#events.emit({ type: 'admitted', upload: { ...upload, transfer: undefined }, isResumed: this.#isFromBefore });
         this.#isFromBefore = false;
       }
-      this.#wasSent.clear();
+      this.#regions.answered();
       if (move === 'renew' && !isFinal(upload)) this.#events.emit({ type: 'renewed' });
-    } else if (outcome.from === 'storage' && outcome.location) {
-      this.#session = outcome.location;
     }
     const received = this.#machine.received;
     if (received > this.#source!.keptFrom) this.#source!.confirmed(received);
@@ -345,21 +303,11 @@ export class Upload implements AsyncIterable<UploadEvent> {
     });
   }
 
-  /** Creates the upload, and goes on with the broker that took it, if that is another one. */
   async #create(signal: AbortSignal): Promise<BrokerAnswer> {
     const answer = await this.#broker.create(this.#records.order, this.#records.key, signal);
     if (mayHaveCreated(answer)) this.#isUnsure = true;
     else if ('upload' in answer || isSettled(answer)) this.#isUnsure = false;
-    const taker = 'upload' in answer ? takerOf(answer.location, answer.upload.id) : undefined;
-    if (taker === undefined || taker === this.#broker.base) return answer;
-    const { regions = [] } = this.#options;
-    if (!regions.map(withoutSlash).includes(taker)) {
-      // The token goes nowhere else, and without it nothing can be known of the upload.
-      return { from: 'broker', problem: new UploadBrokerError('misdirected', `the broker had the upload created at ${taker}, which is not among the regions`) };
-    }
-    this.#broker.base = taker;
-    await this.#records.moved(taker);
-    return answer;
+    return this.#regions.follow(answer);
   }
 
   #make(move: Move): Promise<Outcome | typeof STOPPED> {
@@ -370,79 +318,12 @@ export class Upload implements AsyncIterable<UploadEvent> {
       case 'look': return this.#control.cuttable((signal) => this.#broker.look(id, signal));
       case 'complete': return this.#control.cuttable((signal) => this.#broker.complete(id, signal));
       case 'renew': return this.#control.cuttable((signal) => this.#broker.renew(id, signal));
-      case 'start': return this.#storage(this.#transfer!.uri, { method: this.#transfer!.method, headers: this.#transfer!.headers }, 0);
-      case 'ask': {
-        // With a declared size, `bytes */N` is a mere question until N bytes are there; then it finishes. Of a stream it
-        // would make an object of whatever is there.
-        const total = this.#source!.isStream ? '*' : this.#source!.size;
-        return this.#storage(this.#session!, { method: 'PUT', headers: { 'content-range': `bytes */${total}` } }, 0);
-      }
-      case 'put': return this.#put();
-      case 'send': return this.#send(move.offset);
+      case 'start': return this.#storage.start();
+      case 'put': return this.#storage.put();
+      case 'ask': return this.#storage.ask();
+      case 'send': return this.#storage.send(move.offset);
       default: throw new UploadBrokerError('unexpected-answer', `nothing can be made of ${move.do}`);
     }
-  }
-
-  async #put(): Promise<Outcome | typeof STOPPED> {
-    const { method, headers, uri } = this.#transfer!;
-    const part = await this.#part(0, Infinity);
-    return this.#sent(uri, { method, headers }, part);
-  }
-
-  async #send(offset: number): Promise<Outcome | typeof STOPPED> {
-    const part = await this.#part(offset, this.#sizer!.bytes);
-    const headers: Record<string, string> = this.#transfer!.kind === 'resumable' ? { ...this.#transfer!.headers } : {};
-    const range = contentRange(part);
-    if (range) headers['content-range'] = range;
-    const crc32c = part.isLast && this.#options.digest !== 'none' ? this.#source!.crc32c : undefined;
-    // Storage compares before there is an object (storage documentation, "Data validation and change detection").
-    if (crc32c !== undefined) headers['x-goog-hash'] = `crc32c=${crc32c}`;
-    return this.#sent(this.#session!, { method: 'PUT', headers }, part);
-  }
-
-  /** The next bytes, digested before they are sent: what the network costs is far more, and what cannot be read is not sent. */
-  #part(offset: number, wanted: number): Promise<Part> {
-    const read = async (): Promise<Part> => {
-      const part = await this.#source!.part(offset, wanted);
-      if (this.#options.digest !== 'none') await this.#source!.digestTo(part.offset + part.length);
-      return part;
-    };
-    // A stream may have nothing to give for a long time.
-    return this.#control.unlessCancelled(read());
-  }
-
-  async #sent(url: string, init: RequestInit, part: Part): Promise<Outcome | typeof STOPPED> {
-    const began = performance.now();
-    const answer = await this.#storage(url, { ...init, body: part.body ?? null }, part.length);
-    if (answer === STOPPED) return answer;
-    const ms = performance.now() - began;
-    if (answer.from === 'nowhere' || answer.status >= 400) {
-      this.#sizer?.failed();
-      // The file may be why: browsers do not tell it from a lost network.
-      await this.#source!.check(part.offset);
-    } else {
-      this.#sizer?.sent(part.length, ms);
-      this.#speed.measured(part.length, ms);
-    }
-    return answer;
-  }
-
-  #storage(url: string, init: RequestInit, bytes: number): Promise<StorageAnswer | Nowhere | typeof STOPPED> {
-    // What is sent at once cannot be sent in smaller pieces: it has the time that the slowest network needs.
-    const speed = this.#transfer?.kind === 'simple' ? 0 : this.#speed.bytesPerSecond;
-    return this.#control.cuttable(async (signal) => {
-      try {
-        // No redirect is followed: a 308 here has no Location, and is handed over as it is.
-        const response = await this.#fetch(url, { ...init, signal, credentials: 'omit', cache: 'no-store' });
-        const { status, headers } = response;
-        // Its body says nothing that counts. It is read so that the connection can be used again.
-        await response.arrayBuffer().catch(() => {});
-        return { from: 'storage', status, range: headers.get('range'), location: headers.get('location'), retryAfterMs: retryAfterMs(headers) } as const;
-      } catch (cause) {
-        // The message of `cause` may hold the URL, which is a secret: it stays out of the detail.
-        return { from: 'nowhere', error: new UploadBrokerError('gave-up', 'the connection to storage failed', { retryable: true, cause }) } as const;
-      }
-    }, answerWithin(this.#patience, bytes, speed));
   }
 
   async #settle(upload: BrokerUpload): Promise<CompletedUpload> {
@@ -505,12 +386,6 @@ export class Upload implements AsyncIterable<UploadEvent> {
     this.#state = state;
     this.#events.emit({ type: 'state', state });
   }
-}
-
-/** `Content-Range` of a part. A stream that ended on the border of a chunk is closed by its size alone; what is empty is sent without. */
-function contentRange({ offset, length, total, isLast }: Part): string | undefined {
-  if (length > 0) return `bytes ${offset}-${offset + length - 1}/${total ?? '*'}`;
-  return isLast && offset > 0 ? `bytes */${total}` : undefined;
 }
 
 const asError = (thrown: unknown): UploadBrokerError =>

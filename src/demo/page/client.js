@@ -418,6 +418,7 @@ var BrokerClient = class {
   }
 };
 var isPassing = ({ status, code }) => code === "idempotency-in-progress" || isTransient(status) && code !== "quota-exceeded";
+var isAway = ({ code, status, problem }) => status === 0 ? code === "gave-up" : status >= 500 && problem === void 0;
 var mayHaveCreated = (answer) => {
   if (answer.from === "nowhere") return answer.error.code === "gave-up";
   if (!("problem" in answer)) return false;
@@ -437,121 +438,6 @@ function retryAfterMs(headers, now = Date.now()) {
   if (!value) return void 0;
   const ms = /^\d+$/.test(value) ? Number(value) * 1e3 : Date.parse(value) - now;
   return Number.isFinite(ms) && ms > 0 ? ms : void 0;
-}
-
-// store.ts
-function memoryStore() {
-  const records = /* @__PURE__ */ new Map();
-  return {
-    list: async () => structuredClone([...records.values()]),
-    put: async (record) => void records.set(record.key, structuredClone(record)),
-    delete: async (key) => void records.delete(key)
-  };
-}
-function indexedDbStore(name = "upload-broker") {
-  let opening;
-  const open = () => opening ??= new Promise((resolve, reject) => {
-    const request = indexedDB.open(name, 1);
-    request.onupgradeneeded = () => request.result.createObjectStore("uploads", { keyPath: "key" });
-    request.onsuccess = () => {
-      const database = request.result;
-      const forget = () => void (opening = void 0);
-      database.onclose = forget;
-      database.onversionchange = () => {
-        database.close();
-        forget();
-      };
-      resolve(database);
-    };
-    request.onerror = () => reject(request.error);
-    request.onblocked = () => reject(new DOMException("another page holds an older version", "InvalidStateError"));
-  }).catch((error) => {
-    opening = void 0;
-    throw error;
-  });
-  const transact = async (mode, ask2) => {
-    const transaction = (await open()).transaction("uploads", mode);
-    return new Promise((resolve, reject) => {
-      const request = ask2(transaction.objectStore("uploads"));
-      transaction.oncomplete = () => resolve(request.result);
-      transaction.onabort = transaction.onerror = () => reject(transaction.error ?? request.error);
-    });
-  };
-  return {
-    list: async () => (await transact("readonly", (store) => store.getAll())).filter(isRecord),
-    put: async (record) => void await transact("readwrite", (store) => store.put(record)),
-    delete: async (key) => void await transact("readwrite", (store) => store.delete(key))
-  };
-}
-var isRecord = (value) => value?.version === 1;
-var defaultStore = () => standing ??= typeof indexedDB === "undefined" ? memoryStore() : indexedDbStore();
-var standing;
-var KEYS_LIVE_MS = 24 * 3600 * 1e3;
-var isOutdated = ({ uploadId, createdAt, expiresAt }, now) => uploadId === void 0 ? now - createdAt >= KEYS_LIVE_MS : expiresAt !== void 0 && now >= expiresAt;
-var held = /* @__PURE__ */ new Set();
-async function hold(key) {
-  if (held.has(key)) return void 0;
-  held.add(key);
-  const locks = typeof navigator === "undefined" ? void 0 : navigator.locks;
-  const elsewhere = await new Promise((resolve) => {
-    if (!locks) return resolve(() => {
-    });
-    locks.request(`upload-broker ${key}`, { ifAvailable: true }, (lock) => lock ? new Promise((release) => resolve(release)) : resolve(void 0)).catch(() => resolve(() => {
-    }));
-  });
-  if (!elsewhere) {
-    held.delete(key);
-    return void 0;
-  }
-  return () => {
-    held.delete(key);
-    elsewhere();
-  };
-}
-
-// route.ts
-var withoutSlash = (url) => url.replace(/\/+$/, "");
-var ANSWER_WITHIN_MS = 5e3;
-async function nearest(regions, fetch2, signal, failed = /* @__PURE__ */ new Set(), withinMs = ANSWER_WITHIN_MS) {
-  const known = regions.map(withoutSlash);
-  const good = (region) => !failed.has(region);
-  for (const region of [...known.filter(good), ...known.filter((region2) => !good(region2))]) {
-    const routes = await routesOf(region, fetch2, signal, Math.min(withinMs, ANSWER_WITHIN_MS));
-    if (signal.aborted) break;
-    if (routes === void 0) {
-      failed.add(region);
-      continue;
-    }
-    failed.delete(region);
-    const named = routes.map((url) => typeof url === "string" ? withoutSlash(url) : "").filter((url) => known.includes(url));
-    return named.find(good) ?? region;
-  }
-  return known.find(good) ?? known[0];
-}
-async function routesOf(region, fetch2, signal, withinMs) {
-  const request = new AbortController();
-  const stop = () => request.abort();
-  signal.addEventListener("abort", stop);
-  const timer = setTimeout(stop, withinMs);
-  try {
-    const response = await fetch2(`${region}/v1/route`, { signal: request.signal, credentials: "omit", cache: "no-store" });
-    if (!response.ok) {
-      await response.body?.cancel();
-      return response.status >= 500 ? void 0 : [];
-    }
-    const routes = (await response.json())?.regions;
-    return Array.isArray(routes) ? routes.map((route) => route?.url) : [];
-  } catch {
-    return void 0;
-  } finally {
-    clearTimeout(timer);
-    signal.removeEventListener("abort", stop);
-  }
-}
-function takerOf(location, id) {
-  const end = `/v1/uploads/${id}`;
-  if (!location || !/^https?:\/\//.test(location) || !location.endsWith(end)) return void 0;
-  return withoutSlash(location.slice(0, -end.length));
 }
 
 // events.ts
@@ -1155,6 +1041,141 @@ function difference(before, now) {
   return void 0;
 }
 
+// locks.ts
+var held = /* @__PURE__ */ new Set();
+var LETS_GO_WITHIN_MS = 250;
+async function lock(key) {
+  const locks = typeof navigator === "undefined" ? void 0 : navigator.locks;
+  if (!locks) return () => {
+  };
+  const patience = new AbortController();
+  const timer = setTimeout(() => patience.abort(), LETS_GO_WITHIN_MS);
+  try {
+    return await new Promise((resolve, reject) => {
+      locks.request(`upload-broker ${key}`, { signal: patience.signal }, () => new Promise((release) => resolve(release))).catch(reject);
+    });
+  } catch {
+    return patience.signal.aborted ? void 0 : () => {
+    };
+  } finally {
+    clearTimeout(timer);
+  }
+}
+async function hold(key) {
+  if (held.has(key)) return "this page";
+  held.add(key);
+  const release = await lock(key);
+  if (!release) {
+    held.delete(key);
+    return "another tab";
+  }
+  return () => {
+    held.delete(key);
+    release();
+  };
+}
+async function isHeld(key) {
+  if (held.has(key)) return true;
+  const release = await lock(key);
+  release?.();
+  return !release;
+}
+
+// route.ts
+var withoutSlash = (url) => url.replace(/\/+$/, "");
+var ANSWER_WITHIN_MS = 5e3;
+async function nearest(regions, fetch2, signal, failed = /* @__PURE__ */ new Set(), withinMs = ANSWER_WITHIN_MS) {
+  const known = regions.map(withoutSlash);
+  const good = (region) => !failed.has(region);
+  for (const region of [...known.filter(good), ...known.filter((region2) => !good(region2))]) {
+    const routes = await routesOf(region, fetch2, signal, Math.min(withinMs, ANSWER_WITHIN_MS));
+    if (signal.aborted) break;
+    if (routes === void 0) {
+      failed.add(region);
+      continue;
+    }
+    failed.delete(region);
+    const named = routes.map((url) => typeof url === "string" ? withoutSlash(url) : "").filter((url) => known.includes(url));
+    return named.find(good) ?? region;
+  }
+  return known.find(good) ?? known[0];
+}
+async function routesOf(region, fetch2, signal, withinMs) {
+  const request = new AbortController();
+  const stop = () => request.abort();
+  signal.addEventListener("abort", stop);
+  const timer = setTimeout(stop, withinMs);
+  try {
+    const response = await fetch2(`${region}/v1/route`, { signal: request.signal, credentials: "omit", cache: "no-store" });
+    if (!response.ok) {
+      await response.body?.cancel();
+      return response.status >= 500 ? void 0 : [];
+    }
+    const routes = (await response.json())?.regions;
+    return Array.isArray(routes) ? routes.map((route) => route?.url) : [];
+  } catch {
+    return void 0;
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", stop);
+  }
+}
+function takerOf(location, id) {
+  const end = `/v1/uploads/${id}`;
+  if (!location || !/^https?:\/\//.test(location) || !location.endsWith(end)) return void 0;
+  return withoutSlash(location.slice(0, -end.length));
+}
+
+// store.ts
+function memoryStore() {
+  const records = /* @__PURE__ */ new Map();
+  return {
+    list: async () => structuredClone([...records.values()]),
+    put: async (record) => void records.set(record.key, structuredClone(record)),
+    delete: async (key) => void records.delete(key)
+  };
+}
+function indexedDbStore(name = "upload-broker") {
+  let opening;
+  const open = () => opening ??= new Promise((resolve, reject) => {
+    const request = indexedDB.open(name, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore("uploads", { keyPath: "key" });
+    request.onsuccess = () => {
+      const database = request.result;
+      const forget = () => void (opening = void 0);
+      database.onclose = forget;
+      database.onversionchange = () => {
+        database.close();
+        forget();
+      };
+      resolve(database);
+    };
+    request.onerror = () => reject(request.error);
+    request.onblocked = () => reject(new DOMException("another page holds an older version", "InvalidStateError"));
+  }).catch((error) => {
+    opening = void 0;
+    throw error;
+  });
+  const transact = async (mode, ask2) => {
+    const transaction = (await open()).transaction("uploads", mode);
+    return new Promise((resolve, reject) => {
+      const request = ask2(transaction.objectStore("uploads"));
+      transaction.oncomplete = () => resolve(request.result);
+      transaction.onabort = transaction.onerror = () => reject(transaction.error ?? request.error);
+    });
+  };
+  return {
+    list: async () => (await transact("readonly", (store) => store.getAll())).filter(isRecord),
+    put: async (record) => void await transact("readwrite", (store) => store.put(record)),
+    delete: async (key) => void await transact("readwrite", (store) => store.delete(key))
+  };
+}
+var isRecord = (value) => value?.version === 1;
+var defaultStore = () => standing ??= typeof indexedDB === "undefined" ? memoryStore() : indexedDbStore();
+var standing;
+var KEYS_LIVE_MS = 24 * 3600 * 1e3;
+var isOutdated = ({ uploadId, createdAt, expiresAt }, now) => uploadId === void 0 ? now - createdAt >= KEYS_LIVE_MS : expiresAt !== void 0 && now >= expiresAt;
+
 // records.ts
 var newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 var Records = class {
@@ -1174,12 +1195,16 @@ var Records = class {
   get key() {
     return this.#record.key;
   }
-  /** What was begun before of the same file, for this broker or one of `regions`. It is then held by this upload. */
+  /**
+   * What was begun before of the same file, for this broker or one of `regions`. It is then held by this upload. Refuses
+   * what runs in another tab, of which whoever picked the file may know nothing; this page knows what it asks for.
+   */
   async find(broker, file, order, regions = []) {
     if (!this.#store) return {};
     const fingerprint = this.#fingerprint ??= await fingerprintOf(file, order.filename);
     const known = /* @__PURE__ */ new Set([broker, ...regions.map(withoutSlash)]);
     let anew;
+    let isElsewhere = false;
     for (const record of await this.#list()) {
       if (!known.has(record.broker) || record.fingerprint.name !== fingerprint.name) continue;
       const different = difference(record.fingerprint, fingerprint);
@@ -1188,20 +1213,24 @@ var Records = class {
       } else if (!isSameOrder(record.request, order)) {
         anew = { reason: "other-order", detail: "this file was being uploaded under another policy, type or metadata" };
       } else {
-        this.#release = await hold(record.key);
-        if (this.#release) {
+        const release = await hold(record.key);
+        if (typeof release === "function") {
+          this.#release = release;
           this.#record = record;
           return { record };
         }
-        anew = { reason: "in-use", detail: "this file is just being uploaded elsewhere" };
+        isElsewhere ||= release === "another tab";
+        anew = { reason: "in-use", detail: "another upload of this page goes on with what was begun of this file" };
       }
     }
+    if (isElsewhere) throw new UploadBrokerError("in-use", "this file is being uploaded in another tab", { retryable: true });
     return { anew };
   }
   async begin(broker, request) {
     const fingerprint = this.#fingerprint ?? { name: request.filename, size: 0, lastModified: 0, type: "", sample: 0 };
     this.#record = { version: 1, key: newKey(), broker, fingerprint, request, receivedBytes: 0, createdAt: Date.now() };
-    this.#release = await hold(this.#record.key);
+    const release = await hold(this.#record.key);
+    if (typeof release === "function") this.#release = release;
     await this.#save();
   }
   /** Another body is another request, so it has another key. */
@@ -1263,6 +1292,173 @@ var Records = class {
   }
 };
 
+// regions.ts
+var Regions = class {
+  /** The token goes to these, and to no other address. */
+  #known;
+  /** Whether it is said which broker to begin at. */
+  #isChosen;
+  #broker;
+  #records;
+  #control;
+  #nearest;
+  /** The brokers that did not answer. */
+  #failed = /* @__PURE__ */ new Set();
+  /** The brokers that the upload was sent to, so that it is not sent in circles. */
+  #wasSent = /* @__PURE__ */ new Set();
+  /** A region has `withinMs` to answer. */
+  constructor({ broker, regions }, client, records, control, fetch2, withinMs) {
+    this.#known = (regions ?? []).map(withoutSlash);
+    this.#isChosen = Boolean(broker);
+    this.#broker = client;
+    this.#records = records;
+    this.#control = control;
+    this.#nearest = (signal) => nearest(this.#known, fetch2, signal, this.#failed, withinMs);
+  }
+  /** Turns to the nearest region that answers, where it is not said which broker to use. */
+  async choose() {
+    if (this.#known.length === 0 || this.#isChosen) return;
+    for (; ; ) {
+      const base = await this.#control.cuttable(async (signal) => {
+        const found = await this.#nearest(signal);
+        return signal.reason === STOPPED ? STOPPED : found;
+      });
+      if (base !== STOPPED) return void (this.#broker.base = base);
+      await this.#control.gate();
+    }
+  }
+  /** Before a creation that nobody answered is sent again: perhaps another region can be reached. */
+  async leave() {
+    const before = this.#broker.base;
+    this.#failed.add(before);
+    await this.choose();
+    if (this.#broker.base !== before) await this.#records.moved(this.#broker.base);
+  }
+  /** Goes on with the broker that took the upload, if that is not the one that was asked to create it. */
+  async follow(created) {
+    const taker = "upload" in created ? takerOf(created.location, created.upload.id) : void 0;
+    if (taker === void 0 || taker === this.#broker.base) return created;
+    if (!this.#known.includes(taker)) {
+      return { from: "broker", problem: new UploadBrokerError("misdirected", `the broker had the upload created at ${taker}, which is not among the regions`) };
+    }
+    await this.#move(taker);
+    return created;
+  }
+  /** Whether another region is to be asked the same: the nearest one at the creation, later the one that took the upload. */
+  async isSentOn({ code, problem }) {
+    const elsewhere = code === "misdirected" && problem?.url ? withoutSlash(problem.url) : void 0;
+    if (elsewhere === void 0 || !this.#known.includes(elsewhere) || elsewhere === this.#broker.base || this.#wasSent.has(elsewhere)) return false;
+    this.#wasSent.add(elsewhere);
+    await this.#move(elsewhere);
+    return true;
+  }
+  /** A broker did what it was asked: whoever sends the upload on from here does so for a new reason. */
+  answered() {
+    this.#wasSent.clear();
+  }
+  async #move(base) {
+    this.#broker.base = base;
+    await this.#records.moved(base);
+  }
+};
+
+// storage.ts
+var StorageClient = class {
+  #options;
+  #source;
+  #speed;
+  #control;
+  #patience;
+  #fetch;
+  #transfer;
+  #sizer;
+  /** Where chunks go: the session of the broker, or that which a signed URL opened. */
+  #session;
+  constructor(options, source, speed, control, patience, fetch2) {
+    this.#options = options;
+    this.#source = source;
+    this.#speed = speed;
+    this.#control = control;
+    this.#patience = patience;
+    this.#fetch = fetch2;
+  }
+  /** The broker said how the bytes go to storage. It does so before anything else is called. */
+  granted(transfer) {
+    this.#transfer = transfer;
+    this.#session = transfer.kind === "resumable" ? transfer.uri : void 0;
+    this.#sizer = new ChunkSizer(transfer, this.#options.chunk ?? {}, this.#source.mostBytes);
+  }
+  /** Opens a session by a signed URL. */
+  async start() {
+    const { uri, method, headers } = this.#transfer;
+    const answer = await this.#request(uri, { method, headers }, 0);
+    if (answer !== STOPPED && answer.from === "storage" && answer.location) this.#session = answer.location;
+    return answer;
+  }
+  /** Asks how much there is. */
+  ask() {
+    const total = this.#source.isStream ? "*" : this.#source.size;
+    return this.#request(this.#session, { method: "PUT", headers: { "content-range": `bytes */${total}` } }, 0);
+  }
+  /** Sends everything to a signed URL. */
+  async put() {
+    const { method, headers, uri } = this.#transfer;
+    const part = await this.#part(0, Infinity);
+    return this.#send(uri, { method, headers }, part);
+  }
+  /** Sends the chunk that begins at `offset`. */
+  async send(offset) {
+    const part = await this.#part(offset, this.#sizer.bytes);
+    const headers = this.#transfer.kind === "resumable" ? { ...this.#transfer.headers } : {};
+    const range = contentRange(part);
+    if (range) headers["content-range"] = range;
+    const crc32c2 = part.isLast && this.#options.digest !== "none" ? this.#source.crc32c : void 0;
+    if (crc32c2 !== void 0) headers["x-goog-hash"] = `crc32c=${crc32c2}`;
+    return this.#send(this.#session, { method: "PUT", headers }, part);
+  }
+  /** The next bytes, digested before they are sent: what the network costs is far more, and what cannot be read is not sent. */
+  #part(offset, wanted) {
+    const read = async () => {
+      const part = await this.#source.part(offset, wanted);
+      if (this.#options.digest !== "none") await this.#source.digestTo(part.offset + part.length);
+      return part;
+    };
+    return this.#control.unlessCancelled(read());
+  }
+  async #send(url, init, part) {
+    const began = performance.now();
+    const answer = await this.#request(url, { ...init, body: part.body ?? null }, part.length);
+    if (answer === STOPPED) return answer;
+    const ms = performance.now() - began;
+    if (answer.from === "nowhere" || answer.status >= 400) {
+      this.#sizer.failed();
+      await this.#source.check(part.offset);
+    } else {
+      this.#sizer.sent(part.length, ms);
+      this.#speed.measured(part.length, ms);
+    }
+    return answer;
+  }
+  #request(url, init, bytes) {
+    const speed = this.#transfer.kind === "simple" ? 0 : this.#speed.bytesPerSecond;
+    return this.#control.cuttable(async (signal) => {
+      try {
+        const response = await this.#fetch(url, { ...init, signal, credentials: "omit", cache: "no-store" });
+        const { status, headers } = response;
+        await response.arrayBuffer().catch(() => {
+        });
+        return { from: "storage", status, range: headers.get("range"), location: headers.get("location"), retryAfterMs: retryAfterMs(headers) };
+      } catch (cause) {
+        return { from: "nowhere", error: new UploadBrokerError("gave-up", "the connection to storage failed", { retryable: true, cause }) };
+      }
+    }, answerWithin(this.#patience, bytes, speed));
+  }
+};
+function contentRange({ offset, length, total, isLast: isLast2 }) {
+  if (length > 0) return `bytes ${offset}-${offset + length - 1}/${total ?? "*"}`;
+  return isLast2 && offset > 0 ? `bytes */${total}` : void 0;
+}
+
 // upload.ts
 var CANCEL_ATTEMPTS = 3;
 var CANCEL_WITHIN_MS = 15e3;
@@ -1290,6 +1486,7 @@ var Upload = class {
   #broker;
   #records;
   #control;
+  #regions;
   #onOnline = () => this.#control.online();
   #onOffline = () => this.#control.offline();
   #onAbort = () => void this.cancel();
@@ -1301,17 +1498,10 @@ var Upload = class {
   #isUnsure = false;
   /** An earlier page began it, and the broker has not said yet that it goes on. */
   #isFromBefore = false;
-  /** The brokers that sent this upload elsewhere, so that it is not sent in circles. */
-  #wasSent = /* @__PURE__ */ new Set();
-  /** The brokers that did not answer. */
-  #failed = /* @__PURE__ */ new Set();
   #source;
+  #storage;
   #machine;
   #pace;
-  #sizer;
-  #transfer;
-  /** Where chunks go: the session of the broker, or that which a signed URL opened. */
-  #session;
   #move = "create";
   constructor(content, options) {
     this.#content = content;
@@ -1321,6 +1511,7 @@ var Upload = class {
     this.#fetch = options.fetch ?? ((url, init) => fetch(url, init));
     this.#broker = new BrokerClient(withoutSlash(options.broker ?? options.regions?.[0] ?? ""), options.token, this.#fetch);
     this.#records = new Records(options.store, (cause) => this.#events.emit({ type: "unsaved", cause }));
+    this.#regions = new Regions(options, this.#broker, this.#records, this.#control, this.#fetch, this.#patience.answerWithinMs);
     const totalBytes = isStream(content) ? options.size : content.size;
     this.#progress = { receivedBytes: 0, totalBytes, bytesPerSecond: void 0, secondsLeft: void 0 };
     this.done = Promise.resolve().then(() => this.#run());
@@ -1402,7 +1593,7 @@ var Upload = class {
   async #drive() {
     const order = orderOf(this.#content, this.#options);
     await this.#control.gate();
-    await this.#route();
+    await this.#regions.choose();
     let move = await this.#begin(order);
     for (; ; ) {
       if (await this.#control.gate()) move = this.#machine.interrupted(move);
@@ -1425,7 +1616,7 @@ var Upload = class {
         const isOffline = await this.#control.sleep(move.ms, move.error.status === 0);
         if (isOffline) this.#pace.progressed();
         if (this.#control.isStopped) continue;
-        if (move.then.do === "create" && move.error.code === "gave-up" && move.error.status === 0) await this.#reroute();
+        if (move.then.do === "create" && isAway(move.error)) await this.#regions.leave();
         move = move.then;
         continue;
       }
@@ -1435,33 +1626,13 @@ var Upload = class {
         continue;
       }
       if ("problem" in outcome) {
-        if (await this.#sentElsewhere(outcome.problem)) continue;
+        if (await this.#regions.isSentOn(outcome.problem)) continue;
         if (move.do === "create" && await this.#mended(outcome.problem)) continue;
       }
       const before = move.do;
       move = this.#machine.after(move, outcome);
       await this.#observed(before, outcome);
     }
-  }
-  /** Turns to the nearest region that answers, where it is not said which broker to use. */
-  async #route() {
-    const { regions, broker } = this.#options;
-    if (!regions?.length || broker) return;
-    for (; ; ) {
-      const base = await this.#control.cuttable(async (signal) => {
-        const found = await nearest(regions, this.#fetch, signal, this.#failed, this.#patience.answerWithinMs);
-        return signal.reason === STOPPED ? STOPPED : found;
-      });
-      if (base !== STOPPED) return void (this.#broker.base = base);
-      await this.#control.gate();
-    }
-  }
-  /** Before a creation that nobody answered is sent again: perhaps another region can be reached. */
-  async #reroute() {
-    const before = this.#broker.base;
-    this.#failed.add(before);
-    await this.#route();
-    if (this.#broker.base !== before) await this.#records.moved(this.#broker.base);
   }
   /** Goes on with what an earlier page began, or begins. */
   async #begin(order) {
@@ -1477,6 +1648,7 @@ var Upload = class {
     }
     this.#source?.close();
     this.#source = isStream(this.#content) ? new StreamSource(this.#content, this.#options.size) : new BlobSource(this.#content, record?.digest);
+    this.#storage = new StorageClient(this.#options, this.#source, this.#speed, this.#control, this.#patience, this.#fetch);
     this.#pace = new Pace(this.#patience, Math.random);
     this.#machine = new Machine(this.#source, this.#pace);
     const isToDeclare = this.#options.digest === "declare" && !isStream(this.#content) && !record?.uploadId;
@@ -1505,16 +1677,6 @@ var Upload = class {
     } while (to < size);
     await this.#records.reorder({ ...this.#records.order, crc32c: this.#source.crc32c });
   }
-  /** Whether another region is to be asked the same: the nearest one at the creation, later the one that took the upload. */
-  async #sentElsewhere({ code, problem }) {
-    const elsewhere = code === "misdirected" && problem?.url ? withoutSlash(problem.url) : void 0;
-    const isKnown = elsewhere !== void 0 && (this.#options.regions ?? []).map(withoutSlash).includes(elsewhere);
-    if (!isKnown || elsewhere === this.#broker.base || this.#wasSent.has(elsewhere)) return false;
-    this.#wasSent.add(elsewhere);
-    this.#broker.base = elsewhere;
-    await this.#records.moved(elsewhere);
-    return true;
-  }
   /** Whether the order was refused for something that could be mended, and was. */
   async #mended(problem) {
     const { digest } = this.#options;
@@ -1538,19 +1700,13 @@ var Upload = class {
       const isFirst = this.#upload === void 0;
       this.#upload = upload;
       this.#id = upload.id;
-      if (upload.transfer && move !== "complete" && move !== "look") {
-        this.#transfer = upload.transfer;
-        this.#session = upload.transfer.kind === "resumable" ? upload.transfer.uri : void 0;
-        this.#sizer = new ChunkSizer(upload.transfer, this.#options.chunk ?? {}, this.#source.mostBytes);
-      }
+      if (upload.transfer && move !== "complete" && move !== "look") this.#storage.granted(upload.transfer);
       if (!isFinal(upload)) {
         if (isFirst) this.#events.emit({ type: "admitted", upload: { ...upload, transfer: void 0 }, isResumed: this.#isFromBefore });
         this.#isFromBefore = false;
       }
-      this.#wasSent.clear();
+      this.#regions.answered();
       if (move === "renew" && !isFinal(upload)) this.#events.emit({ type: "renewed" });
-    } else if (outcome.from === "storage" && outcome.location) {
-      this.#session = outcome.location;
     }
     const received = this.#machine.received;
     if (received > this.#source.keptFrom) this.#source.confirmed(received);
@@ -1562,20 +1718,11 @@ var Upload = class {
       expiresAt: this.#upload && Date.parse(this.#upload.expires_at)
     });
   }
-  /** Creates the upload, and goes on with the broker that took it, if that is another one. */
   async #create(signal) {
     const answer = await this.#broker.create(this.#records.order, this.#records.key, signal);
     if (mayHaveCreated(answer)) this.#isUnsure = true;
     else if ("upload" in answer || isSettled(answer)) this.#isUnsure = false;
-    const taker = "upload" in answer ? takerOf(answer.location, answer.upload.id) : void 0;
-    if (taker === void 0 || taker === this.#broker.base) return answer;
-    const { regions = [] } = this.#options;
-    if (!regions.map(withoutSlash).includes(taker)) {
-      return { from: "broker", problem: new UploadBrokerError("misdirected", `the broker had the upload created at ${taker}, which is not among the regions`) };
-    }
-    this.#broker.base = taker;
-    await this.#records.moved(taker);
-    return answer;
+    return this.#regions.follow(answer);
   }
   #make(move) {
     const id = this.#id;
@@ -1591,69 +1738,16 @@ var Upload = class {
       case "renew":
         return this.#control.cuttable((signal) => this.#broker.renew(id, signal));
       case "start":
-        return this.#storage(this.#transfer.uri, { method: this.#transfer.method, headers: this.#transfer.headers }, 0);
-      case "ask": {
-        const total = this.#source.isStream ? "*" : this.#source.size;
-        return this.#storage(this.#session, { method: "PUT", headers: { "content-range": `bytes */${total}` } }, 0);
-      }
+        return this.#storage.start();
       case "put":
-        return this.#put();
+        return this.#storage.put();
+      case "ask":
+        return this.#storage.ask();
       case "send":
-        return this.#send(move.offset);
+        return this.#storage.send(move.offset);
       default:
         throw new UploadBrokerError("unexpected-answer", `nothing can be made of ${move.do}`);
     }
-  }
-  async #put() {
-    const { method, headers, uri } = this.#transfer;
-    const part = await this.#part(0, Infinity);
-    return this.#sent(uri, { method, headers }, part);
-  }
-  async #send(offset) {
-    const part = await this.#part(offset, this.#sizer.bytes);
-    const headers = this.#transfer.kind === "resumable" ? { ...this.#transfer.headers } : {};
-    const range = contentRange(part);
-    if (range) headers["content-range"] = range;
-    const crc32c2 = part.isLast && this.#options.digest !== "none" ? this.#source.crc32c : void 0;
-    if (crc32c2 !== void 0) headers["x-goog-hash"] = `crc32c=${crc32c2}`;
-    return this.#sent(this.#session, { method: "PUT", headers }, part);
-  }
-  /** The next bytes, digested before they are sent: what the network costs is far more, and what cannot be read is not sent. */
-  #part(offset, wanted) {
-    const read = async () => {
-      const part = await this.#source.part(offset, wanted);
-      if (this.#options.digest !== "none") await this.#source.digestTo(part.offset + part.length);
-      return part;
-    };
-    return this.#control.unlessCancelled(read());
-  }
-  async #sent(url, init, part) {
-    const began = performance.now();
-    const answer = await this.#storage(url, { ...init, body: part.body ?? null }, part.length);
-    if (answer === STOPPED) return answer;
-    const ms = performance.now() - began;
-    if (answer.from === "nowhere" || answer.status >= 400) {
-      this.#sizer?.failed();
-      await this.#source.check(part.offset);
-    } else {
-      this.#sizer?.sent(part.length, ms);
-      this.#speed.measured(part.length, ms);
-    }
-    return answer;
-  }
-  #storage(url, init, bytes) {
-    const speed = this.#transfer?.kind === "simple" ? 0 : this.#speed.bytesPerSecond;
-    return this.#control.cuttable(async (signal) => {
-      try {
-        const response = await this.#fetch(url, { ...init, signal, credentials: "omit", cache: "no-store" });
-        const { status, headers } = response;
-        await response.arrayBuffer().catch(() => {
-        });
-        return { from: "storage", status, range: headers.get("range"), location: headers.get("location"), retryAfterMs: retryAfterMs(headers) };
-      } catch (cause) {
-        return { from: "nowhere", error: new UploadBrokerError("gave-up", "the connection to storage failed", { retryable: true, cause }) };
-      }
-    }, answerWithin(this.#patience, bytes, speed));
   }
   async #settle(upload) {
     await this.#records.forget();
@@ -1714,34 +1808,40 @@ var Upload = class {
     this.#events.emit({ type: "state", state });
   }
 };
-function contentRange({ offset, length, total, isLast: isLast2 }) {
-  if (length > 0) return `bytes ${offset}-${offset + length - 1}/${total ?? "*"}`;
-  return isLast2 && offset > 0 ? `bytes */${total}` : void 0;
-}
 var asError = (thrown) => thrown instanceof UploadBrokerError ? thrown : thrown instanceof DOMException ? unreadable(thrown) : new UploadBrokerError("unexpected-answer", "the upload failed in a way that it should not", { cause: thrown });
 
-// index.ts
-var createUpload = (content, options) => new Upload(content, options);
+// pending.ts
 async function pendingUploads(store = defaultStore()) {
   const now = Date.now();
-  return (await store.list()).filter((record) => !isOutdated(record, now)).sort((a, b) => b.createdAt - a.createdAt);
+  const records = (await store.list()).filter((record) => !isOutdated(record, now)).sort((a, b) => b.createdAt - a.createdAt);
+  return Promise.all(records.map(async (record) => ({ ...record, isRunning: await isHeld(record.key) })));
 }
 async function discardUpload(record, token, store = defaultStore(), fetch2 = (url, init) => globalThis.fetch(url, init)) {
-  const broker = new BrokerClient(withoutSlash(record.broker), token, fetch2);
+  const release = await hold(record.key);
+  if (typeof release === "string") throw new UploadBrokerError("in-use", `this upload is running in ${release}`, { retryable: true });
+  try {
+    await discard(record, new BrokerClient(withoutSlash(record.broker), token, fetch2));
+    await store.delete(record.key);
+  } finally {
+    release();
+  }
+}
+async function discard(record, broker) {
   const within = () => AbortSignal.timeout(6e4);
   let id = record.uploadId;
   if (id === void 0 && !isOutdated(record, Date.now())) {
-    const answer = await broker.create(record.request, record.key, within());
-    if ("upload" in answer) id = answer.upload.id;
-    else if (!isSettled(answer)) throw answer.from === "nowhere" ? answer.error : answer.problem;
+    const answer2 = await broker.create(record.request, record.key, within());
+    if ("upload" in answer2) id = answer2.upload.id;
+    else if (!isSettled(answer2)) throw answer2.from === "nowhere" ? answer2.error : answer2.problem;
   }
-  if (id !== void 0) {
-    const answer = await broker.cancel(id, within());
-    if (answer.from === "nowhere") throw answer.error;
-    if ("problem" in answer && answer.problem.status !== 404) throw answer.problem;
-  }
-  await store.delete(record.key);
+  if (id === void 0) return;
+  const answer = await broker.cancel(id, within());
+  if (answer.from === "nowhere") throw answer.error;
+  if ("problem" in answer && answer.problem.status !== 404) throw answer.problem;
 }
+
+// index.ts
+var createUpload = (content, options) => new Upload(content, options);
 export {
   UploadBrokerError,
   createUpload,

@@ -21,6 +21,7 @@ const BY_CODE = {
   "source-changed": { title: "The file changed", text: "The file was changed, moved or removed while it was uploaded, so the upload was given up. Pick the file again, as it is now." },
   "source-unreadable": { title: "The file cannot be read", text: "It is gone, it is a folder, or this browser may not read it. Nothing of it stays in storage." },
   "source-lost": { title: "The stream is gone", text: "Bytes are needed again which a stream cannot give twice. Upload it as a file instead." },
+  "in-use": { title: "Running in another tab", text: "Another tab of this page is uploading this file. Go on there, or close that tab and try again." },
   "gave-up": { title: "No connection", text: "Broker or storage could not be reached for too long. What is there stays: try again when the network is back." },
   "token-unavailable": { title: "No token", text: "This page got no token from the demo. Does the demo still run?" },
   "storage-refused": { title: "Storage refuses it", text: "Storage refused the bytes, and would do so again. Pick the file again to begin anew." },

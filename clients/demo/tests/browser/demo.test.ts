@@ -167,6 +167,28 @@ describe('an upload under way', () => {
     await expect.poll(() => page.locator('#pending').isHidden(), PATIENT).toBe(true);
   });
 
+  it('that another tab goes on with is said to run there, and is continued when that tab is closed', async () => {
+    const path = await file('tabs.mp4', 24 * MIB);
+    await inTheMiddle('tabs.mp4', path);
+    await pause('tabs.mp4');
+    await demo.calm();
+    const first = page;
+    page = await context.newPage();
+    const second = watch(page);
+    await open();
+    const offer = page.locator('#pending li');
+    await offer.getByText('tabs.mp4').waitFor();
+    expect(await offer.innerText()).toContain('running in another tab');
+    expect(await offer.getByRole('button').count()).toBe(0);
+    await pick(path);
+    await isIn('tabs.mp4', 'Running in another tab');
+    await first.close();
+    await button('Try again tabs.mp4').click();
+    await isIn('tabs.mp4', 'Completed');
+    expect(await says('tabs.mp4')).toMatch(/Continued at \d+\.\d MiB/);
+    expect(second.wrongs).toEqual([]);
+  });
+
   it('is continued under the policy that it was begun with', async () => {
     const path = await file('policy.mp4', 24 * MIB);
     await page.getByLabel('Policy').selectOption('european');

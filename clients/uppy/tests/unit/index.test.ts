@@ -1,5 +1,5 @@
 import Core from '@uppy/core';
-import type { Meta, UppyEventMap } from '@uppy/core';
+import type { Meta, UppyEventMap, UppyFile } from '@uppy/core';
 import { memoryStore } from '@upload-broker/client';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 import UploadBroker from '../../src/index.js';
@@ -149,6 +149,16 @@ describe('UploadBroker', () => {
       await vi.waitFor(() => expect(fake.cancelled).toEqual(['7']));
     });
 
+    it('each of several at once, none of which is written down', async () => {
+      const uppy = core({ store: false });
+      const ids = [add(uppy, 'a', 600_000), add(uppy, 'b', 600_001)];
+      fake.isAway = true;
+      expect((await uppy.upload())?.failed).toHaveLength(2);
+      if (how === 'removeFile') uppy.removeFiles(ids);
+      else uppy.cancelAll();
+      await vi.waitFor(() => expect(fake.cancelled.toSorted()).toEqual(['1', '2']));
+    });
+
     it('nothing that is completed', async () => {
       const uppy = core();
       const id = add(uppy, 'a');
@@ -222,6 +232,23 @@ describe('UploadBroker', () => {
     add(uppy, 'a');
     await uppy.upload();
     expect(error.mock.calls[0]![1]).toMatchObject({ code: 'gave-up', isNetworkError: true });
+  });
+
+  it('asks for a file whose bytes a reload lost, and goes on with its upload when it is selected again', async () => {
+    const uppy = core();
+    const id = add(uppy, 'a', 600_000);
+    fake.isAway = true;
+    await uppy.upload();
+    fake.isAway = false;
+    // As Golden Retriever does with what is too large for it to keep.
+    uppy.setFileState(id, { isRestored: true, isGhost: true, data: undefined, error: undefined } as unknown as Partial<UppyFile<M, B>>);
+    const error = listen(uppy, 'upload-error');
+    const calls = fake.calls.length;
+    expect((await uppy.retryUpload(id))?.failed).toHaveLength(1);
+    expect([error.mock.calls[0]![1].message, fake.calls.length]).toEqual(['Select a again to continue its upload.', calls]);
+    expect(add(uppy, 'a', 600_000)).toBe(id);
+    expect((await uppy.retryUpload(id))?.successful).toHaveLength(1);
+    expect([fake.created.length, fake.cancelled, uppy.getFile(id).isGhost]).toEqual([1, [], false]);
   });
 
   it('refuses remote files', async () => {

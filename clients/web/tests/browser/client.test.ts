@@ -1,6 +1,8 @@
 /** The client in Chromium, cross-origin, against a broker with TLS and Redis and an emulator that enforces CORS. */
 import { readFileSync } from 'node:fs';
 import { appendFile, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -15,7 +17,7 @@ import type { Entry } from '../../../support/servers.js';
 const MIB = 1024 * 1024;
 
 /** Options that can be handed to a page. */
-type Plain = Pick<client.UploadOptions, 'chunk' | 'patience' | 'transfer'>;
+type Plain = Pick<client.UploadOptions, 'broker' | 'chunk' | 'patience' | 'regions' | 'transfer'>;
 
 /** What `page.js` puts into the page. */
 declare global {
@@ -71,6 +73,15 @@ async function open(at = site): Promise<void> {
   await page.goto(at.origin);
   await page.waitForFunction(() => 'client' in globalThis);
   await page.evaluate((url) => void (globalThis.broker = url), world.broker);
+}
+
+/** A tab more, which is then the page; gives the one before. */
+async function openTab(): Promise<Page> {
+  const before = page;
+  page = await context.newPage();
+  page.on('pageerror', (error) => errors.push(error.message));
+  await open();
+  return before;
 }
 
 async function file(name: string, bytes: number, seed = 1): Promise<{ path: string; digest: string }> {
@@ -193,6 +204,35 @@ describe('after a reload in the middle', () => {
   });
 });
 
+it('what one tab is uploading is neither continued nor given up in another one, until that is closed', async () => {
+  const { path, digest } = await file('holiday.mp4', 12 * MIB);
+  await pick(path);
+  await begin({ chunk: { bytes: 4 * MIB, maxBytes: 4 * MIB } });
+  await pauseAt(4 * MIB);
+  const first = await openTab();
+  const isRunning = () => page.evaluate(async () => (await globalThis.client.pendingUploads()).map(({ isRunning }) => isRunning));
+  expect(await isRunning()).toEqual([true]);
+  const before = (await world.journal()).length;
+  await pick(path);
+  await begin();
+  expect(await outcome()).toMatchObject({ code: 'in-use', events: ['failed'] });
+  const discarded = await page.evaluate(async () => {
+    const [record] = await globalThis.client.pendingUploads();
+    return globalThis.client.discardUpload(record!, async () => (await fetch('/token')).text()).then(() => 'given up', ({ code }) => code as string);
+  });
+  expect(discarded).toBe('in-use');
+  expect((await world.journal()).length, 'calls of storage').toBe(before);
+
+  await first.close();
+  await expect.poll(isRunning).toEqual([false]);
+  await world.forgetJournal();
+  await begin();
+  const ended = await outcome();
+  expect([ended.code, ended.crc32c, ended.events[0]]).toEqual([undefined, digest, 'admitted again']);
+  const [chunk] = (await world.journal()).filter(({ operation }) => operation === 'chunk');
+  expect(chunk?.content_range).toMatch(/^bytes 4194304-/);
+});
+
 it('a token that expires in the middle is replaced, and nobody notices', async () => {
   const { path, digest } = await file('a.mp4', 12 * MIB);
   seconds = [1];
@@ -217,6 +257,25 @@ it('an upload waits while there is no network, and goes on as soon as there is',
   await context.setOffline(false);
   const ended = await outcome();
   expect([ended.code, ended.crc32c]).toEqual([undefined, digest]);
+});
+
+it('an upload begins at the next region when a load balancer says, without CORS, that the first one is away', async () => {
+  const asked: string[] = [];
+  const edge = createServer((request, response) => {
+    asked.push(`${request.method} ${request.url}`);
+    response.writeHead(503, { 'retry-after': '5' }).end('this region is away\n');
+  });
+  await new Promise<void>((resolve) => edge.listen(0, '127.0.0.1', resolve));
+  try {
+    const { path, digest } = await file('a.mp4', 1 * MIB);
+    await pick(path);
+    await begin({ broker: undefined, regions: [`http://127.0.0.1:${(edge.address() as AddressInfo).port}`, world.broker] });
+    const ended = await outcome();
+    expect([ended.code, ended.crc32c, ended.events]).toEqual([undefined, digest, ['admitted', 'completed']]);
+    expect(asked, 'no token goes there').toEqual(['GET /v1/route']);
+  } finally {
+    edge.close();
+  }
 });
 
 it('an origin that is not allowed gets no grant from the broker, and none from the session', async () => {

@@ -458,9 +458,13 @@ describe('an upload that may go to several regions', () => {
   const ROUTE = 'GET /v1/route';
   const route = (...urls: string[]): Answer => () => Response.json({ regions: urls.map((url) => ({ url })) });
 
-  it('begins elsewhere when the nearest region is out of reach', async () => {
+  it.each([
+    // So a page sees a load balancer's 503 as well: it bears no CORS headers, and may answer a preflight.
+    ['does not answer, or not so that a page may read it', lost],
+    ['is away, as a load balancer says that a page may read', status(503)],
+  ])('begins elsewhere when the nearest region %s', async (_, away) => {
     const { error, script } = await play(file(5), [
-      [ROUTE, route(...regions)], [CREATE, lost], ['GET all', route(...regions)], ['POST all', admitted()], ['PUT bytes 0-4/5', stored], ['POST all', completed(5)],
+      [ROUTE, route(...regions)], [CREATE, away], ['GET all', route(...regions)], ['POST all', admitted()], ['PUT bytes 0-4/5', stored], ['POST all', completed(5)],
     ], { broker: undefined, regions });
     expect(error).toBeUndefined();
     expect(script.seen.map(({ url }) => new URL(url).hostname)).toEqual(
@@ -468,9 +472,16 @@ describe('an upload that may go to several regions', () => {
     expect(script.seen[3]!.headers.get('idempotency-key')).toBe(script.seen[1]!.headers.get('idempotency-key'));
   });
 
-  it('stays where it is created, whatever happens there later', async () => {
+  it('stays where it is when the broker itself is in trouble, and says so', async () => {
     const { error } = await play(file(5), [
-      [ROUTE, route(...regions)], [CREATE, admitted()], ['PUT bytes 0-4/5', stored], [COMPLETE, lost], [COMPLETE, completed(5)],
+      [ROUTE, route(...regions)], [CREATE, problem(503, 'storage-unavailable')], [CREATE, admitted()], ['PUT bytes 0-4/5', stored], [COMPLETE, completed(5)],
+    ], { broker: undefined, regions });
+    expect(error).toBeUndefined();
+  });
+
+  it.each([['does not answer', lost], ['is away', status(503)]])('stays where it is created, although that region %s later', async (_, away) => {
+    const { error } = await play(file(5), [
+      [ROUTE, route(...regions)], [CREATE, admitted()], ['PUT bytes 0-4/5', stored], [COMPLETE, away], [COMPLETE, completed(5)],
     ], { broker: undefined, regions });
     expect(error).toBeUndefined();
   });
