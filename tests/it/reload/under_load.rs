@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use upload_broker::clock::Clock;
+
 use crate::support::stalls::Stalls;
 use crate::support::user::request;
 use crate::support::{Settings, User};
@@ -87,7 +89,11 @@ async fn every_request_is_decided_by_one_configuration_none_fails_and_the_new_on
     let stop = Arc::new(AtomicBool::new(false));
     let stalls = Stalls::note();
     let clients: Vec<_> = (0..CLIENTS)
-        .map(|number| tokio::spawn(create_until(scene.ada.clone(), number % 2, Arc::clone(&stop))))
+        .map(|number| {
+            // As one user they would soon have as many uploads under way as one may have.
+            let user = User::new(scene.ada.broker.clone(), &format!("client-{number}"), Clock::System.now());
+            tokio::spawn(create_until(user, number % 2, Arc::clone(&stop)))
+        })
         .collect();
 
     let begin = Instant::now();
