@@ -1,4 +1,7 @@
 //! A load balancer that honours readiness.
+//!
+//! What it was told counts for a moment only. On a machine that holds up the probes, too, no request is sent to an instance
+//! that has said long ago that it was ready: whatever an instance then does to a request is its own doing.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,10 +14,13 @@ use super::{INSTANCES, Life};
 /// How often an instance is asked. Load balancers ask less often, and a `preStop` pause is there for that.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
 
+/// For how long an instance counts as ready that was, from when it was asked: half of the notice that it gives.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// How long it waits for somebody to be ready.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Sends each request to an instance that was ready when it was last asked.
+/// Sends each request to an instance that was ready when it was last asked, which was just before.
 #[derive(Default)]
 pub struct Proxy {
     instances: [Mutex<Instance>; INSTANCES],
@@ -28,7 +34,14 @@ pub struct Proxy {
 struct Instance {
     address: String,
     operations: String,
-    is_ready: bool,
+    /// When it was asked last, if it answered that it was ready.
+    ready_at: Option<Instant>,
+}
+
+impl Instance {
+    fn is_ready(&self) -> bool {
+        self.ready_at.is_some_and(|asked| asked.elapsed() < FRESH)
+    }
 }
 
 impl Proxy {
@@ -36,11 +49,11 @@ impl Proxy {
     pub async fn lead_to(self: &Arc<Self>, number: usize, address: String, operations: String) -> Life {
         let begun = Instant::now();
         let is_new = self.instance(number).operations.is_empty();
-        *self.instances[number].lock().unwrap() = Instance { address: address.clone(), operations, is_ready: false };
+        *self.instances[number].lock().unwrap() = Instance { address: address.clone(), operations, ready_at: None };
         if is_new {
             self.probes.lock().unwrap().spawn(Arc::clone(self).probe(number));
         }
-        while !self.instance(number).is_ready {
+        while !self.instance(number).is_ready() {
             assert!(begun.elapsed() < 3 * PATIENCE, "{address} does not become ready");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -53,7 +66,7 @@ impl Proxy {
         while !self.closed.load(Ordering::Relaxed) {
             let turn = self.next.fetch_add(1, Ordering::Relaxed);
             let mut instances = (0..INSTANCES).map(|offset| self.instance((turn + offset) % INSTANCES));
-            if let Some(instance) = instances.find(|instance| instance.is_ready) {
+            if let Some(instance) = instances.find(Instance::is_ready) {
                 return Some(instance.address);
             }
             assert!(begun.elapsed() < PATIENCE, "nobody is ready");
@@ -73,17 +86,21 @@ impl Proxy {
     }
 
     /// What an instance says that was replaced meanwhile, says nothing of the other one.
-    fn note(&self, number: usize, operations: &str, is_ready: bool) {
+    fn note(&self, number: usize, operations: &str, ready_at: Option<Instant>) {
         let mut instance = self.instances[number].lock().unwrap();
-        instance.is_ready = if instance.operations == operations { is_ready } else { instance.is_ready };
+        if instance.operations == operations {
+            instance.ready_at = ready_at;
+        }
     }
 
     async fn probe(self: Arc<Self>, number: usize) {
         let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build().unwrap();
         loop {
             let operations = self.instance(number).operations;
+            let asked = Instant::now();
             let answer = client.get(format!("http://{operations}/readyz")).send().await;
-            self.note(number, &operations, answer.is_ok_and(|answer| answer.status() == 200));
+            let is_ready = answer.is_ok_and(|answer| answer.status() == 200);
+            self.note(number, &operations, is_ready.then_some(asked));
             tokio::time::sleep(PROBE_EVERY).await;
         }
     }
