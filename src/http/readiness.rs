@@ -73,9 +73,13 @@ impl Readiness {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// All that is in the way, as it is now.
+    /// All that is in the way, as it is now. A process that drains says so at once, whatever else there may be: whoever
+    /// sends clients here has two seconds to hear of it.
     pub async fn obstacles(&self) -> Vec<Unready> {
-        let mut found = self.draining();
+        if self.is_draining() {
+            return vec![Unready::Draining];
+        }
+        let mut found = Vec::new();
         match tokio::time::timeout(PATIENCE, self.store.ping()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => found.push(Unready::Store(chain(&error))),
@@ -83,6 +87,10 @@ impl Readiness {
         }
         if let Err(reason) = self.storage.ready() {
             found.push(Unready::Storage(chain(&reason)));
+        }
+        // It may have begun meanwhile.
+        if self.is_draining() {
+            found.insert(0, Unready::Draining);
         }
         found
     }
@@ -92,8 +100,8 @@ impl Readiness {
     /// # Errors
     /// What is in the way first.
     pub async fn recent(&self) -> Result<(), Unready> {
-        if let Some(draining) = self.draining().pop() {
-            return Err(draining);
+        if self.is_draining() {
+            return Err(Unready::Draining);
         }
         let mut last = self.found.lock().await;
         let found = match last.take() {
@@ -106,7 +114,7 @@ impl Readiness {
         last.insert(found).1.first().cloned().map_or(Ok(()), Err)
     }
 
-    fn draining(&self) -> Vec<Unready> {
-        if self.draining.load(Ordering::Relaxed) { vec![Unready::Draining] } else { Vec::new() }
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 }

@@ -63,7 +63,7 @@ async fn a_bad_file_keeps_the_old_state_says_why_and_shows_in_a_metric() {
     }
     scene.write(&good);
     scene.hang_up();
-    scene.metric("config_reloads_total{result=\"unchanged\"}", 1).await;
+    scene.metric("config_reloads_total{result=\"unchanged\"}", 2).await;
     scene.metric("config_last_reload_successful", 1).await;
     scene.broker.line_with("the files can be used again, and say what is in force");
     let loaded = scene.value("config_loaded_timestamp_seconds").await;

@@ -1,5 +1,7 @@
 //! Several regions: where clients are, which broker serves them, and what becomes of those who came to another one.
 
+mod residency;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -50,6 +52,11 @@ impl Deployment {
     }
 
     async fn start_with(server: &str, routing: &str) -> Self {
+        Self::start_each(server, POLICIES, |_| routing.to_owned()).await
+    }
+
+    /// Brokers that have these policies, and each what `routing` says of its own region.
+    async fn start_each(server: &str, policies: &str, routing: impl Fn(&str) -> String) -> Self {
         let clock = Clock::manual(Timestamp::from_secs(1_800_000_000));
         let mut ways = Vec::new();
         for _ in REGIONS {
@@ -68,8 +75,8 @@ impl Deployment {
                 url: ways[own].url(),
                 more_regions: others.map(section).collect(),
                 server: server.to_owned(),
-                policies: POLICIES.to_owned(),
-                more: format!("[routing]\ngeo_header = \"x-client-geo\"\n{routing}\n"),
+                policies: policies.to_owned(),
+                more: format!("[routing]\ngeo_header = \"x-client-geo\"\n{}\n", routing(name)),
                 ..Settings::default()
             };
             let storage = emulator_of(bucket, name, clock.clone()).await;

@@ -16,6 +16,7 @@ pub mod process;
 pub mod pusher;
 pub mod redis;
 pub mod rough;
+pub mod stalls;
 pub mod surroundings;
 pub mod user;
 
