@@ -208,7 +208,8 @@ pub(super) async fn replay(
 
 /// Replay all parked deliveries
 ///
-/// Those to one webhook, up to 500 in one call: call again while there are `remaining` ones.
+/// Those to one webhook, up to 500 in one call: call again while there are `remaining` ones. After a 5xx some of them may be
+/// on their way; call again then, too.
 #[utoipa::path(
     post, path = "/v1/admin/webhooks/{name}/replay", operation_id = "adminReplayAllDeliveries", tag = "admin",
     params(("name" = String, Path, description = "The webhook's name", min_length = 1, max_length = 64, pattern = "^[a-z0-9._-]+$", example = "backend.example.com")),

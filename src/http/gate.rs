@@ -63,7 +63,7 @@ pub async fn gate(State(gate): State<Gate>, mut request: Request, next: Next) ->
         return Err(Problem::new(Code::NotAcceptable).detail(detail));
     }
     let deadline = Instant::now() + gate.patience;
-    let late = late(request.method(), request.uri().query());
+    let late = late(request.method(), path(&request), request.uri().query());
     request.extensions_mut().insert(Deadline(deadline));
     // Both end with the head of the answer: a stream of events is bounded by those who listen, not by this.
     match tokio::time::timeout_at(deadline, next.run(request)).await {
@@ -76,11 +76,23 @@ pub async fn gate(State(gate): State<Gate>, mut request: Request, next: Next) ->
     }
 }
 
-/// What to call it when time runs out. Only operations on storage can have waited for it; whatever else takes this long
-/// finds too much going on.
-fn late(method: &Method, query: Option<&str>) -> Code {
+/// What to call it when time runs out: by whom the operation waits for. Most changes need storage; replaying deliveries and
+/// reading are matters of the store, but for a look at storage that was asked for.
+fn late(method: &Method, path: Option<&str>, query: Option<&str>) -> Code {
     let refreshes = || query.is_some_and(|query| query.split('&').any(|pair| pair == "refresh=true"));
-    if *method != Method::GET || refreshes() { Code::StorageTimeout } else { Code::Overloaded }
+    match (method, path) {
+        // They wait for nobody, so too much is going on.
+        (&Method::GET, Some("/v1/route" | "/v1/admin/webhooks")) => Code::Overloaded,
+        (&Method::GET, Some("/v1/uploads/{id}")) if refreshes() => Code::StorageTimeout,
+        (&Method::POST, Some(path)) if path.starts_with("/v1/admin/webhooks/") => Code::StoreUnavailable,
+        (&Method::GET, _) => Code::StoreUnavailable,
+        _ => Code::StorageTimeout,
+    }
+}
+
+/// The route that the request has come to.
+fn path(request: &Request) -> Option<&str> {
+    request.extensions().get::<MatchedPath>().map(MatchedPath::as_str)
 }
 
 impl Gate {
@@ -118,10 +130,7 @@ enum Form {
 
 impl Form {
     fn of(request: &Request) -> Self {
-        match request.extensions().get::<MatchedPath>() {
-            Some(path) if path.as_str() == events::PATH => Self::EventStream,
-            _ => Self::Json,
-        }
+        if path(request) == Some(events::PATH) { Self::EventStream } else { Self::Json }
     }
 
     /// What a client may accept to be given this; its own name comes first.
@@ -157,6 +166,7 @@ mod tests {
     use super::Transport::{HttpsOnly, PlainOnLoopback};
     use super::*;
     use axum::body::Body;
+    use axum::routing::any;
     use tokio::io::AsyncWriteExt as _;
     use tokio_util::io::ReaderStream;
     use tower::ServiceExt as _;
@@ -200,6 +210,8 @@ mod tests {
         }
     }
 
+    const REPLAY: &str = "/v1/admin/webhooks/{name}/replay";
+
     fn open_gate(permits: usize) -> Gate {
         Gate {
             trusted_proxies: TrustedProxies([].into()),
@@ -219,8 +231,8 @@ mod tests {
         H: axum::handler::Handler<T, ()>,
         T: 'static,
     {
-        let router =
-            axum::Router::new().fallback(handler).layer(axum::middleware::from_fn_with_state(gate, super::gate));
+        let layer = axum::middleware::from_fn_with_state(gate, super::gate);
+        let router = axum::Router::new().route("/", any(handler.clone())).route(REPLAY, any(handler)).layer(layer);
         let mut request = Request::builder().method(method).uri(target).body(Body::empty()).unwrap();
         request.extensions_mut().insert(Peer { address: "203.0.113.7:1".parse().unwrap(), tls: true });
         router.oneshot(request).await.unwrap()
@@ -259,17 +271,42 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_what_asks_storage_is_said_to_have_waited_for_it() {
+    async fn what_is_late_has_waited_for_the_route_s_own_reason() {
         for (method, target, expected) in [
-            (Method::POST, "/v1/uploads", Code::StorageTimeout),
-            (Method::DELETE, "/v1/uploads/1", Code::StorageTimeout),
-            (Method::GET, "/v1/uploads/1?refresh=true", Code::StorageTimeout),
-            (Method::GET, "/v1/uploads/1?refresh=false", Code::Overloaded),
-            (Method::GET, "/v1/uploads?limit=1", Code::Overloaded),
-            (Method::GET, "/v1/policies", Code::Overloaded),
+            (Method::POST, "/", Code::StorageTimeout),
+            (Method::GET, "/", Code::StoreUnavailable),
+            (Method::POST, "/v1/admin/webhooks/backend/replay", Code::StoreUnavailable),
         ] {
             let response = ask(open_gate(1), method.clone(), target, Duration::from_secs(2)).await;
             assert_eq!(code(&response), Some(expected), "{method} {target}");
+        }
+    }
+
+    /// By the document, an operation that can answer `storage-timeout` asks storage, and no other does.
+    #[test]
+    fn what_a_late_answer_is_called_is_what_the_document_says() {
+        let (_, document) = super::super::openapi::operations();
+        let mut asking_storage = 0;
+        for (path, item) in &document.paths.paths {
+            for (method, operation) in
+                [(Method::GET, &item.get), (Method::POST, &item.post), (Method::DELETE, &item.delete)]
+            {
+                let Some(operation) = operation else { continue };
+                let late = late(&method, Some(path), Some("limit=1&refresh=true"));
+                let asks_storage = operation.responses.responses.contains_key("504");
+                assert_eq!(late == Code::StorageTimeout, asks_storage, "{method} {path}: {late:?}");
+                asking_storage += usize::from(asks_storage);
+            }
+        }
+        assert_eq!(asking_storage, 7);
+        for (name, method, path, query, expected) in [
+            ("not refreshed", Method::GET, "/v1/uploads/{id}", None, Code::StoreUnavailable),
+            ("nor here", Method::GET, "/v1/uploads/{id}", Some("refresh=false"), Code::StoreUnavailable),
+            ("read from the store", Method::GET, "/v1/policies", None, Code::StoreUnavailable),
+            ("asks nobody", Method::GET, "/v1/route", None, Code::Overloaded),
+            ("asks nobody, either", Method::GET, "/v1/admin/webhooks", None, Code::Overloaded),
+        ] {
+            assert_eq!(late(&method, Some(path), query), expected, "{name}");
         }
     }
 
