@@ -1,17 +1,16 @@
 //! One connection, from its handshake to its close.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll};
 
 use axum::Router;
-use axum::body::Body;
 use axum::http::{Request, Response, Version};
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -20,6 +19,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::answer::{Streams, Tracked};
 use super::framing::Coded;
 use super::front::{self, Peer};
 use super::limits::Limits;
@@ -41,7 +41,7 @@ pub(super) struct Shared {
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) limits: Limits,
     pub(super) is_proxy: IsProxy,
-    pub(super) protocol: auto::Builder<TokioExecutor>,
+    pub(super) protocol: auto::Builder<Streams>,
     /// No new requests: those under way may finish.
     pub(super) shutdown: CancellationToken,
     /// No time left: close.
@@ -58,8 +58,8 @@ pub(super) enum End {
 }
 
 /// The HTTP settings that bound what a connection may take.
-pub(super) fn protocol(limits: &Limits) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+pub(super) fn protocol(limits: &Limits) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(Streams);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -143,10 +143,15 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Peer
             () = activity.sooner.notified() => {}
             () = timer.as_mut() => match activity.wait() {
                 Wait::Request(due) | Wait::Until(due, _) if due > Instant::now() => {}
-                Wait::Request(_) => {
-                    tracing::debug!("a connection was closed because none of its requests went on");
-                    return End::Cut;
-                }
+                Wait::Request(_) => match activity.give_up() {
+                    GivenUp::Streams(count) => {
+                        tracing::debug!(count, "streams were reset because their clients took nothing of the answers");
+                    }
+                    GivenUp::Connection => {
+                        tracing::debug!("a connection was closed because its client took nothing of an answer");
+                        return End::Cut;
+                    }
+                },
                 Wait::Until(_, Then::Close) if !closing => {
                     closing = true;
                     activity.closing();
@@ -176,32 +181,30 @@ async fn answer(
     let (coded, guard) = begun;
     let coded = coded.filter(|_| request.version() < Version::HTTP_2);
     if request.version() == Version::HTTP_2 {
-        guard.activity.lock().http2 = true;
+        guard.is_stream(Streams::end_of_this());
     }
     let response = front::answer(request, peer, coded, router, body_timeout).await;
-    Ok(response.map(|body| Tracked { body, guard }))
+    Ok(response.map(|body| Tracked::new(body, guard)))
 }
 
 /// What a connection is doing: written by its stream and its requests, read by its task.
 pub(super) struct Activity {
     state: Mutex<State>,
     limits: Limits,
-    /// The connection may now end before its task looks again by itself.
+    /// The connection, or a request, may now have to end before its task looks again by itself.
     sooner: Notify,
     coded: OnceLock<Coded>,
 }
 
 struct State {
-    /// Requests that have begun and whose answer is not all given to the connection.
-    in_flight: usize,
+    /// Requests that have begun and whose answers are not all written, by their number.
+    under_way: HashMap<u64, UnderWay>,
     /// Requests begun so far.
     requests: u64,
     /// Whether a request came by HTTP/2, where bytes between requests say nothing.
     http2: bool,
     /// When the connection stood, or its last request ended.
     idle_since: Instant,
-    /// When a request last began, or gave a part of its answer.
-    moved: Instant,
     /// When the next request's first byte came, if that was between requests.
     head_since: Option<Instant>,
     /// When the connection was asked to close.
@@ -210,11 +213,28 @@ struct State {
     alarm: Instant,
 }
 
+/// A request under way. Each is timed by itself: clients of HTTP/2 can keep others going all the while.
+struct UnderWay {
+    /// When it began, or a part of its answer was last written.
+    moved: Instant,
+    /// Ends it alone, where that can be: on HTTP/2, while hyper has not been given all of its answer.
+    end: Option<CancellationToken>,
+}
+
+/// What had to end because of a request that does not go on.
+#[derive(Debug, PartialEq, Eq)]
+enum GivenUp {
+    /// So many streams.
+    Streams(usize),
+    /// The connection: nothing less ends an HTTP/1 answer, or what HTTP/2 still holds of one that hyper is done with.
+    Connection,
+}
+
 /// What a connection's task waits for.
 #[derive(Debug, PartialEq, Eq)]
 enum Wait {
-    /// For requests under way, until then. Their handlers have shorter deadlines of their own; this one is for HTTP/2
-    /// clients that grant no window, which no write notices.
+    /// For the request under way that has not moved for longest, until then. Handlers have shorter deadlines of their own;
+    /// this one is for HTTP/2 clients that grant no window, which no write notices.
     Request(Instant),
     /// For the client, until then.
     Until(Instant, Then),
@@ -231,8 +251,8 @@ enum Then {
 
 impl State {
     fn wait(&self, limits: &Limits) -> Wait {
-        if self.in_flight > 0 {
-            Wait::Request(self.moved + limits.stall_timeout)
+        if let Some(moved) = self.under_way.values().map(|request| request.moved).min() {
+            Wait::Request(moved + limits.stall_timeout)
         } else if let Some(since) = self.closing_since {
             Wait::Until(since.max(self.idle_since) + limits.closing_timeout, Then::Drop)
         } else if let Some(since) = self.head_since {
@@ -244,9 +264,10 @@ impl State {
         }
     }
 
-    /// Whether the connection may end before its task looks again by itself.
+    /// Whether the connection, or a request, may have to end before its task looks again by itself.
     fn ends_sooner(&self, limits: &Limits) -> bool {
-        matches!(self.wait(limits), Wait::Until(due, _) if due < self.alarm)
+        let (Wait::Request(due) | Wait::Until(due, _)) = self.wait(limits);
+        due < self.alarm
     }
 }
 
@@ -256,11 +277,10 @@ pub(super) type Begun = (Option<Coded>, InFlight);
 impl Activity {
     fn new(now: Instant, limits: Limits) -> Self {
         let state = State {
-            in_flight: 0,
+            under_way: HashMap::new(),
             requests: 0,
             http2: false,
             idle_since: now,
-            moved: now,
             head_since: None,
             closing_since: None,
             alarm: now,
@@ -288,6 +308,21 @@ impl Activity {
         state.alarm
     }
 
+    /// Gives up the requests whose time is over.
+    fn give_up(&self) -> GivenUp {
+        let mut state = self.lock();
+        let now = Instant::now();
+        let mut streams = 0;
+        for request in state.under_way.values_mut().filter(|request| request.moved + self.limits.stall_timeout <= now) {
+            let Some(end) = request.end.take() else { return GivenUp::Connection };
+            end.cancel();
+            // The stream ends in a moment. Should it not, the connection is next.
+            request.moved = now;
+            streams += 1;
+        }
+        GivenUp::Streams(streams)
+    }
+
     /// Notes that the connection was asked to close.
     fn closing(&self) {
         self.lock().closing_since = Some(Instant::now());
@@ -300,7 +335,7 @@ impl Activity {
             let _ = self.coded.set(coded);
         }
         let mut state = self.lock();
-        if state.in_flight == 0 && state.requests > 0 && !state.http2 && state.head_since.is_none() {
+        if state.under_way.is_empty() && state.requests > 0 && !state.http2 && state.head_since.is_none() {
             state.head_since = Some(Instant::now());
             let sooner = state.ends_sooner(&self.limits);
             drop(state);
@@ -314,60 +349,60 @@ impl Activity {
         let mut state = this.lock();
         let number = state.requests;
         state.requests += 1;
-        state.in_flight += 1;
-        state.moved = Instant::now();
+        state.under_way.insert(number, UnderWay { moved: Instant::now(), end: None });
         state.head_since = None;
+        // Idle connections of proxies are kept for longer than requests.
+        let sooner = state.ends_sooner(&this.limits);
         drop(state);
+        if sooner {
+            this.sooner.notify_one();
+        }
         let coded = this.coded.get().copied().filter(|coded| coded.request == number);
-        (coded, InFlight { activity: Arc::clone(this) })
+        (coded, InFlight { activity: Arc::clone(this), number })
     }
 }
 
 /// One request under way, until it is dropped.
 pub(super) struct InFlight {
     activity: Arc<Activity>,
+    number: u64,
+}
+
+impl InFlight {
+    /// Notes that the request came by HTTP/2, and what ends its stream.
+    fn is_stream(&self, end: Option<CancellationToken>) {
+        let mut state = self.activity.lock();
+        state.http2 = true;
+        if let Some(request) = state.under_way.get_mut(&self.number) {
+            request.end = end;
+        }
+    }
+
+    /// Notes that a part of the answer was written.
+    pub(super) fn moves(&self) {
+        if let Some(request) = self.activity.lock().under_way.get_mut(&self.number) {
+            request.moved = Instant::now();
+        }
+    }
+
+    /// Notes that hyper has been given the whole answer: it cannot be ended alone any more.
+    pub(super) fn given(&self) {
+        if let Some(request) = self.activity.lock().under_way.get_mut(&self.number) {
+            request.end = None;
+        }
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         let mut state = self.activity.lock();
-        state.in_flight -= 1;
+        state.under_way.remove(&self.number);
         state.idle_since = Instant::now();
         let sooner = state.ends_sooner(&self.activity.limits);
         drop(state);
         if sooner {
             self.activity.sooner.notify_one();
         }
-    }
-}
-
-/// An answer's body. Its request is under way until all of it is given to the connection.
-struct Tracked {
-    body: Body,
-    guard: InFlight,
-}
-
-impl hyper::body::Body for Tracked {
-    type Data = axum::body::Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if frame.is_ready() {
-            self.guard.activity.lock().moved = Instant::now();
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
@@ -381,18 +416,22 @@ mod tests {
         let limits = Limits::default();
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let under_way = |moved: &[u64]| {
+            let requests = moved.iter().map(|moved| UnderWay { moved: at(*moved), end: None });
+            (0..).zip(requests).collect()
+        };
         let state = || State {
-            in_flight: 0,
+            under_way: HashMap::new(),
             requests: 3,
             http2: false,
             idle_since: at(100),
-            moved: at(80),
             head_since: None,
             closing_since: None,
             alarm: at(100),
         };
         for (name, state, expected) in [
-            ("a request is under way", State { in_flight: 1, ..state() }, Wait::Request(at(200))),
+            ("a request is under way", State { under_way: under_way(&[80]), ..state() }, Wait::Request(at(200))),
+            ("one of several", State { under_way: under_way(&[95, 80, 90]), ..state() }, Wait::Request(at(200))),
             ("the first header", State { requests: 0, ..state() }, Wait::Until(at(110), Then::Drop)),
             ("a later header", State { head_since: Some(at(150)), ..state() }, Wait::Until(at(160), Then::Drop)),
             ("idle", state(), Wait::Until(at(175), Then::Close)),
@@ -404,7 +443,7 @@ mod tests {
             ),
             (
                 "closing with a request under way",
-                State { in_flight: 1, closing_since: Some(at(90)), ..state() },
+                State { under_way: under_way(&[80]), closing_since: Some(at(90)), ..state() },
                 Wait::Request(at(200)),
             ),
         ] {

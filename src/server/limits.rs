@@ -18,7 +18,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// How long a client may refuse to take a single byte of an answer.
     pub write_timeout: Duration,
-    /// How long a connection may have requests under way without one of them beginning or giving a part of its answer.
+    /// How long a request may be under way without its answer going on: because the client takes nothing of it, as a rule.
+    /// On HTTP/2 its stream is reset then; on HTTP/1, and where the stream has all of the answer, the connection ends.
     /// Longer than `header_timeout`, and than any handler works in silence; streams of events have to send something more often.
     pub stall_timeout: Duration,
     /// How long a connection may stay open between requests.

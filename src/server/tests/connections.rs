@@ -104,25 +104,6 @@ async fn an_answer_that_nobody_takes_is_given_up() {
 }
 
 #[tokio::test]
-async fn an_http_2_client_that_grants_no_window_is_given_up() {
-    let served = Served::start(Limits { header_timeout: SOON, stall_timeout: 2 * SOON, ..patient() }).await;
-    let stream = TcpStream::connect(served.address).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(
-        hyper_util::rt::TokioExecutor::new(),
-        hyper_util::rt::TokioIo::new(stream),
-    )
-    .await
-    .unwrap();
-    let connection = tokio::spawn(connection);
-    let request = axum::http::Request::get(format!("http://{}/endless", served.address));
-    let response = sender.send_request(request.body(axum::body::Body::empty()).unwrap());
-    let response = soon("the answer begins", response).await.unwrap();
-    // The connection is alive and reads, but the body is not taken.
-    let _ = soon("the connection ends", connection).await.unwrap();
-    drop(response);
-}
-
-#[tokio::test]
 async fn an_answer_that_is_taken_slowly_is_given_whole() {
     let served = Served::start(Limits { write_timeout: 2 * SOON, ..patient() }).await;
     let mut client = served.connect().await;

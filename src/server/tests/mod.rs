@@ -4,6 +4,7 @@ mod connections;
 mod draining;
 mod requests;
 mod secured;
+mod windows;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
