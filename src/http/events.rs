@@ -85,7 +85,8 @@ fn event(name: &str, sight: &Sight, data: &impl Serialize) -> String {
     format!("id: {}\nevent: {name}\ndata: {data}\n\n", sight.revision.number())
 }
 
-/// A body that is made as it is read: nothing is waited for, or kept, for a client that does not take it.
+/// A body that is made as it is read: nothing is waited for, or kept, for a client that does not take it. Its listener's
+/// seat does not wait for that client, either.
 struct Events {
     opening: Option<Bytes>,
     next: Pin<Box<dyn Future<Output = Option<Step>> + Send>>,

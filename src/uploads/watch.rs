@@ -13,6 +13,10 @@
 //!
 //! The feed keeps the newest [`Sight`] and nothing before, so a reader that is slow misses what is past, and costs no
 //! memory. A sight has no session: nobody can be told by mistake where the bytes go.
+//!
+//! A listener has a seat, and each seat a timer of its own, which frees it when the token or the stream's time ends. The
+//! listener could not: it does something only when it is asked for what comes next, and a client of HTTP/2 that takes
+//! nothing is never asked for.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -48,7 +52,7 @@ pub struct WatchLimits {
     pub ask_at_least_every: Duration,
     /// How long a stream is silent at most.
     pub heartbeat: Duration,
-    /// How long a stream lives. It bounds how long one counts whose client has vanished without a word.
+    /// How long a stream lives. It bounds how long one counts whose client has vanished without a word, or takes nothing.
     pub life: Duration,
     /// How many listeners there may be.
     pub listeners: usize,
@@ -85,9 +89,18 @@ pub struct Watchers {
 struct Known {
     /// Under which configuration uploads are watched; each begins with that of its first listener.
     present: Weak<Uploads>,
-    listeners: usize,
+    /// Those who listen, by the number of their seat.
+    seats: HashMap<u64, Seated>,
+    /// How many seats were taken so far.
+    taken: u64,
     each: HashMap<PrincipalId, usize>,
     watched: HashMap<UploadId, Watched>,
+}
+
+/// Who has a seat, and which upload is watched for it.
+struct Seated {
+    principal: PrincipalId,
+    watching: Option<UploadId>,
 }
 
 /// An upload that somebody listens to.
@@ -153,18 +166,20 @@ impl Watchers {
     }
 }
 
-/// One listener's place in the counts. It is free again when this is dropped.
+/// One listener's place in the counts. It is free again when its time is over, or when this is dropped before.
 struct Seat {
     uploads: Arc<Uploads>,
-    principal: PrincipalId,
-    watching: Option<UploadId>,
+    number: u64,
+    /// Cancelled when its time is over, or when this instance ends.
+    over: CancellationToken,
+    timer: Option<AbortOnDropHandle<()>>,
 }
 
 impl Seat {
     fn take(uploads: &Arc<Uploads>, principal: PrincipalId) -> Result<Self, Error> {
         let Watchers { limits, closed, .. } = &*uploads.watchers;
         let known = &mut *uploads.watchers.known();
-        if closed.is_cancelled() || known.listeners >= limits.listeners {
+        if closed.is_cancelled() || known.seats.len() >= limits.listeners {
             return Err(Error::NoMoreListeners);
         }
         let own = known.each.entry(principal).or_default();
@@ -172,19 +187,23 @@ impl Seat {
             return Err(Error::TooManyListeners { limit: limits.listeners_each });
         }
         *own += 1;
-        known.listeners += 1;
-        uploads.metrics.observe_listeners(known.listeners);
-        Ok(Self { uploads: Arc::clone(uploads), principal, watching: None })
+        let number = known.taken;
+        known.taken += 1;
+        known.seats.insert(number, Seated { principal, watching: None });
+        uploads.metrics.observe_listeners(known.seats.len());
+        Ok(Self { uploads: Arc::clone(uploads), number, over: closed.child_token(), timer: None })
     }
 
     /// Joins those who listen to the upload, which was just read as `sight`. Gives what is to come, and the newest that
     /// is known.
-    fn join(&mut self, sight: Sight) -> (watch::Receiver<Option<Sight>>, Sight) {
+    fn join(&self, sight: Sight) -> (watch::Receiver<Option<Sight>>, Sight) {
         let id = sight.upload.id;
         let known = &mut *self.uploads.watchers.known();
+        if let Some(seated) = known.seats.get_mut(&self.number) {
+            seated.watching = Some(id);
+        }
         let watched = known.watched.entry(id).or_insert_with(|| Watched::begin(&self.uploads, sight.clone()));
         watched.listeners += 1;
-        self.watching = Some(id);
         let mut feed = watched.feed.clone();
         let newest = feed.borrow_and_update().clone();
         match newest {
@@ -196,26 +215,67 @@ impl Seat {
             }
         }
     }
+
+    /// Has the seat freed when its time is over.
+    fn free_after(&mut self, term: Term) {
+        let (uploads, number, over) = (Arc::clone(&self.uploads), self.number, self.over.clone());
+        let timer = async move {
+            over.run_until_cancelled(term.pass(&uploads)).await;
+            over.cancel();
+            uploads.free(number);
+        };
+        self.timer = Some(AbortOnDropHandle::new(tokio::spawn(timer.in_current_span())));
+    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let known = &mut *self.uploads.watchers.known();
-        known.listeners -= 1;
-        self.uploads.metrics.observe_listeners(known.listeners);
-        if let Some(own) = known.each.get_mut(&self.principal) {
+        self.uploads.free(self.number);
+    }
+}
+
+impl Uploads {
+    /// Frees a seat, if it is taken still, and ends the watching with the last who watched.
+    fn free(&self, seat: u64) {
+        let known = &mut *self.watchers.known();
+        let Some(Seated { principal, watching }) = known.seats.remove(&seat) else { return };
+        self.metrics.observe_listeners(known.seats.len());
+        if let Some(own) = known.each.get_mut(&principal) {
             *own -= 1;
             if *own == 0 {
-                known.each.remove(&self.principal);
+                known.each.remove(&principal);
             }
         }
-        if let Some(id) = self.watching
+        if let Some(id) = watching
             && let Some(watched) = known.watched.get_mut(&id)
         {
             watched.listeners -= 1;
             if watched.listeners == 0 {
                 known.watched.remove(&id);
             }
+        }
+    }
+}
+
+/// How long one may listen.
+#[derive(Clone, Copy)]
+struct Term {
+    token_ends: Timestamp,
+    ends: Instant,
+}
+
+impl Term {
+    /// What is left of it; `None` when it is over.
+    fn left(&self, uploads: &Uploads) -> Option<Duration> {
+        let of_token = self.token_ends.since(uploads.clock.now());
+        let left = of_token.min(self.ends.saturating_duration_since(Instant::now()));
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Waits until it is over. The clock may be set meanwhile, so it is looked at every now and then.
+    async fn pass(&self, uploads: &Uploads) {
+        while let Some(left) = self.left(uploads) {
+            tokio::time::sleep(left.min(uploads.watchers.limits.heartbeat)).await;
         }
     }
 }
@@ -229,8 +289,7 @@ pub struct Listener {
     shown: Sight,
     /// What it is told first.
     first: Option<Told>,
-    token_ends: Timestamp,
-    ends: Instant,
+    term: Term,
 }
 
 impl Uploads {
@@ -256,14 +315,9 @@ impl Uploads {
         };
         let known = seen == Some(shown.revision.number()) && !shown.upload.state.is_final();
         let first = if known { Told::Heartbeat } else { Told::State(shown.clone()) };
-        Ok(Listener {
-            feed,
-            shown,
-            first: Some(first),
-            token_ends: principal.expires_at,
-            ends: Instant::now() + self.watchers.limits.life,
-            seat,
-        })
+        let term = Term { token_ends: principal.expires_at, ends: Instant::now() + self.watchers.limits.life };
+        seat.free_after(term);
+        Ok(Listener { feed, shown, first: Some(first), term, seat })
     }
 }
 
@@ -285,21 +339,18 @@ impl Listener {
     }
 
     async fn wait(&mut self) -> Option<Told> {
-        let Uploads { clock, watchers, .. } = &*self.seat.uploads;
+        let uploads = &self.seat.uploads;
         let feed = self.feed.as_mut()?;
         if self.shown.upload.state.is_final() {
             return None;
         }
+        let silence = Instant::now() + uploads.watchers.limits.heartbeat;
         loop {
-            let left = self.token_ends.since(clock.now());
-            let now = Instant::now();
-            if left.is_zero() || self.ends <= now {
-                return None;
-            }
-            let silence = watchers.limits.heartbeat;
+            // The timer may learn a little later than this that the clock was set.
+            self.term.left(uploads)?;
             tokio::select! {
                 biased;
-                () = watchers.closed.cancelled() => return None,
+                () = self.seat.over.cancelled() => return None,
                 changed = feed.changed() => {
                     changed.ok()?;
                     let sight = feed.borrow_and_update().clone()?;
@@ -308,11 +359,7 @@ impl Listener {
                         return Some(told(&before.upload, sight));
                     }
                 }
-                () = tokio::time::sleep_until((now + silence.min(left)).min(self.ends)) => {
-                    if now.elapsed() >= silence {
-                        return Some(Told::Heartbeat);
-                    }
-                }
+                () = tokio::time::sleep_until(silence) => return Some(Told::Heartbeat),
             }
         }
     }

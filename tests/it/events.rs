@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
+use axum::http::Request;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use reqwest::{Client, Method};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use upload_broker::app::Ended;
 use upload_broker::emulator::journal::Operation;
 use upload_broker::uploads::WatchLimits;
@@ -333,6 +338,67 @@ async fn a_stream_ends_with_its_token_and_with_its_life() {
     let mut listening = Listening::to(&broker.user("ada"), &created.id(), None).await;
     listening.state("pending").await;
     assert_eq!(listening.block().await, None);
+}
+
+/// Listens ten times over one connection, on which nothing of an answer is taken; other requests go on there meanwhile.
+async fn ten_that_take_nothing(user: &User, id: &str) -> JoinHandle<()> {
+    let authority = user.broker.strip_prefix("http://").unwrap();
+    let stream = TokioIo::new(TcpStream::connect(authority).await.unwrap());
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let (sender, connection) = builder.initial_stream_window_size(0).handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let ask = {
+        let (broker, token) = (user.broker.clone(), user.token.clone());
+        move |path: &str| {
+            let request = Request::get(format!("{broker}{path}")).header("authorization", format!("Bearer {token}"));
+            let mut sender = sender.clone();
+            async move { sender.send_request(request.body(String::new()).unwrap()).await.unwrap() }
+        }
+    };
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        let response = ask(&format!("/v1/uploads/{id}/events")).await;
+        assert_eq!(response.status(), 200);
+        open.push(response);
+    }
+    tokio::spawn(async move {
+        loop {
+            ask("/v1/route").await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert_eq!(open.len(), 10);
+        }
+    })
+}
+
+#[tokio::test]
+async fn who_takes_nothing_has_a_seat_no_longer_than_others() {
+    let life = Duration::from_secs(2);
+    for (name, watching) in [
+        ("its life", WatchLimits { life, ..lively() }),
+        ("its token", WatchLimits { heartbeat: Duration::from_millis(50), ..lively() }),
+    ] {
+        let broker = broker(watching).await;
+        let ada = broker.user("ada");
+        let id = ada.create(10).await.is(201).id();
+        let begun = tokio::time::Instant::now();
+        let going = ten_that_take_nothing(&ada, &id).await;
+        listeners(&broker, 10).await;
+        ada.get(&format!("/v1/uploads/{id}/events")).await.is_problem(429, "quota-exceeded");
+        if name == "its token" {
+            broker.clock.advance(Duration::from_secs(3600));
+        }
+        listeners(&broker, 0).await;
+        assert!(name == "its token" || begun.elapsed() >= life, "{name}: over before its time");
+        // Nor is the upload watched for them any more. A question may be under way.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let journal = broker.storage.journal();
+        let asked = journal.count(Operation::Status);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(journal.count(Operation::Status), asked, "{name}: nobody listens, and storage is asked");
+        assert!(!going.is_finished(), "{name}: the connection goes on");
+        Listening::to(&broker.user("ada"), &id, None).await.state("pending").await;
+        going.abort();
+    }
 }
 
 #[tokio::test]
