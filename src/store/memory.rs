@@ -26,8 +26,8 @@ use super::{
     live_retention, outbox, owners,
 };
 
-/// How much is forgotten at one admission, at most: more than an admission adds.
-const FORGET_AT_ONCE: usize = 16;
+/// How much is forgotten at one admission, or at one failed delivery, at most: more than either adds.
+pub(super) const FORGET_AT_ONCE: usize = 16;
 
 /// The store in this process.
 pub struct MemoryStore {

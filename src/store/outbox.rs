@@ -11,7 +11,7 @@ use crate::model::time::Timestamp;
 use super::Store;
 use super::error::Error;
 use super::keys::DELIVERY_LIFE;
-use super::memory::MemoryStore;
+use super::memory::{FORGET_AT_ONCE, MemoryStore};
 use super::metrics::Operation;
 use super::record::millis;
 use super::redis::{RedisStore, life};
@@ -57,6 +57,8 @@ pub enum Attempted {
         failures: Failures,
         /// When to try again.
         next: Timestamp,
+        /// The present.
+        at: Timestamp,
     },
     /// It failed, and is given up until somebody replays it.
     GivenUp {
@@ -121,7 +123,8 @@ impl Store {
         .await
     }
 
-    /// Says what came of an attempt. Changes nothing when the delivery does not wait any more. One round trip.
+    /// Says what came of an attempt. Changes nothing when the delivery does not wait any more. Each failure has a few of
+    /// the deliveries forgotten that were given up so long ago that their uploads are. One round trip.
     ///
     /// # Errors
     /// When the store cannot tell. Repeating the call is safe; left undone, the delivery is made once more.
@@ -143,8 +146,9 @@ impl Store {
         .await
     }
 
-    /// Some of the deliveries of `endpoint` that were given up: up to `limit`, those behind `after`. A round trip for each
-    /// partition that has none.
+    /// Some of the deliveries of `endpoint` that were given up: up to `limit`, those behind `after`, or from the beginning
+    /// of its partition on where that is not among them any more. A round trip for each partition that has none, two or
+    /// three for others.
     ///
     /// # Errors
     /// When the store cannot tell.
@@ -158,19 +162,18 @@ impl Store {
             let mut page = ParkedPage::default();
             let first = after.map_or(0, |id| id.partition().0);
             for partition in (first..=u8::MAX).map(Partition) {
-                let mut found = match self {
-                    Self::Redis(store) => store.parked_in(partition, endpoint).await?,
-                    Self::Memory(store) => store.parked_in(partition, endpoint),
+                let missing = limit - page.parked.len();
+                let after = after.filter(|after| after.partition() == partition);
+                // One more than is wanted tells whether anything follows.
+                let found = match self {
+                    Self::Redis(store) => store.parked_in(partition, endpoint, after, missing + 1).await?,
+                    Self::Memory(store) => store.parked_in(partition, endpoint, after, missing + 1),
                 };
-                if let Some(position) = found.iter().position(|parked| Some(parked.id) == after) {
-                    found.drain(..=position);
-                }
-                for parked in found {
-                    if page.parked.len() == limit {
-                        page.next = page.parked.last().map(|last| last.id);
-                        return Ok(page);
-                    }
-                    page.parked.push(parked);
+                let more = found.len() > missing;
+                page.parked.extend(found.into_iter().take(missing));
+                if more {
+                    page.next = page.parked.last().map(|last| last.id);
+                    break;
                 }
             }
             Ok(page)
@@ -224,10 +227,10 @@ impl RedisStore {
     }
 
     async fn settle_delivery(&self, id: UploadId, endpoint: EndpointId, attempted: &Attempted) -> Result<(), Error> {
-        let (outcome, at, failures) = match attempted {
-            Attempted::Done => ("done", 0, String::new()),
-            Attempted::Failed { failures, next } => ("retry", millis(*next), failures.packed()),
-            Attempted::GivenUp { failures, at } => ("park", millis(*at), failures.packed()),
+        let (outcome, when, failures, now) = match attempted {
+            Attempted::Done => ("done", 0, String::new(), None),
+            Attempted::Failed { failures, next, at } => ("retry", millis(*next), failures.packed(), Some(at)),
+            Attempted::GivenUp { failures, at } => ("park", millis(*at), failures.packed(), Some(at)),
         };
         let partition = id.partition();
         let mut call = self.scripts.settle_delivery.prepare_invoke();
@@ -236,15 +239,30 @@ impl RedisStore {
             .key(self.keys.parked(partition, endpoint))
             .arg(&id.random()[..])
             .arg(outcome)
-            .arg(at)
+            .arg(when)
             .arg(failures)
-            .arg(life(DELIVERY_LIFE));
+            .arg(life(DELIVERY_LIFE))
+            .arg(now.map_or(0, |now| millis(now.minus(DELIVERY_LIFE))));
         self.script(&call).await.map(drop)
     }
 
-    async fn parked_in(&self, partition: Partition, endpoint: EndpointId) -> Result<Vec<Parked>, Error> {
+    async fn parked_in(
+        &self,
+        partition: Partition,
+        endpoint: EndpointId,
+        after: Option<UploadId>,
+        limit: usize,
+    ) -> Result<Vec<Parked>, Error> {
+        let key = self.keys.parked(partition, endpoint);
+        let mut first = 0;
+        if let Some(after) = after {
+            let mut rank = redis::cmd("ZRANK");
+            rank.arg(&key).arg(&after.random()[..]);
+            let rank: Option<usize> = redis::from_redis_value(self.command(&rank).await?).map_err(|_| unexpected())?;
+            first = rank.map_or(0, |rank| rank + 1);
+        }
         let mut range = redis::cmd("ZRANGE");
-        range.arg(self.keys.parked(partition, endpoint)).arg(0).arg(-1).arg("WITHSCORES");
+        range.arg(&key).arg(first).arg(first + limit - 1).arg("WITHSCORES");
         let found: Vec<(Vec<u8>, f64)> =
             redis::from_redis_value(self.command(&range).await?).map_err(|_| unexpected())?;
         if found.is_empty() {
@@ -325,26 +343,42 @@ impl MemoryStore {
     fn settle_delivery(&self, id: UploadId, endpoint: EndpointId, attempted: &Attempted) {
         let known = &mut *self.known();
         let Some(kept) = known.deliveries.get_mut(&(endpoint, id)).filter(|kept| !kept.is_parked) else { return };
-        match attempted {
+        let now = match attempted {
             Attempted::Done => {
                 known.deliveries.remove(&(endpoint, id));
+                return;
             }
-            Attempted::Failed { failures, next } => {
+            Attempted::Failed { failures, next, at } => {
                 *kept = Kept { failures: failures.clone(), at: *next, is_parked: false };
+                at
             }
             Attempted::GivenUp { failures, at } => {
                 *kept = Kept { failures: failures.clone(), at: *at, is_parked: true };
+                at
             }
+        };
+        let oldest = now.minus(DELIVERY_LIFE);
+        let of_partition = known.deliveries.range(bounds(id.partition(), endpoint));
+        let old = of_partition.filter(|(_, kept)| kept.is_parked && kept.at <= oldest).map(|(name, _)| *name);
+        for name in old.take(FORGET_AT_ONCE).collect::<Vec<_>>() {
+            known.deliveries.remove(&name);
         }
     }
 
-    fn parked_in(&self, partition: Partition, endpoint: EndpointId) -> Vec<Parked> {
+    fn parked_in(
+        &self,
+        partition: Partition,
+        endpoint: EndpointId,
+        after: Option<UploadId>,
+        limit: usize,
+    ) -> Vec<Parked> {
         let known = self.known();
         let kept = known.deliveries.range(bounds(partition, endpoint)).filter(|(_, kept)| kept.is_parked);
         let parked = kept.map(|((_, id), kept)| Parked { id: *id, since: kept.at, failures: kept.failures.clone() });
         let mut parked: Vec<_> = parked.collect();
         parked.sort_by_key(|parked| (parked.since, parked.id));
-        parked
+        let position = parked.iter().position(|parked| Some(parked.id) == after);
+        parked.into_iter().skip(position.map_or(0, |position| position + 1)).take(limit).collect()
     }
 
     fn replay(&self, id: UploadId, endpoint: EndpointId, now: Timestamp) -> bool {

@@ -116,6 +116,34 @@ async fn every_key_but_the_due_queue_ends_by_itself() {
 }
 
 #[tokio::test]
+async fn what_is_parked_and_what_is_known_of_it_end_together() {
+    let Some(server) = Server::start() else { return };
+    let store = server.store().await;
+    let endpoint = EndpointId([1; 8]);
+    let mut ids = Vec::new();
+    for number in 0..2 {
+        let tracked = store.create(&plain(&intent_of(user(1), number, NOW), UNLIMITED)).await;
+        let next = tracked.upload.state.clone().after(Evidence::CancelRequested, NOW).unwrap();
+        store.advance(&tracked, next, None, &[endpoint], NOW).await.unwrap();
+        ids.push(tracked.upload.id);
+    }
+    let keys = &redis(&store).keys;
+    let both = [keys.parked(Partition(0x3F), endpoint), keys.failures(Partition(0x3F), endpoint)];
+    let failures = Failures { count: 1, last: "answered 503".to_owned() };
+    let given_up = Attempted::GivenUp { failures: failures.clone(), at: NOW };
+    store.settle_delivery(ids[0], endpoint, &given_up).await.unwrap();
+    for key in &both {
+        let _: Value = redis(&store).raw(cmd("PEXPIRE").arg(key).arg(60_000)).await;
+    }
+    // The failures of others must not outlive what they are of, nor the other way round.
+    store.settle_delivery(ids[1], endpoint, &Attempted::Failed { failures, next: NOW, at: NOW }).await.unwrap();
+    for key in &both {
+        let life: u64 = redis(&store).raw(cmd("PTTL").arg(key)).await;
+        assert!(life > 7 * 86_400_000, "{life} ms");
+    }
+}
+
+#[tokio::test]
 async fn no_session_is_stored_in_plain_text() {
     let Some(server) = Server::start() else { return };
     let store = server.store().await;

@@ -22,6 +22,7 @@ pub(super) const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("a delivery that fails is due again when it was said", |s| Box::pin(a_failed_delivery_is_due_again(s))),
     ("a delivery that is given up waits to be replayed", |s| Box::pin(what_is_given_up_can_be_replayed(s))),
     ("an outcome that comes late changes nothing", |s| Box::pin(a_late_outcome_changes_nothing(s))),
+    ("what was parked long ago leaves, whatever else fails", |s| Box::pin(what_was_parked_long_ago_leaves(s))),
     ("parked deliveries are told in pages", |s| Box::pin(parked_deliveries_are_paged(s))),
     ("principals are known by name, in pages", |s| Box::pin(principals_are_known_by_name(s))),
     ("a lost upload is restored once, and counted", |s| Box::pin(a_lost_upload_is_restored(s))),
@@ -192,7 +193,7 @@ async fn a_failed_delivery_is_due_again(store: Arc<Store>) {
     let id = store.ended(1, &[ONE]).await;
     assert_eq!(store.deliveries_at(ONE, NOW).await.len(), 1);
     let next = NOW.plus(SECONDS(300));
-    store.settle_delivery(id, ONE, &Attempted::Failed { failures: failed(1), next }).await.unwrap();
+    store.settle_delivery(id, ONE, &Attempted::Failed { failures: failed(1), next, at: NOW }).await.unwrap();
     assert_eq!(store.deliveries_at(ONE, next.minus(Duration::from_millis(1))).await, []);
     let again = store.deliveries_at(ONE, next).await;
     assert_eq!(again, [Delivery { id, endpoint: ONE, failures: failed(1) }]);
@@ -218,10 +219,51 @@ async fn what_is_given_up_can_be_replayed(store: Arc<Store>) {
 async fn a_late_outcome_changes_nothing(store: Arc<Store>) {
     let id = store.ended(1, &[ONE]).await;
     store.settle_delivery(id, ONE, &Attempted::Done).await.unwrap();
-    store.settle_delivery(id, ONE, &Attempted::Failed { failures: failed(1), next: NOW }).await.unwrap();
+    store.settle_delivery(id, ONE, &Attempted::Failed { failures: failed(1), next: NOW, at: NOW }).await.unwrap();
     store.settle_delivery(id, ONE, &Attempted::GivenUp { failures: failed(1), at: NOW }).await.unwrap();
     assert_eq!(store.deliveries_at(ONE, NOW.plus(SECONDS(600))).await, []);
     assert_eq!(store.parked(ONE, None, 10).await.unwrap(), ParkedPage::default());
+}
+
+async fn what_was_parked_long_ago_leaves(store: Arc<Store>) {
+    let mut ids = Vec::new();
+    for number in 0..5 {
+        ids.push(store.ended(number, &[ONE, OTHER]).await);
+    }
+    let park = async |id, endpoint, at| {
+        store.settle_delivery(id, endpoint, &Attempted::GivenUp { failures: failed(9), at }).await.unwrap();
+    };
+    let parked = async |endpoint| -> Vec<_> {
+        let page = store.parked(endpoint, None, 10).await.unwrap();
+        page.parked.into_iter().map(|parked| parked.id).collect()
+    };
+    for id in &ids[..2] {
+        park(*id, ONE, NOW).await;
+        park(*id, OTHER, NOW).await;
+    }
+    let just_before = NOW.plus(FINAL_RETENTION).minus(Duration::from_millis(1));
+    park(ids[2], ONE, just_before).await;
+    assert_eq!(parked(ONE).await, ids[..3], "as long as their uploads are remembered");
+    let then = NOW.plus(FINAL_RETENTION);
+    park(ids[3], ONE, then).await;
+    assert_eq!(parked(ONE).await, ids[2..4]);
+    assert_eq!(parked(OTHER).await, ids[..2], "one endpoint says nothing of the other");
+    // A receiver that fails now and then parks nothing for a long time.
+    store
+        .settle_delivery(
+            ids[4],
+            ONE,
+            &Attempted::Failed { failures: failed(1), next: then, at: then.plus(FINAL_RETENTION) },
+        )
+        .await
+        .unwrap();
+    assert_eq!(parked(ONE).await, []);
+    assert_eq!(store.deliveries_at(ONE, then).await.len(), 1, "what waits stays");
+    if let Store::Redis(redis) = &*store {
+        let failures = redis.keys.failures(PARTITION, ONE);
+        let kept: Vec<Vec<u8>> = redis.raw(::redis::cmd("HKEYS").arg(failures)).await;
+        assert_eq!(kept, [ids[4].random().to_vec()], "nor does anything else stay behind");
+    }
 }
 
 async fn parked_deliveries_are_paged(store: Arc<Store>) {

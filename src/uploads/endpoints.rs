@@ -15,6 +15,12 @@ use crate::store::{self, Parked};
 /// How many deliveries one call puts back among those that wait: a round trip each.
 const REPLAY_AT_ONCE: usize = 500;
 
+/// How many deliveries one page looks at that have nothing to tell any more.
+const LOOK_AT: usize = 1000;
+
+/// How many are read at a time, so that short pages do not cost a round trip for each that has nothing to tell.
+const LEAST_AT_ONCE: usize = 50;
+
 /// A receiver of events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -70,7 +76,8 @@ impl Uploads {
         self.endpoints.iter().find(|endpoint| endpoint.name == name)
     }
 
-    /// Deliveries to `endpoint` that were given up: up to `limit`, those behind `after`. A round trip for each.
+    /// Deliveries to `endpoint` that were given up: up to `limit`, those behind `after`. A round trip for each. Passes over
+    /// no more than a thousand whose uploads are forgotten, so a page may have fewer than its limit although more follow.
     ///
     /// # Errors
     /// [`Error::Store`] when the store fails.
@@ -93,23 +100,36 @@ impl Uploads {
         after: Option<UploadId>,
         limit: usize,
     ) -> Result<ParkedDeliveries, Error> {
-        let page = self.store.parked(endpoint.id, after, limit).await?;
-        let mut deliveries = Vec::with_capacity(page.parked.len());
-        for parked in page.parked {
-            match self.store.find(parked.id).await {
-                Ok(Some(tracked)) => {
-                    let state = tracked.upload.state.kind();
-                    deliveries.push(ParkedDelivery { parked, state });
+        let mut listed = ParkedDeliveries { deliveries: Vec::new(), next: after };
+        let mut looked_at = 0;
+        // Uploads are forgotten before what was parked of them, and a page of those alone would say nothing.
+        while listed.deliveries.len() < limit && looked_at < LOOK_AT {
+            let page = self.store.parked(endpoint.id, listed.next, limit.max(LEAST_AT_ONCE)).await?;
+            looked_at += page.parked.len();
+            for parked in page.parked {
+                if listed.deliveries.len() == limit {
+                    return Ok(listed);
                 }
-                Ok(None) => {}
-                // One that cannot be read must not hide all the others.
-                Err(error @ (store::Error::Corrupt { .. } | store::Error::SealedByUnknownKey { .. })) => {
-                    warn!(upload.id = %parked.id, error = %error, "a parked delivery is not listed");
+                listed.next = Some(parked.id);
+                match self.store.find(parked.id).await {
+                    Ok(Some(tracked)) => {
+                        let state = tracked.upload.state.kind();
+                        listed.deliveries.push(ParkedDelivery { parked, state });
+                    }
+                    Ok(None) => {}
+                    // One that cannot be read must not hide all the others.
+                    Err(error @ (store::Error::Corrupt { .. } | store::Error::SealedByUnknownKey { .. })) => {
+                        warn!(upload.id = %parked.id, error = %error, "a parked delivery is not listed");
+                    }
+                    Err(error) => return Err(error.into()),
                 }
-                Err(error) => return Err(error.into()),
+            }
+            listed.next = page.next;
+            if listed.next.is_none() {
+                break;
             }
         }
-        Ok(ParkedDeliveries { deliveries, next: page.next })
+        Ok(listed)
     }
 
     /// Puts a delivery that was given up back among those that wait, due at once. Gives whether it was given up, and its
@@ -151,5 +171,60 @@ impl Uploads {
             self.hint_at(parked.id);
         }
         Ok(Replayed { count: *count, remaining: page.next.is_some() })
+    }
+}
+
+#[cfg(all(test, feature = "demo"))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::Randomness;
+    use crate::store::testing::Server;
+    use crate::store::{Attempted, Failures, Store};
+    use crate::uploads::tests::{ada, create, soon, uploads};
+
+    #[tokio::test]
+    async fn a_page_passes_over_what_has_nothing_to_tell() {
+        let Some(server) = Server::start() else { return };
+        let (_emulator, uploads) = uploads().await;
+        let Some(mut uploads) = Arc::into_inner(uploads) else { panic!("shared") };
+        uploads.store = Arc::new(Store::open(&server.settings("t"), Randomness::System).await.unwrap());
+        let endpoint = Endpoint {
+            id: EndpointId::of("all"),
+            name: "all".to_owned(),
+            host: "all.example.com".to_owned(),
+            states: vec![StateKind::Cancelled],
+        };
+        uploads.endpoints = vec![endpoint.clone()];
+        let uploads = Arc::new(uploads);
+        let mut ids = Vec::new();
+        for number in 0..70 {
+            let id = create(&uploads).await.upload.id;
+            uploads.cancel(&ada(), id, soon()).await.unwrap();
+            let at = uploads.clock.now().plus(std::time::Duration::from_secs(number));
+            let given_up = Attempted::GivenUp { failures: Failures::default(), at };
+            uploads.store.settle_delivery(id, endpoint.id, &given_up).await.unwrap();
+            ids.push(id);
+        }
+        for (number, id) in ids.iter().enumerate() {
+            if number % 10 != 9 {
+                uploads.store.forget(*id).await;
+            }
+        }
+        let known: Vec<_> = ids.into_iter().skip(9).step_by(10).collect();
+        for limit in [1, 2, 3, 7, 100] {
+            let (mut seen, mut after) = (Vec::new(), None);
+            loop {
+                let page = uploads.parked(&ada(), &endpoint, after, limit).await.unwrap();
+                assert_eq!(page.deliveries.len(), limit.min(known.len() - seen.len()), "of {limit}");
+                seen.extend(page.deliveries.into_iter().map(|delivery| delivery.parked.id));
+                after = page.next;
+                if after.is_none() || seen.len() == known.len() {
+                    break;
+                }
+            }
+            assert_eq!(seen, known, "of {limit}");
+        }
     }
 }

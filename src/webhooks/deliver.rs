@@ -266,7 +266,7 @@ impl Webhooks {
         let failures = Failures { count: delivery.failures.count.saturating_add(1), last: reason.to_owned() };
         let now = self.clock.now();
         match schedule::after_failure(failures.count, happened_at, now, retry_after, self.randomness.fraction()) {
-            Next::Again(next) => Attempted::Failed { failures, next },
+            Next::Again(next) => Attempted::Failed { failures, next, at: now },
             Next::Park => Attempted::GivenUp { failures, at: now },
         }
     }

@@ -84,10 +84,7 @@ pub(super) fn nothing_is_forgotten_early(
         let may_go = match &upload.state {
             UploadState::Admitted { .. } => true,
             UploadState::Pending | UploadState::Uploading { .. } => upload.expires_at.plus(FINAL_RETENTION) <= now,
-            UploadState::Completed { at, .. }
-            | UploadState::Rejected { at, .. }
-            | UploadState::Cancelled { at, .. }
-            | UploadState::Expired { at, .. } => at.plus(FINAL_RETENTION) <= now,
+            state => is_over(state, now),
         };
         unless(may_go || upload.created_at.plus(LISTED) <= now, || {
             format!("{id} is forgotten, which was {:?}", upload.state)
@@ -96,7 +93,19 @@ pub(super) fn nothing_is_forgotten_early(
     Ok(())
 }
 
-/// Invariant 4: each end has one delivery for everyone who is to be told, until that is `done`, and none after.
+/// Whether an upload in this state has ended so long ago that it may be forgotten.
+pub(super) fn is_over(state: &UploadState, now: Timestamp) -> bool {
+    match state {
+        UploadState::Admitted { .. } | UploadState::Pending | UploadState::Uploading { .. } => false,
+        UploadState::Completed { at, .. }
+        | UploadState::Rejected { at, .. }
+        | UploadState::Cancelled { at, .. }
+        | UploadState::Expired { at, .. } => at.plus(FINAL_RETENTION) <= now,
+    }
+}
+
+/// Invariant 4: each end has one delivery for everyone who is to be told, until that is `done`, and none after. What was
+/// parked may be forgotten when its upload may be.
 pub(super) fn ends_are_told_once(
     endpoint: &Endpoint,
     snapshot: &Snapshot,
@@ -106,7 +115,8 @@ pub(super) fn ends_are_told_once(
     for (id, Tracked { upload, .. }) in &snapshot.records {
         let is_told = upload.state.is_final() && endpoint.states.contains(&upload.state.kind());
         let expected = is_told && !done.contains(&(endpoint.id, *id));
-        unless(waiting.contains(id) == expected, || {
+        let may_go = !waiting.contains(id) && is_over(&upload.state, snapshot.now);
+        unless(waiting.contains(id) == expected || may_go, || {
             format!("{id} is {:?}, and a delivery to {} waits: {}", upload.state, endpoint.name, waiting.contains(id))
         })?;
     }

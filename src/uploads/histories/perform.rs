@@ -221,7 +221,7 @@ impl History {
                 let attempted = match fate {
                     _ if found.is_none() => Attempted::Done,
                     Fate::Taken => Attempted::Done,
-                    Fate::Refused => Attempted::Failed { failures, next: now.plus(LEASE) },
+                    Fate::Refused => Attempted::Failed { failures, next: now.plus(LEASE), at: now },
                     Fate::GivenUp => Attempted::GivenUp { failures, at: now },
                     Fate::Lost => continue,
                 };

@@ -69,13 +69,7 @@ impl History {
     /// The uploads that are remembered no longer than this.
     pub(super) fn over(&self) -> impl Iterator<Item = &Tracked> {
         let now = self.world.now();
-        self.last.records.values().filter(move |tracked| match &tracked.upload.state {
-            UploadState::Completed { at, .. }
-            | UploadState::Rejected { at, .. }
-            | UploadState::Cancelled { at, .. }
-            | UploadState::Expired { at, .. } => at.plus(FINAL_RETENTION) <= now,
-            _ => false,
-        })
+        self.last.records.values().filter(move |tracked| is_over(&tracked.upload.state, now))
     }
 
     /// Takes one step, and gives what is wrong after it.
