@@ -11,7 +11,7 @@ use crate::model::id::UploadId;
 use crate::model::idempotency::{Fingerprint, IdempotencyKey};
 use crate::model::limits::Limits;
 use crate::model::name::PolicyName;
-use crate::model::principal::PrincipalId;
+use crate::model::principal::{Owner, PrincipalId};
 use crate::model::secret::SessionUri;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Upload, UploadState};
@@ -269,7 +269,7 @@ impl Known {
             Err(hit) => return Admitted::Refused(hit),
         };
         self.keep(Tracked { upload: upload.clone(), session: None, revision: Revision::FIRST }, now);
-        self.owners.entry(upload.principal).or_insert_with(|| owners::packed(owner));
+        self.name(upload.principal, Some(owner));
         self.schedule(upload.id, Some(lease_until));
         if let Some((key, fingerprint)) = idempotency {
             let forget_at = now.plus(KEY_LIFE);
@@ -277,6 +277,14 @@ impl Known {
             self.forget_later(forget_at, Forgettable::Key(upload.principal, key));
         }
         Admitted::Granted { lease: intent.lease(Revision::FIRST, lease_until), would_refuse }
+    }
+
+    /// Writes down who is behind a principal, unless that is known.
+    pub(super) fn name(&mut self, principal: PrincipalId, owner: Option<Owner<'_>>) {
+        let names = self.owners.entry(principal).or_default();
+        if let Some(owner) = owner.filter(|_| names.is_empty()) {
+            *names = owners::packed(owner);
+        }
     }
 
     /// Keeps a record that is new, and lists it.

@@ -78,6 +78,7 @@ pub use metrics::Metrics;
 pub use outbox::{Attempted, Delivery, Failures, Parked, ParkedPage, Wanted};
 pub use owners::{KnownOwner, Names, OwnerPage};
 pub use redis::RedisStore;
+pub use restore::Lost;
 pub use settings::{EncryptionKeySettings, Settings, TlsSettings};
 
 use metrics::Operation;

@@ -1,6 +1,7 @@
 //! Who is behind a principal: for administrators, who know users by name and not by digest.
 //!
-//! One hash for each partition, written at the first upload of a principal and forgotten some time after its last one.
+//! One hash for each partition, written at the first upload of a principal, or at the next one if that was lost, and
+//! forgotten some time after its last one.
 
 use crate::model::id::Partition;
 use crate::model::principal::{Owner, PrincipalId};
@@ -36,6 +37,20 @@ pub struct Names {
     pub tenant: Option<String>,
     /// The `sub` claim.
     pub subject: String,
+}
+
+impl Names {
+    /// The names of `owner`, unless they are too long to be kept.
+    pub fn of(owner: Owner<'_>) -> Option<Self> {
+        let Owner { issuer, tenant, subject } = owner;
+        let names = Self { issuer: issuer.to_owned(), tenant: tenant.map(str::to_owned), subject: subject.to_owned() };
+        Some(names).filter(|_| !packed(owner).is_empty())
+    }
+
+    /// The same, borrowed.
+    pub fn owner(&self) -> Owner<'_> {
+        Owner { issuer: &self.issuer, tenant: self.tenant.as_deref(), subject: &self.subject }
+    }
 }
 
 /// Some principals that have uploads.

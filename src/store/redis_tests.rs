@@ -199,6 +199,11 @@ async fn forgotten_scripts_and_records_are_survived() {
     store.create(&other).await;
     assert!(store.find(fresh.id).await.unwrap().is_some());
 
+    // Names that were lost alone are written by the next upload.
+    let _: Value = redis(&store).raw(cmd("DEL").arg(keys.owners(Partition(0x3F)))).await;
+    store.create(&plain(&intent_of(user(3), 6, NOW), UNLIMITED)).await;
+    assert_eq!(store.owners(None, 9).await.unwrap().owners.len(), 1);
+
     // A ledger that was lost with its reservation: the place is not known to be free.
     let fourth = intent_of(user(4), 5, NOW);
     let lease = store.grant(&plain(&fourth, one)).await;

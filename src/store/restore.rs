@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::model::id::UploadId;
+use crate::model::principal::Owner;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Attributes, Upload, UploadState};
 
@@ -20,10 +21,19 @@ use super::metrics::Operation;
 use super::record::{self, millis};
 use super::redis::{RedisStore, life};
 use super::reply::{Reply, unexpected};
-use super::{Revision, Store, Tracked, live_retention};
+use super::{Revision, Store, Tracked, live_retention, owners};
 
 /// What a sealed note begins with, so that nothing else that is sealed can be taken for one.
 const NOTE: &[u8] = b"note";
+
+/// What was lost, and is to be written anew.
+#[derive(Clone, Copy, Debug)]
+pub struct Lost<'a> {
+    /// The upload, as its record is to be.
+    pub tracked: &'a Tracked,
+    /// Whose it is, where that is known.
+    pub owner: Option<Owner<'a>>,
+}
 
 impl Store {
     /// Whether notes are made: in this process nothing can be lost without everything else.
@@ -58,18 +68,19 @@ impl Store {
     /// # Errors
     /// When the store cannot tell. Repeating the call is safe.
     pub async fn restore(&self, upload: &Upload, now: Timestamp) -> Result<Tracked, Error> {
-        self.restore_tracked(&Tracked::restored(upload), now).await
+        self.restore_lost(&Lost { tracked: &Tracked::restored(upload), owner: None }, now).await
     }
 
-    /// The same with the session and at the revision that the record had.
+    /// The same with the session and at the revision that the record had, and with what else is known: where there is a
+    /// record, that is written beside it unless it is there.
     ///
     /// # Errors
     /// As [`Store::restore`].
-    pub async fn restore_tracked(&self, tracked: &Tracked, now: Timestamp) -> Result<Tracked, Error> {
+    pub async fn restore_lost(&self, lost: &Lost<'_>, now: Timestamp) -> Result<Tracked, Error> {
         self.observed(Operation::Restore, async {
             match self {
-                Self::Redis(store) => store.restore(tracked, now).await,
-                Self::Memory(store) => Ok(store.restore(tracked, now)),
+                Self::Redis(store) => store.restore(lost, now).await,
+                Self::Memory(store) => Ok(store.restore(lost, now)),
             }
         })
         .await
@@ -92,13 +103,15 @@ impl Tracked {
 }
 
 impl RedisStore {
-    async fn restore(&self, restored: &Tracked, now: Timestamp) -> Result<Tracked, Error> {
+    async fn restore(&self, lost: &Lost<'_>, now: Timestamp) -> Result<Tracked, Error> {
+        let Lost { tracked: restored, owner } = *lost;
         let upload = &restored.upload;
         let mut call = self.scripts.restore.prepare_invoke();
         call.key(self.keys.record(upload.id))
             .key(self.keys.ledger(upload.principal, &upload.policy))
             .key(self.keys.index(upload.principal))
             .key(self.keys.due(upload.id.partition(), &upload.region))
+            .key(self.keys.owners(upload.id.partition()))
             .arg(&upload.id.random()[..])
             .arg(self.write(restored)?)
             .arg(life(live_retention(upload, now)))
@@ -107,7 +120,9 @@ impl RedisStore {
             .arg(life(LEDGER_LIFE))
             .arg(millis(upload.created_at))
             .arg(life(INDEX_LIFE))
-            .arg(millis(now));
+            .arg(millis(now))
+            .arg(&upload.principal.0[1..])
+            .arg(owner.map(owners::packed).unwrap_or_default());
         let reply = Reply(self.script(&call).await?);
         match reply.code()? {
             0 => Ok(restored.clone()),
@@ -118,9 +133,11 @@ impl RedisStore {
 }
 
 impl MemoryStore {
-    fn restore(&self, restored: &Tracked, now: Timestamp) -> Tracked {
+    fn restore(&self, lost: &Lost<'_>, now: Timestamp) -> Tracked {
+        let Lost { tracked: restored, owner } = *lost;
         let upload = &restored.upload;
         let known = &mut *self.known();
+        known.name(upload.principal, owner);
         if let Some(kept) = known.uploads.get(&upload.id) {
             return kept.tracked.clone();
         }

@@ -25,6 +25,7 @@ pub(super) const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("what was parked long ago leaves, whatever else fails", |s| Box::pin(what_was_parked_long_ago_leaves(s))),
     ("parked deliveries are told in pages", |s| Box::pin(parked_deliveries_are_paged(s))),
     ("principals are known by name, in pages", |s| Box::pin(principals_are_known_by_name(s))),
+    ("a principal whose name was lost is known by its next upload", |s| Box::pin(a_lost_name_is_known_again(s))),
     ("a lost upload is restored once, and counted", |s| Box::pin(a_lost_upload_is_restored(s))),
 ];
 
@@ -324,6 +325,25 @@ async fn principals_are_known_by_name(store: Arc<Store>) {
         }
     }
     assert_eq!(seen, expected, "those who have uploads are not forgotten");
+}
+
+async fn a_lost_name_is_known_again(store: Arc<Store>) {
+    let owner = Owner { issuer: "https://issuer.example", tenant: None, subject: "ada" };
+    let named = |subject: &str| KnownOwner { principal: user(1), names: Names::of(Owner { subject, ..owner }) };
+    let owners = async || store.owners(None, 10).await.unwrap().owners;
+    let upload = |number| Upload { state: UploadState::Pending, ..intent_of(user(1), number, NOW) };
+    store.restore(&upload(1), NOW).await.unwrap();
+    assert_eq!(owners().await, [KnownOwner { principal: user(1), names: None }], "it has an upload");
+    store.grant(&Intent { owner, ..plain(&intent_of(user(1), 2, NOW), UNLIMITED) }).await;
+    assert_eq!(owners().await, [named("ada")]);
+    // Whoever remembers more says so, and what is known stays.
+    let restored = store.restore(&intent_of(user(2), 3, NOW), NOW).await.unwrap();
+    let lost = Lost { tracked: &restored, owner: Some(owner) };
+    store.restore_lost(&lost, NOW).await.unwrap();
+    let other = Owner { subject: "bob", ..owner };
+    store.restore_lost(&Lost { owner: Some(other), ..lost }, NOW).await.unwrap();
+    store.restore(&intent_of(user(2), 4, NOW), NOW).await.unwrap();
+    assert_eq!(owners().await, [named("ada"), KnownOwner { principal: user(2), ..named("ada") }]);
 }
 
 async fn a_lost_upload_is_restored(store: Arc<Store>) {

@@ -168,6 +168,7 @@ impl Uploads {
             }
         };
         let tracked = self.attach(&upload, &lease, &session).await?;
+        self.remember_created(&tracked, principal);
         self.metrics.observe_created(&tracked.upload);
         audit::granted("create", audit::Grant::First, &tracked);
         self.routing.metrics.observe_routed(&tracked.upload.region, nearest, context.arrival.how_in_metrics());
@@ -232,10 +233,7 @@ impl Uploads {
         // The last failure is passed on and the session left alone. It may be recorded all the same, when only
         // the answer was lost, and a repeat with the same key then finds it working. If it is not, nobody knows it.
         match attached? {
-            Attached::Tracked(tracked) => {
-                self.remember(&tracked);
-                Ok(tracked)
-            }
+            Attached::Tracked(tracked) => Ok(tracked),
             Attached::LeaseLost(_) => {
                 // Cancelled meanwhile, or another attempt has taken over: this session must not be deliverable.
                 self.discard(upload, session).await;

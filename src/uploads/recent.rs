@@ -6,16 +6,19 @@
 //! that was lost or leads elsewhere a sweep compares that with what is known and writes again what is missing. What was
 //! lost together with the instance is found by other ways: objects by their notes, ends by the due queue.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tracing::warn;
 
 use super::{Error, TRANSITION_ATTEMPTS, Uploads, endpoints};
+use crate::model::id::UploadId;
+use crate::model::principal::Principal;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Evidence, Upload, UploadState};
-use crate::store::{Advanced, Attached, Lease, Tracked};
+use crate::store::{Advanced, Attached, Lease, Lost, Names, Tracked};
 
 /// How long something is remembered: longer than it takes to replace a master, the tries included that fail.
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
@@ -40,9 +43,23 @@ pub struct Recent {
 #[derive(Debug, Default)]
 struct Memory {
     /// The oldest first.
-    kept: VecDeque<(Timestamp, Tracked)>,
+    kept: VecDeque<(Timestamp, Remembered)>,
     /// The losses that were noticed when it was last compared, and how often that was done since they were.
     passes: (u64, u8),
+}
+
+/// What the store has acknowledged of an upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Remembered {
+    tracked: Tracked,
+    /// Once for each upload, with its creation.
+    origin: Option<Arc<Origin>>,
+}
+
+/// What of an upload does not stand in its record, and only the request tells that creates it.
+#[derive(Debug, PartialEq, Eq)]
+struct Origin {
+    owner: Option<Names>,
 }
 
 impl Recent {
@@ -51,17 +68,17 @@ impl Recent {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remember(&self, tracked: &Tracked, now: Timestamp) {
+    fn remember(&self, remembered: Remembered, now: Timestamp) {
         let mut memory = self.memory();
         if memory.kept.len() == MOST {
             memory.kept.pop_front();
         }
-        memory.kept.push_back((now, tracked.clone()));
+        memory.kept.push_back((now, remembered));
     }
 
     /// What is to be compared after so many `losses`, each upload once as it was last, the latest first. Forgets what is
     /// too old.
-    fn to_compare(&self, losses: u64, now: Timestamp) -> Vec<Tracked> {
+    fn to_compare(&self, losses: u64, now: Timestamp) -> Vec<Remembered> {
         let mut memory = self.memory();
         while memory.kept.front().is_some_and(|(at, _)| now.since(*at) >= REMEMBERED_FOR) {
             memory.kept.pop_front();
@@ -72,9 +89,21 @@ impl Recent {
         if memory.passes.1 >= PASSES {
             return Vec::new();
         }
-        let mut seen = BTreeSet::new();
-        let latest = memory.kept.iter().rev().map(|(_, tracked)| tracked);
-        latest.filter(|tracked| seen.insert(tracked.upload.id)).cloned().collect()
+        let mut seen: BTreeMap<UploadId, usize> = BTreeMap::new();
+        let mut latest: Vec<Remembered> = Vec::new();
+        for (_, remembered) in memory.kept.iter().rev() {
+            match seen.entry(remembered.tracked.upload.id) {
+                Entry::Vacant(place) => {
+                    place.insert(latest.len());
+                    latest.push(remembered.clone());
+                }
+                Entry::Occupied(place) => {
+                    let last = &mut latest[*place.get()];
+                    last.origin = last.origin.take().or_else(|| remembered.origin.clone());
+                }
+            }
+        }
+        latest
     }
 
     fn compared(&self, losses: u64) {
@@ -97,8 +126,18 @@ enum Recalled {
 impl Uploads {
     /// Remembers what the store has just acknowledged, if it can lose it.
     pub(super) fn remember(&self, tracked: &Tracked) {
+        self.remember_with(tracked, || None);
+    }
+
+    /// Does so with an upload that was just created.
+    pub(super) fn remember_created(&self, tracked: &Tracked, principal: &Principal) {
+        self.remember_with(tracked, || Some(Arc::new(Origin { owner: Names::of(principal.owner()) })));
+    }
+
+    fn remember_with(&self, tracked: &Tracked, origin: impl FnOnce() -> Option<Arc<Origin>>) {
         if self.store.losses().is_some() {
-            self.recent.remember(tracked, self.clock.now());
+            let remembered = Remembered { tracked: tracked.clone(), origin: origin() };
+            self.recent.remember(remembered, self.clock.now());
         }
     }
 
@@ -108,8 +147,8 @@ impl Uploads {
         let Some(losses) = self.store.losses() else { return Ok(()) };
         let mut failure = None;
         let (mut written, mut in_a_row) = (0_u64, 0);
-        for tracked in self.recent.to_compare(losses, self.clock.now()) {
-            match self.recall_one(&tracked).await {
+        for remembered in self.recent.to_compare(losses, self.clock.now()) {
+            match self.recall_one(&remembered).await {
                 Ok(recalled) => {
                     written += u64::from(recalled == Recalled::Written);
                     in_a_row = 0;
@@ -134,19 +173,20 @@ impl Uploads {
         Ok(())
     }
 
-    async fn recall_one(&self, remembered: &Tracked) -> Result<Recalled, Error> {
+    async fn recall_one(&self, remembered: &Remembered) -> Result<Recalled, Error> {
+        let tracked = &remembered.tracked;
         let mut recalled = Recalled::Known;
         for _ in 0..TRANSITION_ATTEMPTS {
-            let step = match self.store.find(remembered.upload.id).await? {
+            let step = match self.store.find(tracked.upload.id).await? {
                 None => self.write_anew(remembered).await?,
                 Some(current) if current.upload.state.is_final() => Step::Nothing,
-                Some(current) if remembered.upload.state.is_final() => self.end_again(&current, remembered).await?,
-                Some(current) => self.reopen(&current, remembered).await?,
+                Some(current) if tracked.upload.state.is_final() => self.end_again(&current, tracked).await?,
+                Some(current) => self.reopen(&current, tracked).await?,
             };
             match step {
                 Step::Nothing if recalled == Recalled::Written => {
-                    self.metrics.observe_recalled(&remembered.upload);
-                    self.watchers.nudge(remembered.upload.id);
+                    self.metrics.observe_recalled(&tracked.upload);
+                    self.watchers.nudge(tracked.upload.id);
                     return Ok(recalled);
                 }
                 Step::Nothing => return Ok(recalled),
@@ -158,10 +198,14 @@ impl Uploads {
         Err(Error::Contended)
     }
 
-    /// The record as it was before its end, if it had one, with its session and its reservation.
-    async fn write_anew(&self, remembered: &Tracked) -> Result<Step, Error> {
-        let upload = Upload { state: UploadState::Pending, ..remembered.upload.clone() };
-        self.store.restore_tracked(&Tracked { upload, ..remembered.clone() }, self.clock.now()).await?;
+    /// The record as it was before its end, if it had one, with its session, its reservation and what is known of its
+    /// creation.
+    async fn write_anew(&self, remembered: &Remembered) -> Result<Step, Error> {
+        let tracked = &remembered.tracked;
+        let upload = Upload { state: UploadState::Pending, ..tracked.upload.clone() };
+        let owner = remembered.origin.as_ref().and_then(|origin| origin.owner.as_ref());
+        let lost = Lost { tracked: &Tracked { upload, ..tracked.clone() }, owner: owner.map(Names::owner) };
+        self.store.restore_lost(&lost, self.clock.now()).await?;
         Ok(Step::Written)
     }
 
@@ -228,13 +272,15 @@ enum Step {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::id::{Partition, UploadId};
+    use crate::model::id::Partition;
+    use crate::model::principal::Owner;
     use crate::model::size::ByteCount;
 
     const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
-    fn tracked(number: u32) -> Tracked {
-        crate::store::testing::tracked(UploadId::new(Partition(7), u128::from(number).to_be_bytes()))
+    fn tracked(number: u32) -> Remembered {
+        let tracked = crate::store::testing::tracked(UploadId::new(Partition(7), u128::from(number).to_be_bytes()));
+        Remembered { tracked, origin: None }
     }
 
     #[test]
@@ -242,12 +288,12 @@ mod tests {
         let recent = Recent::default();
         let most = u32::try_from(MOST).unwrap();
         for number in 0..most + 10 {
-            recent.remember(&tracked(number), NOW);
+            recent.remember(tracked(number), NOW);
         }
         let compared = recent.to_compare(1, NOW);
         assert_eq!(compared.len(), MOST);
         assert_eq!(compared[0], tracked(most + 9), "the latest first");
-        recent.remember(&tracked(7), NOW.plus(Duration::from_secs(1)));
+        recent.remember(tracked(7), NOW.plus(Duration::from_secs(1)));
         assert_eq!(recent.to_compare(1, NOW.plus(REMEMBERED_FOR)), [tracked(7)]);
         assert_eq!(recent.memory().kept.len(), 1, "the others are forgotten");
     }
@@ -255,12 +301,19 @@ mod tests {
     #[test]
     fn each_upload_is_compared_as_it_was_last_and_twice_after_a_loss() {
         let recent = Recent::default();
-        let ended =
-            Upload { state: UploadState::Cancelled { received: ByteCount::ZERO, at: NOW }, ..tracked(1).upload };
-        let ended = Tracked { upload: ended, ..tracked(1) };
-        for tracked in [&tracked(1), &tracked(2), &ended] {
-            recent.remember(tracked, NOW);
+        let created = |number| {
+            let owner = Owner { issuer: "https://issuer.example", tenant: None, subject: "ada" };
+            Remembered { origin: Some(Arc::new(Origin { owner: Names::of(owner) })), ..tracked(number) }
+        };
+        let ended = Upload {
+            state: UploadState::Cancelled { received: ByteCount::ZERO, at: NOW },
+            ..tracked(1).tracked.upload
+        };
+        let ended = Remembered { tracked: Tracked { upload: ended, ..tracked(1).tracked }, origin: None };
+        for remembered in [created(1), created(2), ended.clone()] {
+            recent.remember(remembered, NOW);
         }
+        let ended = Remembered { origin: created(1).origin, ..ended };
         for (name, losses, expected) in
             [("after the first loss", 1, 2), ("once more", 1, 2), ("and not again", 1, 0), ("after another", 2, 2)]
         {
@@ -290,16 +343,22 @@ mod tests {
     async fn roll_back(uploads: &mut Uploads, known: Option<&Tracked>) {
         let store = crate::store::testing::memory();
         if let Some(known) = known {
-            store.restore_tracked(known, uploads.clock.now()).await.unwrap();
+            let lost = Lost { tracked: known, owner: None };
+            store.restore_lost(&lost, uploads.clock.now()).await.unwrap();
         }
         uploads.store = std::sync::Arc::new(store);
+    }
+
+    #[cfg(feature = "demo")]
+    fn remembered(tracked: &Tracked) -> Remembered {
+        Remembered { tracked: tracked.clone(), origin: None }
     }
 
     #[cfg(feature = "demo")]
     #[tokio::test]
     async fn of_several_that_remember_the_last_is_right() {
         let (_emulator, mut uploads, [admitted, attached, renewed]) = steps().await;
-        for (name, known, remembered, expected) in [
+        for (name, known, words, expected) in [
             ("all is lost", None, vec![&renewed], &renewed),
             ("all, and an older word comes after", None, vec![&renewed, &attached], &renewed),
             ("all, and an older word comes before", None, vec![&attached, &renewed], &renewed),
@@ -310,9 +369,10 @@ mod tests {
             ("nothing", Some(&renewed), vec![&attached], &renewed),
         ] {
             roll_back(&mut uploads, known).await;
-            for remembered in remembered {
-                uploads.recall_one(remembered).await.unwrap();
-                assert_eq!(uploads.recall_one(remembered).await.unwrap(), Recalled::Known, "{name}: once is enough");
+            for one in words {
+                uploads.recall_one(&remembered(one)).await.unwrap();
+                let again = uploads.recall_one(&remembered(one)).await.unwrap();
+                assert_eq!(again, Recalled::Known, "{name}: once is enough");
             }
             let found = uploads.store.find(admitted.upload.id).await.unwrap().unwrap();
             assert_eq!((&found.upload, &found.session), (&expected.upload, &expected.session), "{name}");
@@ -337,7 +397,7 @@ mod tests {
         roll_back(&mut uploads, Some(&tracked)).await;
         renew(&uploads, &tracked).await;
         assert_eq!(emulator.sessions(), 1);
-        assert_eq!(uploads.recall_one(&completed).await.unwrap(), Recalled::Written);
+        assert_eq!(uploads.recall_one(&remembered(&completed)).await.unwrap(), Recalled::Written);
         let found = uploads.store.find(tracked.upload.id).await.unwrap().unwrap();
         assert_eq!(found.upload, completed.upload);
         assert_eq!(emulator.sessions(), 0, "the session that it seemed to need is revoked");
@@ -345,7 +405,7 @@ mod tests {
         // Whatever else has ended it since is left alone.
         roll_back(&mut uploads, Some(&tracked)).await;
         let cancelled = uploads.cancel(&ada(), tracked.upload.id, soon()).await.unwrap();
-        assert_eq!(uploads.recall_one(&completed).await.unwrap(), Recalled::Known);
+        assert_eq!(uploads.recall_one(&remembered(&completed)).await.unwrap(), Recalled::Known);
         assert_eq!(uploads.store.find(tracked.upload.id).await.unwrap(), Some(cancelled));
     }
 }

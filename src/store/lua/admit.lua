@@ -69,12 +69,12 @@ local old = redis.call('ZRANGEBYSCORE', index, '-inf', string.format('(%.0f', no
 if #old > 0 then
   redis.call('ZREM', index, unpack(old))
 end
-local listed = redis.call('ZCARD', index)
--- Known from its first upload on, so that all the others need not say it again.
-if listed == 1 then
+-- Who wrote the first of its uploads anew, after a loss, may not have known whose it is.
+local owner = redis.call('HGET', owners, ARGV[18])
+if not owner or owner == '' then
   redis.call('HSET', owners, ARGV[18], ARGV[19])
 end
-local surplus = listed - tonumber(ARGV[17])
+local surplus = redis.call('ZCARD', index) - tonumber(ARGV[17])
 if surplus > 0 then
   redis.call('ZREMRANGEBYRANK', index, 0, math.min(surplus, 16) - 1)
 end

@@ -1,13 +1,20 @@
--- Write the record of an upload that was lost together with what counts it, or change nothing.
---   KEYS[1] the record   KEYS[2] the ledger   KEYS[3] the index   KEYS[4] the due queue      all in the principal's {pNN}
---   ARGV[1] the upload, 16 bytes   ARGV[2] the record                   ARGV[3] life of the record, ms
---   ARGV[4] bytes to reserve       ARGV[5] end of the reservation, ms   ARGV[6] life of the ledger, ms
---   ARGV[7] created at, ms         ARGV[8] life of the index, ms        ARGV[9] due at, ms
+-- Write the record of an upload that was lost together with what counts it, or change nothing but its owner.
+--   KEYS[1] the record   KEYS[2] the ledger   KEYS[3] the index   KEYS[4] the due queue
+--   KEYS[5] the owners                                           all in the principal's {pNN}
+--   ARGV[1] the upload, 16 bytes      ARGV[2] the record                   ARGV[3] life of the record, ms
+--   ARGV[4] bytes to reserve          ARGV[5] end of the reservation, ms   ARGV[6] life of the ledger, ms
+--   ARGV[7] created at, ms            ARGV[8] life of the index, ms        ARGV[9] due at, ms
+--   ARGV[10] the principal, 15 bytes  ARGV[11] its owner, or empty where that is not known
 -- Returns {0} when written, {1, record} when there is one.
-assert(#KEYS == 4 and #ARGV == 9, 'restore.lua takes 4 keys and 9 arguments')
-local record, ledger, index, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+assert(#KEYS == 5 and #ARGV == 11, 'restore.lua takes 5 keys and 11 arguments')
+local record, ledger, index, due, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id = ARGV[1]
 
+-- Without an entry there, administrators would not see that the principal has uploads.
+local owner = redis.call('HGET', owners, ARGV[10])
+if not owner or owner == '' then
+  redis.call('HSET', owners, ARGV[10], ARGV[11])
+end
 local own = redis.call('GET', record)
 if own then
   return { 1, own }
