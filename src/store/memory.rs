@@ -272,11 +272,26 @@ impl Known {
         self.name(upload.principal, Some(owner));
         self.schedule(upload.id, Some(lease_until));
         if let Some((key, fingerprint)) = idempotency {
-            let forget_at = now.plus(KEY_LIFE);
-            self.keys.insert((upload.principal, key), Remembered { id: upload.id, fingerprint, forget_at });
-            self.forget_later(forget_at, Forgettable::Key(upload.principal, key));
+            self.keys.remove(&(upload.principal, key));
+            self.remember(upload, key, fingerprint, now.plus(KEY_LIFE), now);
         }
         Admitted::Granted { lease: intent.lease(Revision::FIRST, lease_until), would_refuse }
+    }
+
+    /// Remembers the idempotency key of an upload, unless it is another's.
+    pub(super) fn remember(
+        &mut self,
+        upload: &Upload,
+        key: IdempotencyKey,
+        fingerprint: Fingerprint,
+        forget_at: Timestamp,
+        now: Timestamp,
+    ) {
+        let name = (upload.principal, key);
+        if self.keys.get(&name).is_none_or(|remembered| remembered.forget_at <= now) {
+            self.keys.insert(name, Remembered { id: upload.id, fingerprint, forget_at });
+            self.forget_later(forget_at, Forgettable::Key(upload.principal, key));
+        }
     }
 
     /// Writes down who is behind a principal, unless that is known.

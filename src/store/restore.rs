@@ -9,12 +9,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::model::id::UploadId;
+use crate::model::idempotency::{Fingerprint, IdempotencyKey};
 use crate::model::principal::Owner;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Attributes, Upload, UploadState};
 
 use super::error::Error;
-use super::keys::{INDEX_LIFE, LEDGER_LIFE};
+use super::keys::{INDEX_LIFE, KEY_LIFE, LEDGER_LIFE};
 use super::ledger::{countable, reservation_end};
 use super::memory::MemoryStore;
 use super::metrics::Operation;
@@ -33,6 +34,17 @@ pub struct Lost<'a> {
     pub tracked: &'a Tracked,
     /// Whose it is, where that is known.
     pub owner: Option<Owner<'a>>,
+    /// What makes a repeat of the request recognisable that created it, where that is known.
+    pub idempotency: Option<(IdempotencyKey, Fingerprint)>,
+}
+
+impl Lost<'_> {
+    /// Its idempotency key and fingerprint, and when these are to be forgotten, unless they are by now.
+    fn remembered(&self, now: Timestamp) -> Option<(IdempotencyKey, Fingerprint, Timestamp)> {
+        let (key, fingerprint) = self.idempotency?;
+        let forget_at = self.tracked.upload.created_at.plus(KEY_LIFE);
+        (forget_at > now).then_some((key, fingerprint, forget_at))
+    }
 }
 
 impl Store {
@@ -68,7 +80,7 @@ impl Store {
     /// # Errors
     /// When the store cannot tell. Repeating the call is safe.
     pub async fn restore(&self, upload: &Upload, now: Timestamp) -> Result<Tracked, Error> {
-        self.restore_lost(&Lost { tracked: &Tracked::restored(upload), owner: None }, now).await
+        self.restore_lost(&Lost { tracked: &Tracked::restored(upload), owner: None, idempotency: None }, now).await
     }
 
     /// The same with the session and at the revision that the record had, and with what else is known: where there is a
@@ -104,7 +116,7 @@ impl Tracked {
 
 impl RedisStore {
     async fn restore(&self, lost: &Lost<'_>, now: Timestamp) -> Result<Tracked, Error> {
-        let Lost { tracked: restored, owner } = *lost;
+        let Lost { tracked: restored, owner, .. } = *lost;
         let upload = &restored.upload;
         let mut call = self.scripts.restore.prepare_invoke();
         call.key(self.keys.record(upload.id))
@@ -123,6 +135,11 @@ impl RedisStore {
             .arg(millis(now))
             .arg(&upload.principal.0[1..])
             .arg(owner.map(owners::packed).unwrap_or_default());
+        if let Some((key, fingerprint, forget_at)) = lost.remembered(now) {
+            let id = upload.id.random();
+            let holds = [&id[..], &fingerprint.0[..], millis(forget_at).to_string().as_bytes()].concat();
+            call.key(self.keys.idempotency(upload.principal, key)).arg(holds).arg(life(forget_at.since(now)));
+        }
         let reply = Reply(self.script(&call).await?);
         match reply.code()? {
             0 => Ok(restored.clone()),
@@ -134,10 +151,13 @@ impl RedisStore {
 
 impl MemoryStore {
     fn restore(&self, lost: &Lost<'_>, now: Timestamp) -> Tracked {
-        let Lost { tracked: restored, owner } = *lost;
+        let Lost { tracked: restored, owner, .. } = *lost;
         let upload = &restored.upload;
         let known = &mut *self.known();
         known.name(upload.principal, owner);
+        if let Some((key, fingerprint, forget_at)) = lost.remembered(now) {
+            known.remember(upload, key, fingerprint, forget_at, now);
+        }
         if let Some(kept) = known.uploads.get(&upload.id) {
             return kept.tracked.clone();
         }

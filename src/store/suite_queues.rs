@@ -26,6 +26,7 @@ pub(super) const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("parked deliveries are told in pages", |s| Box::pin(parked_deliveries_are_paged(s))),
     ("principals are known by name, in pages", |s| Box::pin(principals_are_known_by_name(s))),
     ("a principal whose name was lost is known by its next upload", |s| Box::pin(a_lost_name_is_known_again(s))),
+    ("a lost idempotency key names its upload again", |s| Box::pin(a_lost_key_names_its_upload_again(s))),
     ("a lost upload is restored once, and counted", |s| Box::pin(a_lost_upload_is_restored(s))),
 ];
 
@@ -338,12 +339,46 @@ async fn a_lost_name_is_known_again(store: Arc<Store>) {
     assert_eq!(owners().await, [named("ada")]);
     // Whoever remembers more says so, and what is known stays.
     let restored = store.restore(&intent_of(user(2), 3, NOW), NOW).await.unwrap();
-    let lost = Lost { tracked: &restored, owner: Some(owner) };
+    let lost = Lost { tracked: &restored, owner: Some(owner), idempotency: None };
     store.restore_lost(&lost, NOW).await.unwrap();
     let other = Owner { subject: "bob", ..owner };
     store.restore_lost(&Lost { owner: Some(other), ..lost }, NOW).await.unwrap();
     store.restore(&intent_of(user(2), 4, NOW), NOW).await.unwrap();
     assert_eq!(owners().await, [named("ada"), KnownOwner { principal: user(2), ..named("ada") }]);
+}
+
+async fn a_lost_key_names_its_upload_again(store: Arc<Store>) {
+    let (first, later) = (intent_of(user(1), 1, NOW), NOW.plus(SECONDS(60)));
+    let key = |number: u8| (IdempotencyKey([number; 16]), Fingerprint([number; 16]));
+    let tracked = Tracked {
+        upload: Upload { state: UploadState::Pending, ..first.clone() },
+        session: Some(session_of(&first, 0)),
+        revision: Revision::FIRST.next(),
+    };
+    let lost = Lost { tracked: &tracked, owner: None, idempotency: Some(key(1)) };
+    let keyed = |upload, number, now| Intent { idempotency: Some(key(number)), now, ..plain(upload, UNLIMITED) };
+    // Its record was written anew by somebody who did not remember the key.
+    for lost in [Lost { idempotency: None, ..lost }, lost, lost] {
+        assert_eq!(store.restore_lost(&lost, later).await.unwrap(), tracked);
+    }
+    let repeat = intent_of(user(1), 2, later);
+    assert_eq!(store.admit(&keyed(&repeat, 1, later)).await.unwrap(), Admitted::Replayed(tracked.clone()));
+    let mismatch = Intent { idempotency: Some((key(1).0, key(2).1)), ..keyed(&repeat, 1, later) };
+    assert_eq!(store.admit(&mismatch).await.unwrap(), Admitted::Mismatch);
+
+    // A client that came back before us has another upload under its key, and keeps that.
+    let second = intent_of(user(1), 3, NOW);
+    let lease = store.grant(&keyed(&second, 2, NOW)).await;
+    store.restore_lost(&Lost { idempotency: Some(key(2)), ..lost }, later).await.unwrap();
+    let second = store.track(&lease, &second).await;
+    assert_eq!(store.admit(&keyed(&repeat, 2, later)).await.unwrap(), Admitted::Replayed(second));
+
+    // It is forgotten when it would have been.
+    let a_day_later = NOW.plus(KEY_LIFE);
+    store.restore_lost(&Lost { idempotency: Some(key(3)), ..lost }, a_day_later).await.unwrap();
+    assert!(!store.knows_key(user(1), key(3).0, a_day_later).await.unwrap());
+    assert!(store.knows_key(user(1), key(1).0, a_day_later.minus(SECONDS(1))).await.unwrap());
+    assert!(!store.knows_key(user(1), key(1).0, a_day_later).await.unwrap());
 }
 
 async fn a_lost_upload_is_restored(store: Arc<Store>) {

@@ -168,7 +168,7 @@ impl Uploads {
             }
         };
         let tracked = self.attach(&upload, &lease, &session).await?;
-        self.remember_created(&tracked, principal);
+        self.remember_created(&tracked, principal, context.idempotency);
         self.metrics.observe_created(&tracked.upload);
         audit::granted("create", audit::Grant::First, &tracked);
         self.routing.metrics.observe_routed(&tracked.upload.region, nearest, context.arrival.how_in_metrics());

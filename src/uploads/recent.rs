@@ -15,6 +15,7 @@ use tracing::warn;
 
 use super::{Error, TRANSITION_ATTEMPTS, Uploads, endpoints};
 use crate::model::id::UploadId;
+use crate::model::idempotency::{Fingerprint, IdempotencyKey};
 use crate::model::principal::Principal;
 use crate::model::time::Timestamp;
 use crate::model::upload::{Evidence, Upload, UploadState};
@@ -60,6 +61,7 @@ struct Remembered {
 #[derive(Debug, PartialEq, Eq)]
 struct Origin {
     owner: Option<Names>,
+    idempotency: Option<(IdempotencyKey, Fingerprint)>,
 }
 
 impl Recent {
@@ -130,8 +132,13 @@ impl Uploads {
     }
 
     /// Does so with an upload that was just created.
-    pub(super) fn remember_created(&self, tracked: &Tracked, principal: &Principal) {
-        self.remember_with(tracked, || Some(Arc::new(Origin { owner: Names::of(principal.owner()) })));
+    pub(super) fn remember_created(
+        &self,
+        tracked: &Tracked,
+        principal: &Principal,
+        idempotency: Option<(IdempotencyKey, Fingerprint)>,
+    ) {
+        self.remember_with(tracked, || Some(Arc::new(Origin { owner: Names::of(principal.owner()), idempotency })));
     }
 
     fn remember_with(&self, tracked: &Tracked, origin: impl FnOnce() -> Option<Arc<Origin>>) {
@@ -185,6 +192,10 @@ impl Uploads {
             };
             match step {
                 Step::Nothing if recalled == Recalled::Written => {
+                    // Its record may be one that an object's note has made, which knows nothing of its creation.
+                    if remembered.origin.is_some() {
+                        self.write_anew(remembered).await?;
+                    }
                     self.metrics.observe_recalled(&tracked.upload);
                     self.watchers.nudge(tracked.upload.id);
                     return Ok(recalled);
@@ -201,10 +212,13 @@ impl Uploads {
     /// The record as it was before its end, if it had one, with its session, its reservation and what is known of its
     /// creation.
     async fn write_anew(&self, remembered: &Remembered) -> Result<Step, Error> {
-        let tracked = &remembered.tracked;
+        let (tracked, origin) = (&remembered.tracked, remembered.origin.as_deref());
         let upload = Upload { state: UploadState::Pending, ..tracked.upload.clone() };
-        let owner = remembered.origin.as_ref().and_then(|origin| origin.owner.as_ref());
-        let lost = Lost { tracked: &Tracked { upload, ..tracked.clone() }, owner: owner.map(Names::owner) };
+        let lost = Lost {
+            tracked: &Tracked { upload, ..tracked.clone() },
+            owner: origin.and_then(|origin| origin.owner.as_ref()).map(Names::owner),
+            idempotency: origin.and_then(|origin| origin.idempotency),
+        };
         self.store.restore_lost(&lost, self.clock.now()).await?;
         Ok(Step::Written)
     }
@@ -303,7 +317,8 @@ mod tests {
         let recent = Recent::default();
         let created = |number| {
             let owner = Owner { issuer: "https://issuer.example", tenant: None, subject: "ada" };
-            Remembered { origin: Some(Arc::new(Origin { owner: Names::of(owner) })), ..tracked(number) }
+            let origin = Origin { owner: Names::of(owner), idempotency: None };
+            Remembered { origin: Some(Arc::new(origin)), ..tracked(number) }
         };
         let ended = Upload {
             state: UploadState::Cancelled { received: ByteCount::ZERO, at: NOW },
@@ -343,7 +358,7 @@ mod tests {
     async fn roll_back(uploads: &mut Uploads, known: Option<&Tracked>) {
         let store = crate::store::testing::memory();
         if let Some(known) = known {
-            let lost = Lost { tracked: known, owner: None };
+            let lost = Lost { tracked: known, owner: None, idempotency: None };
             store.restore_lost(&lost, uploads.clock.now()).await.unwrap();
         }
         uploads.store = std::sync::Arc::new(store);

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::hooks::Hooks;
 use crate::support::pair::{self, Pair};
 use crate::support::pusher::{Pusher, SECTION, finalized};
-use crate::support::user::Answer;
+use crate::support::user::{Answer, token};
 use crate::support::{BUCKET, Broker, Settings, User, noise};
 
 const POLICIES: &str = "[[policies]]\nname = \"files\"\nobject = \"files/{sub}/{id}\"\nmax_size = \"64MiB\"\n\
@@ -60,6 +61,8 @@ struct Recipe {
     redis: Pair,
     hooks: Hooks,
     owners: Vec<Owner>,
+    /// Somebody of whom Redis has lost everything, and the upload that one key has made.
+    newcomer: (User, Answer),
     /// How each upload has ended that was acknowledged as ended.
     ended: BTreeMap<String, &'static str>,
     settings: Box<dyn Fn() -> Settings>,
@@ -74,6 +77,7 @@ async fn lose(count: u64) -> Option<(Broker, Recipe)> {
     let settings = move || Settings {
         store: store.clone(),
         policies: POLICIES.to_owned(),
+        issuer: "admin_when = 'claims.role == \"admin\"'".to_owned(),
         more: more.clone(),
         storage_timeout: "10s",
         ..Settings::default()
@@ -86,10 +90,13 @@ async fn lose(count: u64) -> Option<(Broker, Recipe)> {
         before.push((user, created));
     }
     redis.cut_off().await;
+    let newcomer = broker.user("newcomer").with("idempotency-key", "once");
+    let created = newcomer.create(10).await.is(201);
     let mut recipe = Recipe {
         redis,
         hooks,
         owners: Vec::new(),
+        newcomer: (newcomer, created),
         ended: BTreeMap::new(),
         settings: Box::new(settings),
         _folder: folder,
@@ -151,6 +158,16 @@ async fn what_redis_acknowledged_and_lost_is_written_again_by_the_broker_that_re
         }
         assert_eq!(active(user).await, 3);
     }
+    // A repeat gets its upload, and administrators see whose it is.
+    let (newcomer, created) = &recipe.newcomer;
+    let again = newcomer.create(10).await.is(201);
+    assert_eq!((again.id(), again.uri()), (created.id(), created.uri()));
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    let root = token("root", broker.clock.now(), &[("role", json!("admin"))]);
+    let listed = broker.user("root").bearing(root).get("/v1/admin/uploads?subject=newcomer").await.is(200);
+    assert_eq!(listed.text("/uploads/0/id"), created.id());
+    newcomer.cancel(&created.id()).await.is_upload(200, "cancelled");
+    recipe.ended.insert(created.id(), "cancelled");
     // The limit is right again, and what was lost goes its way.
     let storage = Pusher::new(&broker);
     for (number, Owner { user, lost, .. }) in (0..).zip(&recipe.owners) {
@@ -177,7 +194,7 @@ async fn what_redis_acknowledged_and_lost_is_written_again_by_the_broker_that_re
     recipe.hooks.has(recipe.ended.len() + 4 * recipe.owners.len()).await;
     events_are(&recipe.hooks, &recipe.ended);
     let metrics = broker.operator_get("/metrics").await.1;
-    let recalled = "upload_broker_uploads_recalled_total{policy=\"files\",region=\"europe-west1\"} 140";
+    let recalled = "upload_broker_uploads_recalled_total{policy=\"files\",region=\"europe-west1\"} 141";
     assert!(metrics.contains(recalled), "{metrics}");
     assert_eq!(broker.sweep().await.due, 0, "nothing is left to do");
 }
