@@ -371,7 +371,8 @@ impl Store {
         .await
     }
 
-    /// The upload, or `None` when it never was or is already forgotten. One round trip.
+    /// The upload, or `None` when it never was or is already forgotten. One that has ended is without its session where that
+    /// was sealed with a key that is not here any more. One round trip.
     ///
     /// # Errors
     /// When the store cannot tell, or what it has cannot be read.
@@ -379,6 +380,20 @@ impl Store {
         self.observed(Operation::Find, async {
             match self {
                 Self::Redis(store) => store.find(id).await,
+                Self::Memory(store) => Ok(store.find(id)),
+            }
+        })
+        .await
+    }
+
+    /// The same, and never without a session that the upload has: for whoever takes its power away.
+    ///
+    /// # Errors
+    /// As [`Store::find`], and when the session was sealed with a key that is not here.
+    pub async fn find_whole(&self, id: UploadId) -> Result<Option<Tracked>, Error> {
+        self.observed(Operation::Find, async {
+            match self {
+                Self::Redis(store) => store.find_whole(id).await,
                 Self::Memory(store) => Ok(store.find(id)),
             }
         })

@@ -340,11 +340,19 @@ impl RedisStore {
     }
 
     pub(super) async fn find(&self, id: UploadId) -> Result<Option<Tracked>, Error> {
+        self.record(id).await?.map(|record| self.read(id, &record)).transpose()
+    }
+
+    pub(super) async fn find_whole(&self, id: UploadId) -> Result<Option<Tracked>, Error> {
+        self.record(id).await?.map(|record| self.read_whole(id, &record)).transpose()
+    }
+
+    async fn record(&self, id: UploadId) -> Result<Option<Vec<u8>>, Error> {
         let mut get = Cmd::new();
         get.arg("GET").arg(self.keys.record(id));
         match self.connections.ask(Request::Command(&get)).await? {
             Value::Nil => Ok(None),
-            Value::BulkString(record) => self.read(id, &record).map(Some),
+            Value::BulkString(record) => Ok(Some(record)),
             _ => Err(unexpected()),
         }
     }
@@ -515,17 +523,30 @@ impl RedisStore {
         Ok(record::encode(upload, *revision, sealed.as_deref()))
     }
 
+    /// A record. The session of an upload that has ended is to be handed out no more, so one that was sealed with a key that
+    /// is not here any more hides nothing else.
     pub(super) fn read(&self, id: UploadId, record: &[u8]) -> Result<Tracked, Error> {
-        let record::Record { upload, revision, sealed } = record::decode(id, record)?;
-        let session = match sealed {
-            None => None,
-            Some(sealed) => {
-                let short = self.keyring().open_sealed(id, sealed)?;
-                let corrupt = Error::Corrupt { id, what: "its session is not in the short form" };
-                Some(session::expand(&short, &upload).ok_or(corrupt)?)
-            }
+        let record = record::decode(id, record)?;
+        let session = match self.open_session(&record) {
+            Err(Error::SealedByUnknownKey { .. }) if record.upload.state.is_final() => None,
+            session => session?,
         };
-        Ok(Tracked { upload, session, revision })
+        Ok(Tracked { upload: record.upload, session, revision: record.revision })
+    }
+
+    /// A record with its session, if it has one.
+    fn read_whole(&self, id: UploadId, record: &[u8]) -> Result<Tracked, Error> {
+        let record = record::decode(id, record)?;
+        let session = self.open_session(&record)?;
+        Ok(Tracked { upload: record.upload, session, revision: record.revision })
+    }
+
+    fn open_session(&self, record: &record::Record<'_>) -> Result<Option<SessionUri>, Error> {
+        let Some(sealed) = record.sealed else { return Ok(None) };
+        let id = record.upload.id;
+        let short = self.keyring().open_sealed(id, sealed)?;
+        let corrupt = Error::Corrupt { id, what: "its session is not in the short form" };
+        session::expand(&short, &record.upload).map(Some).ok_or(corrupt)
     }
 
     /// The server itself, for tests that look at what is stored.

@@ -218,6 +218,8 @@ async fn what_cannot_be_read_is_an_error_and_hides_nothing_else() {
     let store = server.store().await;
     let (good, bad) = (intent_of(user(1), 1, NOW), intent_of(user(1), 2, NOW));
     let readable = store.create(&keyed(&good, UNLIMITED)).await;
+    let over = store.create(&plain(&intent_of(user(2), 3, NOW), UNLIMITED)).await;
+    let over = store.end(&over, Evidence::CancelRequested, NOW).await;
     store.create(&plain(&bad, UNLIMITED)).await;
     let key = redis(&store).keys.record(bad.id);
     let record: Vec<u8> = redis(&store).raw(cmd("GET").arg(&key)).await;
@@ -246,9 +248,17 @@ async fn what_cannot_be_read_is_an_error_and_hides_nothing_else() {
     let rotated_away = Store::open(&settings, Randomness::System).await.unwrap();
     let error = rotated_away.find(good.id).await.unwrap_err();
     assert!(matches!(&error, Error::SealedByUnknownKey { key, .. } if key == "k1"), "{error}");
+    // Nobody is given the session of what has ended, and only who revokes it needs it.
+    let shown = Tracked { session: None, ..over.clone() };
+    assert_eq!(rotated_away.find(over.upload.id).await.unwrap().as_ref(), Some(&shown));
+    let listing = rotated_away.list(user(2), &Page { limit: 9, ..Page::default() }, NOW).await.unwrap();
+    assert_eq!(listing.uploads, [shown]);
+    let error = rotated_away.find_whole(over.upload.id).await.unwrap_err();
+    assert!(matches!(&error, Error::SealedByUnknownKey { key, .. } if key == "k1"), "{error}");
     settings.encryption_keys.extend(server.settings("t0").encryption_keys);
     let rotated = Store::open(&settings, Randomness::System).await.unwrap();
     assert_eq!(rotated.find(good.id).await.unwrap(), Some(readable));
+    assert_eq!(rotated.find_whole(over.upload.id).await.unwrap(), Some(over));
 }
 
 #[tokio::test]

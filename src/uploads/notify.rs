@@ -81,7 +81,7 @@ impl Uploads {
     /// The upload that is to make this object.
     async fn named_by(&self, notice: &ObjectNotice) -> Result<Option<Tracked>, Error> {
         for id in candidates(notice) {
-            let found = self.store.find(id).await?;
+            let found = self.store.find_whole(id).await?;
             let theirs =
                 |tracked: &Tracked| tracked.upload.bucket == notice.bucket && tracked.upload.object == notice.object;
             if let Some(tracked) = found.filter(theirs) {

@@ -273,7 +273,8 @@ impl Uploads {
     }
 
     async fn settle_within(&self, id: UploadId, deadline: Instant) -> Result<Settled, Error> {
-        let Some(tracked) = self.store.find(id).await? else {
+        // What has ended is cleaned up by its session: without that it would seem clean.
+        let Some(tracked) = self.store.find_whole(id).await? else {
             self.store.unschedule(id, &self.region.name).await?;
             return Ok(Settled::Forgotten);
         };
