@@ -63,6 +63,27 @@ impl Store {
         .await
     }
 
+    /// Has an upload whose record cannot be read come back at `due`, and not when the claim on it ends at `claimed_until`;
+    /// only if it is still claimed so. Gives whether it was. One round trip.
+    ///
+    /// # Errors
+    /// When the store cannot tell. Repeating the call is safe.
+    pub async fn postpone(
+        &self,
+        id: UploadId,
+        region: &RegionName,
+        claimed_until: Timestamp,
+        due: Timestamp,
+    ) -> Result<bool, Error> {
+        self.observed(Operation::Schedule, async {
+            match self {
+                Self::Redis(store) => store.postpone(id, region, claimed_until, due).await,
+                Self::Memory(store) => Ok(store.postpone(id, claimed_until, due)),
+            }
+        })
+        .await
+    }
+
     /// Takes an upload that is not known any more from the queue of `region`. One round trip.
     ///
     /// # Errors
@@ -104,6 +125,21 @@ impl RedisStore {
     async fn schedule(&self, tracked: &Tracked, due: Option<Timestamp>) -> Result<bool, Error> {
         let Tracked { upload, revision, .. } = tracked;
         self.schedule_if(upload.id, &upload.region, &revision.0.to_be_bytes(), due).await
+    }
+
+    async fn postpone(
+        &self,
+        id: UploadId,
+        region: &RegionName,
+        claimed_until: Timestamp,
+        due: Timestamp,
+    ) -> Result<bool, Error> {
+        let mut call = self.scripts.postpone.prepare_invoke();
+        call.key(self.keys.due(id.partition(), region))
+            .arg(&id.random()[..])
+            .arg(millis(claimed_until))
+            .arg(millis(due));
+        Reply(self.script(&call).await?).truth()
     }
 
     async fn unschedule(&self, id: UploadId, region: &RegionName) -> Result<(), Error> {
@@ -157,6 +193,15 @@ impl MemoryStore {
             known.schedule(id, due);
         }
         unchanged
+    }
+
+    fn postpone(&self, id: UploadId, claimed_until: Timestamp, due: Timestamp) -> bool {
+        let known = &mut *self.known();
+        let is_claimed = known.due.contains(&(claimed_until, id));
+        if is_claimed {
+            known.schedule(id, Some(due));
+        }
+        is_claimed
     }
 
     fn unschedule(&self, id: UploadId) {

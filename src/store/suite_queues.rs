@@ -15,6 +15,7 @@ pub(super) const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("the longest overdue comes first, and no more than asked for", |s| Box::pin(the_longest_overdue_comes_first(s))),
     ("regions and partitions have queues of their own", |s| Box::pin(queues_are_apart(s))),
     ("an upload is scheduled as decided for its revision", |s| Box::pin(scheduling_needs_the_revision(s))),
+    ("what cannot be read is put off while it is claimed", |s| Box::pin(what_is_claimed_can_be_put_off(s))),
     ("what is not known any more leaves the queue", |s| Box::pin(what_is_gone_leaves_the_queue(s))),
     ("claims at once share what is due", |s| Box::pin(claims_at_once_share(s))),
     ("an end is recorded for all who are to be told", |s| Box::pin(an_end_is_recorded_for_all(s))),
@@ -121,6 +122,26 @@ async fn scheduling_needs_the_revision(store: Arc<Store>) {
     assert_eq!(store.due(upload.id).await, Some(late));
     assert!(store.schedule(&now, None).await.unwrap());
     assert_eq!(store.due(upload.id).await, None);
+}
+
+async fn what_is_claimed_can_be_put_off(store: Arc<Store>) {
+    let upload = intent_of(user(1), 1, NOW);
+    let tracked = store.create(&plain(&upload, UNLIMITED)).await;
+    let (now, late) = (NOW.plus(SECONDS(1_000)), NOW.plus(SECONDS(9_000)));
+    let until = now.plus(SECONDS(60));
+    assert!(!store.postpone(upload.id, &upload.region, until, late).await.unwrap(), "nobody has claimed it");
+    for claim in [now, until] {
+        assert_eq!(store.due_at(claim).await, [upload.id]);
+    }
+    assert!(!store.postpone(upload.id, &upload.region, until, late).await.unwrap(), "that claim was over");
+    let until = until.plus(SECONDS(60));
+    assert!(store.postpone(upload.id, &upload.region, until, late).await.unwrap());
+    assert_eq!(store.due(upload.id).await, Some(late));
+    assert_eq!(store.due_at(late).await, [upload.id]);
+    // Somebody who can read it has said something else.
+    assert!(store.schedule(&tracked, Some(NOW)).await.unwrap());
+    assert!(!store.postpone(upload.id, &upload.region, late.plus(SECONDS(60)), late).await.unwrap());
+    assert_eq!(store.due(upload.id).await, Some(NOW));
 }
 
 async fn what_is_gone_leaves_the_queue(store: Arc<Store>) {

@@ -3,7 +3,7 @@
 //! A round walks over the partitions, in another order each time, claims what is due there and settles it: an upload that
 //! was silent is looked at, one that ran out is ended, an interrupted creation is adopted or withdrawn, and one that ended
 //! otherwise than completed is looked at again until nothing can write its object any more. Whatever fails is due again
-//! when its claim ends. Any number of instances may sweep at once; each operation here is one that requests use, too, or
+//! when its claim ends, or after an hour where its record cannot be read. Any number of instances may sweep at once; each operation here is one that requests use, too, or
 //! is as safe to repeat.
 
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::model::secret::SessionUri;
 use crate::model::time::{Span, Timestamp};
 use crate::model::upload::{Evidence, PromisedSize, TransferKind, Upload, UploadState, Witness};
 use crate::storage::{self, Progress};
-use crate::store::{Due, Lease, Tracked};
+use crate::store::{self, Due, Lease, Tracked};
 use crate::telemetry::trace::{self, Active, Kind, Origin};
 
 /// How long after one round the next one begins, on average: what an end that nobody asked for is late by, at the most.
@@ -40,11 +40,14 @@ const AT_ONCE: usize = 16;
 /// How many partitions one instance walks through at once: most have little that is due.
 const PARTITIONS_AT_ONCE: usize = 8;
 
-/// After how many failures in a row a round is given up.
+/// After how many failures in a row a round is given up, of those that say that storage or the store is away.
 const HOPELESS: u32 = 64;
 
 /// How long a claim lasts. Should two instances settle the same upload, nothing is lost but their time.
 const CLAIM: Duration = Duration::from_secs(120);
+
+/// When an upload is looked at again whose record cannot be read: whoever mends that takes longer than a claim lasts.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(3600);
 
 /// How long an interrupted creation is kept beyond its lease, for a client that repeats it with its idempotency key. It
 /// reserves nothing in this time.
@@ -133,7 +136,7 @@ impl Round {
 pub(super) struct Share {
     /// One for each upload that may be settled at the same time.
     permits: Semaphore,
-    /// How many have failed since the last that did not.
+    /// How many have found storage or the store away since the last that did not.
     failed_in_a_row: AtomicU32,
     /// The round's own span, if rounds are traced.
     span: Option<Active>,
@@ -142,6 +145,38 @@ pub(super) struct Share {
 impl Share {
     pub(super) fn new(span: Option<Active>) -> Self {
         Self { permits: Semaphore::new(AT_ONCE), failed_in_a_row: AtomicU32::new(0), span }
+    }
+
+    fn observe(&self, failure: Option<Failure>) {
+        match failure {
+            None | Some(Failure::Refused) => self.failed_in_a_row.store(0, Ordering::Relaxed),
+            Some(Failure::Away) => {
+                self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
+            }
+            // That there is such a record says nothing of storage.
+            Some(Failure::Unreadable) => {}
+        }
+    }
+}
+
+/// Why an upload that was due is not settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    /// Storage or the store is away, or makes no sense: so it may be for all others.
+    Away,
+    /// Storage is there, and does not do what was asked.
+    Refused,
+    /// What is known of it cannot be read.
+    Unreadable,
+}
+
+impl Failure {
+    fn of(error: &Error) -> Self {
+        match error {
+            Error::Store(store::Error::Corrupt { .. } | store::Error::SealedByUnknownKey { .. }) => Self::Unreadable,
+            Error::Storage(storage::Error::Refused { .. }) => Self::Refused,
+            _ => Self::Away,
+        }
     }
 }
 
@@ -239,13 +274,9 @@ impl Uploads {
                 async move {
                     // Never closed; and whoever fails for want of one has lost nothing.
                     let Ok(_permit) = share.permits.acquire().await else { return true };
-                    let failed = trace::run_logged(span, uploads.settle(due)).await;
-                    if failed {
-                        share.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
-                    } else {
-                        share.failed_in_a_row.store(0, Ordering::Relaxed);
-                    }
-                    failed
+                    let failure = trace::run_logged(span, uploads.settle(due, now.plus(CLAIM))).await;
+                    share.observe(failure);
+                    failure.is_some()
                 }
                 .in_current_span(),
             );
@@ -255,8 +286,8 @@ impl Uploads {
         }
     }
 
-    /// Settles one upload, and gives whether that failed.
-    async fn settle(&self, Due { id, .. }: Due) -> bool {
+    /// Settles one upload that is claimed until then, and gives why that failed, if it did.
+    async fn settle(&self, Due { id, .. }: Due, claimed_until: Timestamp) -> Option<Failure> {
         trace::record("upload.id", || id.to_string());
         // As much as a request has: a look, and what follows from it.
         let deadline = Instant::now() + 2 * self.storage_timeout;
@@ -264,10 +295,16 @@ impl Uploads {
         self.metrics.observe_settled(settled.as_ref().ok().copied());
         match settled {
             // Somebody else is at it at this moment, and it is due again soon.
-            Ok(_) | Err(Error::Contended | Error::NotFound) => false,
+            Ok(_) | Err(Error::Contended | Error::NotFound) => None,
             Err(error) => {
+                let failure = Failure::of(&error);
                 info!(upload.id = %id, error = chain(&error), "an upload that was due is not settled, and is due again");
-                true
+                if failure == Failure::Unreadable {
+                    let next = self.clock.now().plus(UNREADABLE_PAUSE);
+                    // Otherwise it comes back with the end of the claim.
+                    let _ = self.store.postpone(id, &self.region.name, claimed_until, next).await;
+                }
+                Some(failure)
             }
         }
     }
@@ -460,4 +497,63 @@ fn next_clean_up(tracked: &Tracked, ended_at: Timestamp, settled: Settled, now: 
     };
     let powerless_at = url_until.plus(session_life + LAST_REQUEST);
     (now < powerless_at).then(|| now.plus(pause).min(powerless_at.max(now.plus(FIRST_CLEAN_UP))))
+}
+
+#[cfg(all(test, feature = "demo"))]
+mod tests {
+    use base64::Engine as _;
+
+    use super::*;
+    use crate::clock::Randomness;
+    use crate::emulator::faults::{Action, Fault, Reply};
+    use crate::emulator::journal::Operation;
+    use crate::store::testing::Server;
+    use crate::store::{EncryptionKeySettings, Store};
+    use crate::uploads::tests::{create, uploads};
+
+    /// More than end a round if they fail because storage is away, and whole batches of them.
+    const MANY: usize = 3 * BATCH as usize;
+
+    #[tokio::test]
+    async fn what_storage_refuses_does_not_keep_others_waiting() {
+        let (emulator, uploads) = uploads().await;
+        for _ in 0..=MANY {
+            create(&uploads).await;
+        }
+        uploads.clock.advance(uploads.sweeper.idle_after.0);
+        for _ in 0..MANY {
+            emulator.faults().add(Fault::once(Operation::Status, Action::Respond(Reply::status(403))));
+        }
+        let round = uploads.sweep().await;
+        assert_eq!((round.due, round.failed), (MANY + 1, MANY));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_keeps_nobody_waiting_and_comes_back_in_an_hour() {
+        let Some(server) = Server::start() else { return };
+        let (_emulator, uploads) = uploads().await;
+        let Some(mut uploads) = Arc::into_inner(uploads) else { panic!("shared") };
+        uploads.store = Arc::new(Store::open(&server.settings("t"), Randomness::System).await.unwrap());
+        let uploads = Arc::new(uploads);
+        let mut unreadable = Vec::new();
+        for _ in 0..MANY {
+            unreadable.push(create(&uploads).await.upload.id);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("k2.key");
+        std::fs::write(&file, base64::engine::general_purpose::STANDARD.encode([2; 32])).unwrap();
+        let key = EncryptionKeySettings { id: "k2".to_owned(), file };
+        let keys = uploads.store.read_keys(&[key], Randomness::System).await.unwrap().unwrap();
+        uploads.store.replace_keys(keys);
+        uploads.clock.advance(Duration::from_secs(1));
+        let readable = create(&uploads).await.upload.id;
+        uploads.clock.advance(uploads.sweeper.idle_after.0);
+        let now = uploads.clock.now();
+        let round = uploads.sweep().await;
+        assert_eq!((round.due, round.failed), (MANY + 1, MANY));
+        assert_eq!(uploads.store.due(readable).await, Some(now.plus(UNBOUNDED_PAUSE)), "it was looked at");
+        for id in unreadable {
+            assert_eq!(uploads.store.due(id).await, Some(now.plus(UNREADABLE_PAUSE)));
+        }
+    }
 }
