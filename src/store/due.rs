@@ -21,7 +21,8 @@ use super::{Store, Tracked};
 pub struct Due {
     /// The upload to look at.
     pub id: UploadId,
-    /// Since when it has been due.
+    /// Since when it has been due, also where it was claimed before and nothing came of that: to about ten seconds then, and
+    /// eleven hours at the most.
     pub since: Timestamp,
 }
 
@@ -178,9 +179,12 @@ impl MemoryStore {
                 && known.uploads.get(&id).is_some_and(|kept| kept.tracked.upload.region == *region)
         };
         let overdue = known.due.iter().take_while(|(since, _)| *since <= now).filter(|(_, id)| is_ours(*id));
-        let claimed: Vec<Due> = overdue.take(limit as usize).map(|&(since, id)| Due { id, since }).collect();
-        for Due { id, .. } in &claimed {
+        let since = |id: UploadId, due| known.uploads.get(&id).and_then(|kept| kept.overdue_since).unwrap_or(due);
+        let claimed: Vec<Due> =
+            overdue.take(limit as usize).map(|&(due, id)| Due { id, since: since(id, due) }).collect();
+        for Due { id, since } in &claimed {
             known.schedule(*id, Some(until));
+            known.uploads.entry(*id).and_modify(|kept| kept.overdue_since = Some(*since));
         }
         claimed
     }

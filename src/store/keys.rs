@@ -11,7 +11,7 @@
 //! | `{pNN}x<principal>` | sorted set | the uploads of a principal by creation, ms | [`INDEX_LIFE`] after its last upload |
 //! | `{pNN}i<principal><key>` | string | the upload that an idempotency key named, the request's fingerprint, when to forget them, ms | [`KEY_LIFE`] |
 //! | `{p00}p` | none | nothing: what a ping deletes | |
-//! | `{pNN}d<region>` | sorted set | the uploads of a partition and a region by when to look at them next, ms | while it has members |
+//! | `{pNN}d<region>` | sorted set | the uploads of a partition and a region by when to look at them next, ms; behind the point, how late those are that nobody has settled | while it has members |
 //! | `{pNN}e<endpoint>` | sorted set | the uploads whose end an endpoint is to be told of, by when to try next, ms | [`DELIVERY_LIFE`] after the last was added |
 //! | `{pNN}h<endpoint>` | hash | how often that failed, and how it failed last | [`DELIVERY_LIFE`] after the last failure; what is of a delivery leaves with it |
 //! | `{pNN}k<endpoint>` | sorted set | what is parked: not tried any more, by since when, ms | [`DELIVERY_LIFE`] after the last failure; each leaves as long after it was parked |

@@ -56,6 +56,8 @@ pub(super) struct Known {
 pub(super) struct Kept {
     pub(super) tracked: Tracked,
     due: Option<Timestamp>,
+    /// Since when it has been due, while it is claimed.
+    pub(super) overdue_since: Option<Timestamp>,
     forget_at: Timestamp,
 }
 
@@ -307,7 +309,7 @@ impl Known {
         let upload = &tracked.upload;
         let (id, forget_at) = (upload.id, now.plus(live_retention(upload, now)));
         self.index.entry(upload.principal).or_default().insert(Cursor::behind(upload.created_at, id));
-        self.uploads.insert(id, Kept { tracked, due: None, forget_at });
+        self.uploads.insert(id, Kept { tracked, due: None, overdue_since: None, forget_at });
         self.forget_later(forget_at, Forgettable::Upload(id));
     }
 
@@ -333,6 +335,7 @@ impl Known {
 
     pub(super) fn schedule(&mut self, id: UploadId, due: Option<Timestamp>) {
         let Some(kept) = self.uploads.get_mut(&id) else { return };
+        kept.overdue_since = None;
         if let Some(before) = std::mem::replace(&mut kept.due, due) {
             self.due.remove(&(before, id));
         }

@@ -12,6 +12,7 @@ use crate::model::upload::Evidence;
 
 pub(super) const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("what is due is given to one for a while", |s| Box::pin(what_is_due_is_given_to_one(s))),
+    ("what nobody settles stays as old as it is", |s| Box::pin(what_nobody_settles_stays_as_old(s))),
     ("the longest overdue comes first, and no more than asked for", |s| Box::pin(the_longest_overdue_comes_first(s))),
     ("regions and partitions have queues of their own", |s| Box::pin(queues_are_apart(s))),
     ("an upload is scheduled as decided for its revision", |s| Box::pin(scheduling_needs_the_revision(s))),
@@ -77,6 +78,28 @@ async fn what_is_due_is_given_to_one(store: Arc<Store>) {
     assert_eq!(claimed, [Due { id: upload.id, since: due }]);
     assert_eq!(store.due_at(due.plus(SECONDS(59))).await, [], "it is leased");
     assert_eq!(store.due_at(due.plus(SECONDS(60))).await, [upload.id], "nobody said what came of it");
+}
+
+async fn what_nobody_settles_stays_as_old(store: Arc<Store>) {
+    let upload = intent_of(user(1), 1, NOW);
+    let tracked = store.create(&plain(&upload, UNLIMITED)).await;
+    let due = NOW.plus(SECONDS(900));
+    let claim = async |now: Timestamp| {
+        let until = now.plus(SECONDS(120));
+        assert_eq!(store.claim_due(PARTITION, &region(), 9, until, until).await.unwrap().len(), 1);
+        let claimed = store.claim_due(PARTITION, &region(), 9, until, until.plus(SECONDS(120))).await.unwrap();
+        claimed.into_iter().map(|due| due.since).collect::<Vec<_>>()
+    };
+    for claimed in 0..20 {
+        assert_eq!(claim(due.plus(SECONDS(130 * claimed))).await, [due], "{claimed}");
+    }
+    // What is late by more than can be written is late all the same.
+    let weeks_later = due.plus(SECONDS(20 * 86_400));
+    claim(weeks_later).await;
+    let [since] = claim(weeks_later.plus(SECONDS(120))).await[..] else { panic!("it is not due") };
+    assert!(since <= weeks_later.minus(SECONDS(11 * 3_600)), "{since:?}");
+    assert!(store.schedule(&tracked, Some(NOW)).await.unwrap());
+    assert_eq!(claim(NOW).await, [NOW], "somebody has looked at it");
 }
 
 async fn the_longest_overdue_comes_first(store: Arc<Store>) {

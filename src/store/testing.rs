@@ -49,7 +49,7 @@ impl Server {
     }
 
     /// Ends the process without warning, and all that it knew with it.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
 
@@ -64,7 +64,7 @@ impl Server {
     }
 
     /// Starts it again on the same socket.
-    pub(super) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         std::fs::remove_file(self.directory.path().join("s")).unwrap();
         self.process = Process(spawn(&self.directory).unwrap());
         self.wait();
@@ -276,7 +276,9 @@ impl Store {
             Self::Redis(store) => {
                 let mut command = ::redis::cmd("ZSCORE");
                 command.arg(store.keys.due(id.partition(), &upload().region)).arg(&id.random()[..]);
-                store.raw::<Option<i64>>(&command).await.map(Timestamp::from_millis)
+                let at: Option<f64> = store.raw(&command).await;
+                #[expect(clippy::cast_possible_truncation, reason = "behind the point stands how late it is")]
+                at.map(|at| Timestamp::from_millis(at as i64))
             }
         }
     }

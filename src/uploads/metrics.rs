@@ -1,6 +1,7 @@
 //! What happened to uploads, in numbers. No label names a user.
 
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -8,9 +9,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::lag::Lag;
 use super::sweep::{Round, Settled};
 use crate::model::limits::Enforcement;
 use crate::model::name::{PolicyName, RegionName};
+use crate::model::time::Timestamp;
 use crate::model::upload::{StateKind, Upload, UploadState};
 use crate::policy::Policy;
 
@@ -26,6 +29,7 @@ pub struct Metrics {
     refused: Family<LimitLabels, Counter>,
     settled: Family<SettledLabels, Counter>,
     oldest_due: Gauge<f64, AtomicU64>,
+    lag: Lag,
     listeners: Gauge,
     events: Family<EventLabels, Counter>,
 }
@@ -113,7 +117,7 @@ impl Metrics {
         registry.register("sweep_settled", "Uploads that were due, by what was done about them", self.settled.clone());
         registry.register(
             "sweep_oldest_due_seconds",
-            "How long the oldest upload had been due that the last round of this instance found",
+            "How long uploads have been due that are not settled, as far as this instance knows",
             self.oldest_due.clone(),
         );
         registry.register("event_listeners", "Streams of events that are open", self.listeners.clone());
@@ -143,8 +147,16 @@ impl Metrics {
         self.settled.get_or_create(&SettledLabels::of(settled)).inc();
     }
 
-    pub(super) fn observe_round(&self, round: &Round) {
-        self.oldest_due.set(round.oldest.as_secs_f64());
+    /// Shows how far sweeping lags behind after a round that has just ended, and gives it.
+    pub(super) fn observe_round(&self, round: &Round, now: Timestamp) -> Duration {
+        let lag = self.lag.after(round, now);
+        self.oldest_due.set(lag.as_secs_f64());
+        lag
+    }
+
+    /// Shows it while a round is under way, which may take long.
+    pub(super) fn observe_overdue(&self, overdue: Duration) {
+        self.oldest_due.set(self.oldest_due.get().max(overdue.as_secs_f64()));
     }
 
     pub(super) fn observe_created(&self, upload: &Upload) {

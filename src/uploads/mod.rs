@@ -14,6 +14,7 @@ mod error;
 #[cfg(test)]
 #[cfg(feature = "demo")]
 mod histories;
+mod lag;
 mod metrics;
 mod notify;
 #[cfg(test)]

@@ -29,7 +29,7 @@ use crate::store::{self, Due, Lease, Tracked};
 use crate::telemetry::trace::{self, Active, Kind, Origin};
 
 /// How long after one round the next one begins, on average: what an end that nobody asked for is late by, at the most.
-const ROUND_EVERY: Duration = Duration::from_secs(10);
+pub(super) const ROUND_EVERY: Duration = Duration::from_secs(10);
 
 /// How many uploads of a partition are claimed at a time. With [`AT_ONCE`], settling them takes a fraction of [`CLAIM`].
 const BATCH: u32 = 32;
@@ -44,7 +44,7 @@ const PARTITIONS_AT_ONCE: usize = 8;
 const HOPELESS: u32 = 64;
 
 /// How long a claim lasts. Should two instances settle the same upload, nothing is lost but their time.
-const CLAIM: Duration = Duration::from_secs(120);
+pub(super) const CLAIM: Duration = Duration::from_secs(120);
 
 /// When an upload is looked at again whose record cannot be read: whoever mends that takes longer than a claim lasts.
 const UNREADABLE_PAUSE: Duration = Duration::from_secs(3600);
@@ -122,6 +122,12 @@ pub struct Round {
     pub failed: usize,
     /// How long the oldest of them had been due.
     pub oldest: Duration,
+    /// Since when the oldest had been due of those that failed and are tried again soon.
+    pub failed_since: Option<Timestamp>,
+    /// How many partitions it did not come to, or did not get to the end of.
+    pub unseen: usize,
+    /// How far sweeping lags behind, as far as this instance knows.
+    pub lag: Duration,
 }
 
 impl Round {
@@ -129,6 +135,8 @@ impl Round {
         self.due += part.due;
         self.failed += part.failed;
         self.oldest = self.oldest.max(part.oldest);
+        self.failed_since = self.failed_since.into_iter().chain(part.failed_since).min();
+        self.unseen += part.unseen;
     }
 }
 
@@ -208,11 +216,13 @@ impl Uploads {
         // What was lost comes first: the queue lacks it, or has it as it was.
         let (mut round, mut unreachable) = (Round::default(), self.recall().await.err());
         let mut walking = JoinSet::new();
-        let mut take = |walked: Option<Result<(Round, Option<Error>), JoinError>>| {
-            if let Some(Ok((part, error))) = walked {
+        let mut take = |walked: Option<Result<(Round, Option<Error>), JoinError>>| match walked {
+            Some(Ok((part, error))) => {
                 round.add(part);
                 unreachable = unreachable.take().or(error);
             }
+            Some(Err(_)) => round.unseen += 1,
+            None => {}
         };
         for partition in (0..=u8::MAX).map(|offset| Partition(first.wrapping_add(offset))) {
             if walking.len() == PARTITIONS_AT_ONCE {
@@ -231,7 +241,7 @@ impl Uploads {
         if let Some(error) = unreachable {
             warn!(error = chain(&error), "some uploads could not be swept, and wait for the next round");
         }
-        self.metrics.observe_round(&round);
+        round.lag = self.metrics.observe_round(&round, self.clock.now());
         if let Some(span) = Arc::into_inner(share).and_then(|share| share.span) {
             span.record("sweep.due", round.due);
             span.record("sweep.failed", round.failed);
@@ -247,12 +257,19 @@ impl Uploads {
         share: &Arc<Share>,
     ) -> (Round, Option<Error>) {
         let mut round = Round::default();
-        while share.failed_in_a_row.load(Ordering::Relaxed) < HOPELESS {
+        loop {
+            if share.failed_in_a_row.load(Ordering::Relaxed) >= HOPELESS {
+                round.unseen = 1;
+                break;
+            }
             let now = self.clock.now();
             let claimed = self.store.claim_due(partition, &self.region.name, BATCH, now, now.plus(CLAIM)).await;
             let claimed = match claimed {
                 Ok(claimed) => claimed,
-                Err(error) => return (round, Some(error.into())),
+                Err(error) => {
+                    round.unseen = 1;
+                    return (round, Some(error.into()));
+                }
             };
             let is_last = claimed.len() < BATCH as usize;
             self.settle_all(claimed, now, share, &mut round).await;
@@ -268,21 +285,30 @@ impl Uploads {
         for due in claimed {
             round.due += 1;
             round.oldest = round.oldest.max(now.since(due.since));
+            self.metrics.observe_overdue(round.oldest);
             let (uploads, share) = (Arc::clone(self), Arc::clone(share));
             let span = share.span.as_ref().map(|span| span.child("sweep settle", Kind::Internal));
             settling.spawn(
                 async move {
                     // Never closed; and whoever fails for want of one has lost nothing.
-                    let Ok(_permit) = share.permits.acquire().await else { return true };
+                    let Ok(_permit) = share.permits.acquire().await else { return (Some(Failure::Away), due.since) };
                     let failure = trace::run_logged(span, uploads.settle(due, now.plus(CLAIM))).await;
                     share.observe(failure);
-                    failure.is_some()
+                    (failure, due.since)
                 }
                 .in_current_span(),
             );
         }
-        while let Some(failed) = settling.join_next().await {
-            round.failed += usize::from(failed.unwrap_or(true));
+        while let Some(settled) = settling.join_next().await {
+            match settled {
+                Ok((None, _)) => {}
+                // It waits for somebody to mend it, and not for a sweep.
+                Ok((Some(Failure::Unreadable), _)) | Err(_) => round.failed += 1,
+                Ok((Some(Failure::Away | Failure::Refused), since)) => {
+                    let failed_since = Some(since);
+                    round.add(Round { failed: 1, failed_since, ..Round::default() });
+                }
+            }
         }
     }
 
@@ -511,8 +537,50 @@ mod tests {
     use crate::store::{EncryptionKeySettings, Store};
     use crate::uploads::tests::{create, uploads};
 
+    const MINUTE: Duration = Duration::from_secs(60);
+
     /// More than end a round if they fail because storage is away, and whole batches of them.
     const MANY: usize = 3 * BATCH as usize;
+
+    #[tokio::test]
+    async fn while_redis_is_away_the_lag_grows() {
+        let Some(mut server) = Server::start() else { return };
+        let (_emulator, uploads) = uploads().await;
+        let Some(mut uploads) = Arc::into_inner(uploads) else { panic!("shared") };
+        uploads.store = Arc::new(Store::open(&server.settings("t"), Randomness::System).await.unwrap());
+        let uploads = Arc::new(uploads);
+        assert_eq!(uploads.sweep().await.lag, Duration::ZERO);
+        server.kill();
+        for minutes in [5, 10] {
+            uploads.clock.advance(5 * MINUTE);
+            assert_eq!(uploads.sweep().await.lag, minutes * MINUTE);
+        }
+        server.restart();
+        while uploads.store.ping().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(uploads.sweep().await.lag, Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn while_storage_fails_the_lag_grows() {
+        let (emulator, uploads) = uploads().await;
+        create(&uploads).await;
+        uploads.clock.advance(uploads.sweeper.idle_after.0);
+        let overdue = uploads.sweeper.idle_after.0.saturating_sub(UNBOUNDED_PAUSE);
+        let outage = Fault { count: None, ..Fault::once(Operation::Status, Action::Respond(Reply::status(503))) };
+        emulator.faults().add(outage);
+        for minutes in 0..4_u32 {
+            // After each attempt, and between two.
+            assert_eq!(uploads.sweep().await.lag, overdue + minutes * MINUTE, "{minutes}");
+            uploads.clock.advance(MINUTE);
+        }
+        emulator.faults().clear();
+        let round = uploads.sweep().await;
+        assert_eq!((round.due, round.failed), (1, 0));
+        uploads.clock.advance(CLAIM + MINUTE);
+        assert!(uploads.sweep().await.lag < CLAIM, "it is due as any other");
+    }
 
     #[tokio::test]
     async fn what_storage_refuses_does_not_keep_others_waiting() {
