@@ -18,7 +18,7 @@ use crate::model::id::UploadId;
 use crate::model::idempotency::{Fingerprint, IdempotencyKey};
 use crate::model::principal::Principal;
 use crate::model::time::Timestamp;
-use crate::model::upload::{Evidence, Upload, UploadState};
+use crate::model::upload::{Evidence, Overwrite, Upload, UploadState};
 use crate::store::{Advanced, Attached, Lease, Lost, Names, Tracked};
 
 /// How long something is remembered: longer than it takes to replace a master, the tries included that fail.
@@ -186,7 +186,10 @@ impl Uploads {
         for _ in 0..TRANSITION_ATTEMPTS {
             let step = match self.store.find(tracked.upload.id).await? {
                 None => self.write_anew(remembered).await?,
-                Some(current) if current.upload.state.is_final() => Step::Nothing,
+                Some(current) if current.upload.state.is_final() => {
+                    self.take_back(&current, tracked).await;
+                    Step::Nothing
+                }
                 Some(current) if tracked.upload.state.is_final() => self.end_again(&current, tracked).await?,
                 Some(current) => self.reopen(&current, tracked).await?,
             };
@@ -242,6 +245,20 @@ impl Uploads {
         Ok(Step::Written)
     }
 
+    /// Revokes the session that was handed out and acknowledged, and is not the upload's: another took its place after the
+    /// store had lost it, and two must not work. Mostly it is dead, and nothing happens.
+    async fn take_back(&self, current: &Tracked, remembered: &Tracked) {
+        let Some(session) = remembered.session.as_ref().filter(|_| current.session != remembered.session) else {
+            return;
+        };
+        // What has made the object is over, and any other session of the upload must find the object there.
+        let is_harmless = matches!(current.upload.state, UploadState::Completed { .. })
+            && current.upload.attributes.overwrite == Overwrite::Forbidden;
+        if !is_harmless {
+            self.discard(&current.upload, session).await;
+        }
+    }
+
     /// Gives an upload the session that its client has.
     async fn reopen(&self, current: &Tracked, remembered: &Tracked) -> Result<Step, Error> {
         let Some(session) = remembered.session.as_ref().filter(|_| current.session != remembered.session) else {
@@ -249,6 +266,7 @@ impl Uploads {
         };
         // Whatever was written after what is remembered counts more than that.
         if current.revision >= remembered.revision {
+            self.take_back(current, remembered).await;
             return Ok(Step::Nothing);
         }
         let now = self.clock.now();
@@ -391,6 +409,28 @@ mod tests {
             }
             let found = uploads.store.find(admitted.upload.id).await.unwrap().unwrap();
             assert_eq!((&found.upload, &found.session), (&expected.upload, &expected.session), "{name}");
+        }
+    }
+
+    /// Its owner came back in between and renewed it by another broker, which knew of no session but the first.
+    #[cfg(feature = "demo")]
+    #[tokio::test]
+    async fn a_session_that_was_lost_and_replaced_is_revoked() {
+        use crate::uploads::tests::{ada, put, renew, session, soon};
+        for ends in [false, true] {
+            let (emulator, mut uploads, [_, attached, renewed]) = steps().await;
+            roll_back(&mut uploads, Some(&attached)).await;
+            let mut current = renew(&uploads, &attached).await;
+            if ends {
+                current = uploads.cancel(&ada(), current.upload.id, soon()).await.unwrap();
+            }
+            assert_eq!(emulator.sessions(), if ends { 1 } else { 2 });
+            assert_eq!(uploads.recall_one(&remembered(&renewed)).await.unwrap(), Recalled::Known);
+            assert_eq!(emulator.sessions(), usize::from(!ends), "of what was handed out one works at most");
+            assert_eq!(uploads.store.find(current.upload.id).await.unwrap().as_ref(), Some(&current));
+            if !ends {
+                put(session(&current), 5).await;
+            }
         }
     }
 
