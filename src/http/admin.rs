@@ -105,7 +105,8 @@ pub(super) async fn cancel(
 /// Tell who uses how much
 ///
 /// A page is made of some principals, up to `limit`, and rows that use nothing are left out. Sums are of the principals of
-/// their page alone, and each principal is on one page: add the rows of all pages up.
+/// their page alone, and each principal is on one page: add the rows of all pages up. Policies that the configuration has
+/// no more are left out, also while uploads that they admitted are under way: `GET /v1/admin/uploads?policy=NAME` lists these.
 #[utoipa::path(
     get, path = "/v1/admin/usage", operation_id = "adminUsage", tag = "admin",
     params(UsageQuery),

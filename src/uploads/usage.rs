@@ -1,4 +1,7 @@
 //! What principals use, for administrators: row by row, or summed up.
+//!
+//! A ledger is found by the name of its policy, so those of policies that the configuration has no more are not among them.
+//! Nothing is counted by these any more either: a policy of another name has a ledger of its own.
 
 use std::collections::BTreeMap;
 
