@@ -32,7 +32,7 @@ pub enum Noticed {
     StillOpen(Tracked),
     /// No upload is known for this object.
     Unknown,
-    /// The object is in another bucket than this region's.
+    /// No upload is known for this object, and it is in another bucket than this region's.
     Foreign,
 }
 
@@ -48,11 +48,9 @@ impl Uploads {
     /// [`Error::Store`] and [`Error::Storage`] when these fail, [`Error::Contended`] when others were at the upload again
     /// and again: the notice is to be sent once more.
     pub async fn notified(&self, notice: &ObjectNotice, deadline: Instant) -> Result<Noticed, Error> {
-        if notice.bucket != self.region.bucket {
-            return Ok(Noticed::Foreign);
-        }
         let tracked = match self.named_by(notice).await? {
             Some(tracked) => tracked,
+            None if notice.bucket != self.region.bucket => return Ok(Noticed::Foreign),
             None => match self.restored(notice, deadline).await? {
                 Some(restored) => restored,
                 None => return Ok(Noticed::Unknown),
@@ -78,13 +76,16 @@ impl Uploads {
         }
     }
 
-    /// The upload that is to make this object.
+    /// The upload that is to make this object. It may be in the bucket that was this region's before, and it is not another
+    /// region's.
     async fn named_by(&self, notice: &ObjectNotice) -> Result<Option<Tracked>, Error> {
         for id in candidates(notice) {
             let found = self.store.find_whole(id).await?;
-            let theirs =
-                |tracked: &Tracked| tracked.upload.bucket == notice.bucket && tracked.upload.object == notice.object;
-            if let Some(tracked) = found.filter(theirs) {
+            let is_named = |Tracked { upload, .. }: &Tracked| {
+                let is_ours = upload.region == self.region.name || upload.bucket == self.region.bucket;
+                is_ours && upload.bucket == notice.bucket && upload.object == notice.object
+            };
+            if let Some(tracked) = found.filter(is_named) {
                 return Ok(Some(tracked));
             }
         }

@@ -402,6 +402,23 @@ async fn an_end_that_a_watcher_finds_is_recorded_for_those_who_are_told_by_then(
     assert_eq!(waiting.len(), 1);
 }
 
+/// Its region has another bucket by now, as a reload or a restart can have it.
+#[tokio::test]
+async fn a_notice_of_the_bucket_that_was_is_not_foreign() {
+    let (_emulator, uploads) = uploads().await;
+    let (tracked, other) = (create(&uploads).await, create(&uploads).await);
+    put(session(&tracked), 5).await;
+    let Some(mut uploads) = Arc::into_inner(uploads) else { panic!("shared") };
+    uploads.region.bucket = "media-eu-2".parse().unwrap();
+    let noticed = uploads.notified(&notice(&tracked.upload), soon()).await.unwrap();
+    assert!(matches!(&noticed, Noticed::Advanced(ended) if ended.upload.id == tracked.upload.id), "{noticed:?}");
+    let unknown = ObjectNotice { hint: None, object: "else".parse().unwrap(), ..notice(&other.upload) };
+    assert_eq!(uploads.notified(&unknown, soon()).await.unwrap(), Noticed::Foreign);
+    // What another region has made with the same store is for that one to hear of.
+    uploads.region.name = "us-east4".parse().unwrap();
+    assert_eq!(uploads.notified(&notice(&other.upload), soon()).await.unwrap(), Noticed::Foreign);
+}
+
 /// With a token that lasts longer than any upload here.
 fn lasting(principal: &Principal) -> Principal {
     Principal { expires_at: NOW.plus(Duration::from_secs(1_000_000)), ..principal.clone() }
