@@ -3,8 +3,8 @@
 //! A round walks over the partitions, in another order each time, claims what is due there and settles it: an upload that
 //! was silent is looked at, one that ran out is ended, an interrupted creation is adopted or withdrawn, and one that ended
 //! otherwise than completed is looked at again until nothing can write its object any more. Whatever fails is due again
-//! when its claim ends, or after an hour where its record cannot be read. Any number of instances may sweep at once; each operation here is one that requests use, too, or
-//! is as safe to repeat.
+//! when its claim ends, or after an hour where its record cannot be read. Any number of instances may sweep at once; each
+//! operation here is one that requests use, too, or is as safe to repeat.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
