@@ -152,7 +152,7 @@ describe('an upload under way', () => {
     expect(persisted).toBeGreaterThan(0);
     expect(begins[0]).toBe(persisted);
     expect(await says('reload.mp4')).toMatch(/Continued at \d+\.\d MiB, where storage stood\./);
-    await expect.poll(() => page.locator('#pending').isHidden()).toBe(true);
+    await expect.poll(() => page.locator('#pending').isHidden(), PATIENT).toBe(true);
   });
 
   it('is not continued with another file of the same name, and the page says why; what was begun can be given up', async () => {

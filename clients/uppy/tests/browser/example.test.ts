@@ -41,10 +41,10 @@ afterEach(async () => {
 const open = async (): Promise<void> => void (await page.goto(`${site.origin}/?broker=${encodeURIComponent(world.broker)}`));
 const button = (name: string) => page.getByRole('button', { name, exact: true });
 
-const drop = (names: string[], size = SIZE): Promise<void> => page.evaluate(([names, size]) => {
+/** Onto what takes files, once it is there. */
+const drop = (names: string[], size = SIZE): Promise<void> => page.locator('.uppy-Dashboard-AddFiles').first().evaluate((target, [names, size]) => {
   const dataTransfer = new DataTransfer();
   for (const name of names) dataTransfer.items.add(new File([new Uint8Array(size).fill(name.length)], name, { type: 'video/mp4', lastModified: 1 }));
-  const target = document.querySelector('.uppy-Dashboard-AddFiles')!;
   for (const type of ['dragenter', 'dragover', 'drop']) target.dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
 }, [names, size] as const);
 
@@ -96,6 +96,8 @@ async function ghost(): Promise<void> {
   await expect.poll(halves, { timeout: 20_000 }).toBe(1);
   await button('Pause').click();
   await page.getByText('Paused').first().waitFor();
+  // It writes down what it knows of files within half a second, and tells nobody when it has.
+  await page.waitForTimeout(1_500);
   await open();
   await world.mend();
   await world.forgetJournal();
@@ -124,5 +126,5 @@ it('a file that is too large to be kept, and is not selected again, is cancelled
   await ghost();
   // By keyboard: in Uppy's layout the preview lies over the middle of the button.
   await button('Remove file').press('Enter');
-  await expect.poll(async () => (await world.journal()).map(({ operation, status }) => [operation, status])).toContainEqual(['cancel', 499]);
+  await expect.poll(async () => (await world.journal()).map(({ operation, status }) => [operation, status]), { timeout: 20_000 }).toContainEqual(['cancel', 499]);
 });

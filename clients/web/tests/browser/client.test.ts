@@ -224,7 +224,7 @@ it('what one tab is uploading is neither continued nor given up in another one, 
   expect((await world.journal()).length, 'calls of storage').toBe(before);
 
   await first.close();
-  await expect.poll(isRunning).toEqual([false]);
+  await expect.poll(isRunning, { timeout: 20_000 }).toEqual([false]);
   await world.forgetJournal();
   await begin();
   const ended = await outcome();
