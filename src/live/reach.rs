@@ -4,28 +4,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::StatusCode;
-use reqwest::header::ACCEPT;
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
-use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use url::Url;
 
 use super::Subject;
 use super::report::Row;
-use crate::model::name::RegionName;
+use crate::routing::{Unready, region_of};
 use crate::uploads::Region;
 use crate::webhooks::Endpoint;
 
 /// How long one subject may take.
 const PATIENCE: Duration = Duration::from_secs(8);
-
-/// The longest list of regions that is read: a thousand of them, by the OpenAPI document, with the longest of names.
-const LONGEST: usize = 1024 * 1024;
 
 /// How others are reached, and which of them are trusted.
 #[derive(Clone)]
@@ -81,52 +74,6 @@ impl Outside {
         let connector = TlsConnector::from(Arc::clone(&self.tls));
         connector.connect(name, stream).await.map(drop).map_err(|error| error.to_string())
     }
-
-    /// Asks a broker what probes of other regions ask it: `GET /v1/route`, which needs no token.
-    async fn ask(&self, broker: &Url) -> Result<Answered, String> {
-        #[derive(Deserialize)]
-        struct List {
-            region: RegionName,
-        }
-        #[derive(Deserialize)]
-        struct Refusal {
-            code: String,
-        }
-        let told = |error: reqwest::Error| crate::model::chain(&error.without_url());
-        let url = broker.join("/v1/route").map_err(|error| error.to_string())?;
-        let mut answer = self.client.get(url).header(ACCEPT, "application/json").send().await.map_err(told)?;
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(told)? {
-            if body.len() + chunk.len() > LONGEST {
-                return Err("answered without an end".to_owned());
-            }
-            body.extend_from_slice(&chunk);
-        }
-        match answer.status() {
-            StatusCode::OK => match serde_json::from_slice(&body) {
-                Ok(List { region }) => Ok(Answered::By(region)),
-                Err(_) => Err("what answers there is no broker".to_owned()),
-            },
-            StatusCode::SERVICE_UNAVAILABLE => match serde_json::from_slice(&body) {
-                Ok(Refusal { code }) if is_word(&code) => Ok(Answered::Unready(code)),
-                _ => Err("answered with status 503, as no broker does".to_owned()),
-            },
-            status => Err(format!("answered with status {}", status.as_u16())),
-        }
-    }
-}
-
-/// What a broker says of itself.
-enum Answered {
-    /// It takes uploads, in that region.
-    By(RegionName),
-    /// It takes none at the moment, because of this.
-    Unready(String),
-}
-
-/// Whether it can be a code of a problem document, and so be repeated.
-fn is_word(code: &str) -> bool {
-    code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
 }
 
 /// Whether receivers take connections.
@@ -165,17 +112,15 @@ pub(super) async fn brokers(subject: &Subject, own: Option<&Region>) -> Vec<Row>
         let outside = outside.clone();
         async move {
             let (subject, url) = (region.name.as_str(), &region.url);
-            match in_time(outside.ask(url)).await {
-                Ok(Answered::By(name)) if name == region.name => {
-                    Row::ok(NAME, subject, format!("{url} answers, and takes uploads"))
-                }
-                Ok(Answered::By(name)) => Row::failed(
+            match region_of(&outside.client, url).await {
+                Ok(name) if name == region.name => Row::ok(NAME, subject, format!("{url} answers, and takes uploads")),
+                Ok(name) => Row::failed(
                     NAME,
                     subject,
                     format!("{url} is the broker of {name}"),
                     "give each region the url of its own broker: by a name that only it answers to",
                 ),
-                Ok(Answered::Unready(code)) => Row::warning(
+                Err(Unready::Refused(code)) => Row::warning(
                     NAME,
                     subject,
                     format!("{url} answers, and takes no uploads: {code}"),
@@ -193,7 +138,7 @@ pub(super) async fn brokers(subject: &Subject, own: Option<&Region>) -> Vec<Row>
     in_order(questions).await
 }
 
-async fn in_time<T>(question: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+async fn in_time(question: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     timeout(PATIENCE, question).await.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
 }
 

@@ -27,7 +27,7 @@ use url::Url;
 
 pub use decide::{Arrival, Choice, Hop, Placed, Question};
 pub use metrics::Metrics;
-pub use peer::{FORWARDED, Forward, Forwarded, Relay};
+pub use peer::{FORWARDED, Forward, Forwarded, Relay, Unready, region_of};
 
 use self::metrics::ForwardResult;
 use self::peer::{Peer, client};

@@ -119,12 +119,16 @@ pub(super) struct Peer {
     permits: Semaphore,
 }
 
-/// Why a probe did not pass.
+/// Why a broker takes no uploads, or none for its region.
 #[derive(Debug)]
-pub(super) enum Unready {
-    /// It answered with this status.
+pub enum Unready {
+    /// It is a broker, and gave this code.
+    Refused(String),
+    /// Something answered with this status, and says of no broker why.
     Answered(StatusCode),
-    /// What answered is no broker, or that of another region.
+    /// It is the broker of that region.
+    Other(RegionName),
+    /// What answered is no broker.
     Stranger,
     /// Nothing came in time.
     TimedOut,
@@ -135,12 +139,55 @@ pub(super) enum Unready {
 impl fmt::Display for Unready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Answered(status) => write!(f, "it answered {}", status.as_u16()),
-            Self::Stranger => f.write_str("what answers at its url is not the broker of this region"),
+            Self::Refused(code) => write!(f, "it takes no uploads: {code}"),
+            Self::Answered(status) => write!(f, "what answers gave {}, as no broker does", status.as_u16()),
+            Self::Other(region) => write!(f, "it is the broker of {region}"),
+            Self::Stranger => f.write_str("what answers there is no broker"),
             Self::TimedOut => f.write_str("it did not answer in time"),
             Self::NoConnection(error) => write!(f, "there was no connection: {}", chain(error)),
         }
     }
+}
+
+/// Asks the broker at `url` whose it is: `GET /v1/route`, which needs no token, and which only a broker that is ready answers
+/// with 200.
+///
+/// # Errors
+/// Why it takes no uploads, as far as that can be said, after two seconds at the latest.
+pub async fn region_of(client: &Client, broker: &Url) -> Result<RegionName, Unready> {
+    #[derive(Deserialize)]
+    struct List {
+        region: RegionName,
+    }
+    #[derive(Deserialize)]
+    struct Refusal {
+        code: String,
+    }
+    let url = broker.join("/v1/route").map_err(|_| Unready::Stranger)?;
+    let asking = async {
+        let mut response = client.get(url).header(ACCEPT, "application/json").send().await?;
+        let body = read(&mut response).await?;
+        Ok((response.status(), body.unwrap_or_default()))
+    };
+    let answered: Result<_, reqwest::Error> =
+        tokio::time::timeout(PROBE_TIME, asking).await.map_err(|_| Unready::TimedOut)?;
+    let (status, body) = answered.map_err(|error| {
+        if error.is_timeout() { Unready::TimedOut } else { Unready::NoConnection(error.without_url()) }
+    })?;
+    if status == StatusCode::OK {
+        return serde_json::from_slice(&body).map(|List { region }| region).map_err(|_| Unready::Stranger);
+    }
+    match serde_json::from_slice(&body) {
+        Ok(Refusal { code }) if status == StatusCode::SERVICE_UNAVAILABLE && is_word(&code) => {
+            Err(Unready::Refused(code))
+        }
+        _ => Err(Unready::Answered(status)),
+    }
+}
+
+/// Whether it can be the code of a problem document, and so be repeated.
+fn is_word(code: &str) -> bool {
+    code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
 }
 
 impl Peer {
@@ -165,29 +212,10 @@ impl Peer {
         switch
     }
 
-    /// Asks whether it takes uploads: `GET /v1/route`, which needs no token, and which only a broker that is ready
-    /// answers with 200.
+    /// Asks whether it takes uploads, as the broker of its region.
     pub(super) async fn probe(&self, client: &Client) -> Result<(), Unready> {
-        #[derive(Deserialize)]
-        struct Answer {
-            region: RegionName,
-        }
-        let url = self.url.join("/v1/route").map_err(|_| Unready::Stranger)?;
-        let asking = async {
-            let mut response = client.get(url).header(ACCEPT, "application/json").send().await?;
-            let body = read(&mut response).await?;
-            Ok((response.status(), body))
-        };
-        let answered: Result<_, reqwest::Error> =
-            tokio::time::timeout(PROBE_TIME, asking).await.map_err(|_| Unready::TimedOut)?;
-        let (status, body) = answered.map_err(|error| {
-            if error.is_timeout() { Unready::TimedOut } else { Unready::NoConnection(error.without_url()) }
-        })?;
-        if status != StatusCode::OK {
-            return Err(Unready::Answered(status));
-        }
-        let answer: Option<Answer> = body.and_then(|body| serde_json::from_slice(&body).ok());
-        if answer.is_some_and(|answer| answer.region == self.name) { Ok(()) } else { Err(Unready::Stranger) }
+        let region = region_of(client, &self.url).await?;
+        if region == self.name { Ok(()) } else { Err(Unready::Other(region)) }
     }
 
     /// Asks it to create an upload, in the user's own name.

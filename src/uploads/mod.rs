@@ -7,6 +7,7 @@
 mod administer;
 mod audit;
 mod cancel;
+mod clean_up;
 mod complete;
 mod create;
 mod endpoints;

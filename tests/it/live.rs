@@ -232,7 +232,7 @@ async fn what_answers_for_another_region_is_told_apart() {
             "as no broker does",
         ),
         ("a page", "200 OK\ncontent-type: text/html\n\n<html>".to_owned(), Status::Warning, "is no broker"),
-        ("a gateway", "404 Not Found\ncontent-type: text/html\n\n<html>".to_owned(), Status::Warning, "status 404"),
+        ("a gateway", "404 Not Found\ncontent-type: text/html\n\n<html>".to_owned(), Status::Warning, "gave 404"),
     ] {
         way.lead_to(Side::Says(says));
         let folder = TempDir::new().unwrap();
