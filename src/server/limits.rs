@@ -53,7 +53,7 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // About 36 KiB each with TLS when it is idle: 350 MiB when all are open, which the chart's limit has room for.
+            // About 30 KiB each with TLS when it is idle: 300 MiB when all are open, which the chart's limit has room for.
             connections: 10_000,
             // Two round trips of the slowest mobile network, with retransmissions.
             tls_handshake_timeout: Duration::from_secs(10),
