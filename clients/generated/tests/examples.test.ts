@@ -118,13 +118,18 @@ describe('curl', () => {
   });
 
   describe('gives up, and says why', () => {
-    /** As `curl`, with pauses that are over at once. */
+    /**
+     * As `curl`, with pauses that are over at once, and a file of which all is sent before the answer comes: of a larger one
+     * curl may learn no more than that the connection was reset.
+     */
     const impatient = (): ReturnType<typeof run> => {
+      const small = join(folder, 'small.mp4');
+      writeFileSync(small, Buffer.alloc(1024));
       const quick = join(folder, 'quick');
       mkdirSync(quick, { recursive: true });
       writeFileSync(join(quick, 'sleep'), '#!/bin/sh\n');
       chmodSync(join(quick, 'sleep'), 0o755);
-      return run(repository('examples/curl/upload.sh'), [movie, 'video/mp4'], { BROKER: world.broker, TOKEN: world.token('ada'), PATH: `${quick}:${process.env['PATH']}` });
+      return run(repository('examples/curl/upload.sh'), [small, 'video/mp4'], { BROKER: world.broker, TOKEN: world.token('ada'), PATH: `${quick}:${process.env['PATH']}` });
     };
     const chunks = async (): Promise<number> => (await world.journal()).filter(({ operation }) => operation === 'chunk').length;
 
